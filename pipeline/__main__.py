@@ -1,0 +1,65 @@
+"""`python -m pipeline JOB ...`, or `odin-beam JOB ...`.
+
+Exit codes: 0 done; 1 the run stopped, run it again to resume; 2 a usage error, nothing written; 3 done, but shards
+failed or more records were rejected than --max_rejected allows; 130 interrupted.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one job and gives its exit code."""
+    _quiet_imports()
+    argv = list(sys.argv[1:] if argv is None else argv)
+
+    from pipeline import options
+    from transforms.storage import StorageError, cause
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(options.job_list())
+        return 0 if argv else 2
+    job = argv[0]
+    try:
+        _check_one_installation()
+        parsed = options.parse(job, argv[1:])
+        return importlib.import_module(f"pipeline.{job}").run(parsed)
+    except options.UsageError as e:
+        return _say(job, e, 2)
+    except KeyboardInterrupt:
+        return _say(job, "interrupted; the same command resumes", 130)
+    except (RuntimeError, OSError, StorageError) as e:
+        logging.getLogger(__name__).debug("stopped", exc_info=True)
+        return _say(job, f"stopped: {cause(e)}; the same command resumes (ODIN_BEAM_DEBUG=1 shows the trace)", 1)
+
+
+def _say(job: str, message, code: int) -> int:
+    print(f"odin-beam {job}: {message}", file=sys.stderr)
+    return code
+
+
+def _quiet_imports() -> None:
+    """Warnings of libraries about themselves would bury what the job has to say."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().setLevel(logging.DEBUG if os.environ.get("ODIN_BEAM_DEBUG") else logging.ERROR)
+
+
+def _check_one_installation() -> None:
+    """Scores made by a mixture of two versions would carry the version of one."""
+    import pipeline
+    import transforms
+    from pipeline.options import UsageError
+
+    homes = {Path(module.__file__).resolve().parent.parent for module in (pipeline, transforms)}
+    if len(homes) > 1:
+        raise UsageError(f"`pipeline` and `transforms` come from two places: {', '.join(map(str, sorted(homes)))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""Flags of every job -> frozen options; validation; help.
+
+`-` and `_` are alike in flag names, nothing may be abbreviated, and an unknown flag is an error. Beam's own options are
+accepted everywhere; what follows a lone `--` goes to the runner untouched. A list flag may be repeated or take one
+comma-separated value, and every flag can be given as a string, since Dataflow templates pass strings.
+"""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+
+from transforms.storage import absolute_path
+
+if TYPE_CHECKING:
+    from transforms.score_shards import ScoreSettings
+
+DEFAULT_RUNNER = "FnApiRunner"
+SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+ROLES = ("in_distribution", "out_distribution", "input")
+
+JOBS = {
+    "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
+    "evaluate": "compute metrics.json again from scores that exist; no TensorFlow, no GPU",
+    "ingest": "turn images in folders or archives into TFRecord shards, or reshard TFRecords",
+    "demo": "the whole tour on the example that ships with the package",
+}
+
+
+class UsageError(Exception):
+    """The command cannot be meant as given; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class SourcePattern:
+    """One `[NAME=]PATTERN` of the command line.
+
+    Attributes:
+      name: the source's NAME; its role where none was given.
+      role: one of `ROLES`.
+      pattern: absolute glob of TFRecord files.
+    """
+
+    name: str
+    role: str
+    pattern: str
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Options of `score`. What needs TensorFlow to be checked is kept as given, see `score_settings`."""
+
+    model: str
+    output: str
+    sources: tuple[SourcePattern, ...]
+    max_rejected: float
+    overwrite: bool
+    arguments: argparse.Namespace
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `evaluate`."""
+
+    scores: str
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """Options of `ingest`."""
+
+    images: tuple[str, ...]
+    output: str
+    shards: int
+    class_names: str | None
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of `demo`."""
+
+    output: str
+    beam: tuple[str, ...] = ()
+
+
+Options = ScoreOptions | EvaluateOptions | IngestOptions | DemoOptions
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose errors are one line."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str):
+        raise UsageError(f"{message} (see odin-beam {self.prog.split()[-1]} --help)")
+
+
+def job_list() -> str:
+    """Help on the jobs as a whole."""
+    lines = ["usage: odin-beam JOB [flags]", "", "jobs:"]
+    lines += [f"  {job:10} {summary}" for job, summary in JOBS.items()]
+    return "\n".join([*lines, "", "odin-beam JOB --help tells the flags of a job."])
+
+
+def parse(job: str, argv: Sequence[str]) -> Options:
+    """Options of a job from what follows its name on the command line.
+
+    Raises:
+      UsageError: unknown job or flag, missing or bad value.
+      SystemExit: after `--help`.
+    """
+    if job not in JOBS:
+        raise UsageError(f"unknown job {job!r}; the jobs are {', '.join(JOBS)}")
+    parser, make = _PARSERS[job]()
+    ours, runners = _split(argv)
+    arguments, rest = parser.parse_known_args(ours)
+    return make(arguments, (*_known_to_beam(rest, parser), *runners))
+
+
+def beam_options(flags: Sequence[str]) -> PipelineOptions:
+    """Beam's options of a job: `DEFAULT_RUNNER` unless told otherwise, code from the image, never from `__main__`."""
+    options = PipelineOptions(list(flags))
+    standard = options.view_as(StandardOptions)
+    standard.runner = standard.runner or DEFAULT_RUNNER
+    options.view_as(SetupOptions).save_main_session = False
+    return options
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our part with flag names spelled with `_`, and the runner's part behind a lone `--`."""
+    argv = list(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
+    ours = []
+    for word in argv[:cut]:
+        name, equals, value = word.partition("=")
+        ours.append(name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word)
+    return ours, argv[cut + 1 :]
+
+
+def _known_to_beam(flags: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The flags unchanged, once Beam has recognised every one."""
+    parsers = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    unknown = parsers[0].parse_known_args(flags)[1]
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        ours = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(name, ours, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        kind = "flag" if name.startswith("-") else "argument"
+        parser.error(f"unknown {kind} {name}{hint}")
+    return flags
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = [int(part) for part in text.split(",")]
+    if len(parts) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text} is neither H,W nor one number for both")
+    return parts[0], parts[-1]
+
+
+def _flag(parser: argparse.ArgumentParser, name: str, help: str) -> None:
+    parser.add_argument(name, nargs="?", const=True, default=False, type=_boolean, metavar="true|false", help=help)
+
+
+def _list(parser: argparse.ArgumentParser, name: str, metavar: str, help: str, **kwargs) -> None:
+    parser.add_argument(name, action="append", default=[], metavar=metavar, help=help, **kwargs)
+
+
+def _items(values: Sequence[str]) -> list[str]:
+    return [item for value in values for item in value.split(",") if item]
+
+
+def _parser(job: str, description: str = "") -> _Parser:
+    runner = (
+        f"Beam's own options are accepted too; the runner is {DEFAULT_RUNNER}, local, unless --runner says otherwise."
+    )
+    return _Parser(prog=f"odin-beam {job}", description=f"{JOBS[job]}\n\n{description}", epilog=runner)
+
+
+def _score_parser():
+    parser = _parser(
+        "score",
+        "PATTERN is a glob of TFRecord files (.gz recognised) of tf.train.Example. NAME is what the source is called\n"
+        "in the results; without one it is called by its role.",
+    )
+    parser.add_argument("--model", required=True, metavar="FILE", help="Keras classifier, .keras or .h5")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; a rerun resumes there")
+    _list(parser, "--in_distribution", "[NAME=]PATTERN", "shards like those the classifier was trained on")
+    _list(parser, "--out_distribution", "[NAME=]PATTERN", "shards known to be foreign to it")
+    _list(parser, "--input", "[NAME=]PATTERN", "shards of which that is not known")
+    parser.add_argument("--temperature", type=float, default=1000.0, metavar="T", help="ODIN's T (default: 1000)")
+    parser.add_argument(
+        "--epsilon",
+        type=float,
+        default=0.0014,
+        metavar="EPS",
+        help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        metavar="NAME",
+        help="what the model wants to see: unit [0, 1] (default), byte [0, 255], tf [-1, 1], torch (ImageNet mean and "
+        "std), caffe (BGR bytes minus the ImageNet mean)",
+    )
+    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="instead of --preprocessing, in [0, 1] units")
+    parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="goes with --mean")
+    parser.add_argument("--image_size", type=_size, metavar="H,W", help="for a model whose input leaves it open")
+    parser.add_argument(
+        "--resize", default="stretch", metavar="MODE", help="stretch (default), shorter_side or none: for other sizes"
+    )
+    parser.add_argument("--crop", default="none", metavar="MODE", help="none (default) or center, after resizing")
+    parser.add_argument(
+        "--interpolation", default="bilinear", metavar="METHOD", help="of tf.image.resize (default: bilinear)"
+    )
+    _flag(parser, "--antialias", "average when shrinking, as Pillow does")
+    _list(parser, "--detectors", "NAME,...", "odin, msp, max_logit, energy, neg_entropy, margin (default: all)")
+    parser.add_argument("--image_feature", default="image", metavar="K", help="(default: image)")
+    parser.add_argument("--label_feature", default="label", metavar="K", help="(default: label)")
+    parser.add_argument("--id_feature", default="id", metavar="K", help="(default: id)")
+    parser.add_argument("--batch_size", type=_positive, default=64, metavar="N", help="images at once (default: 64)")
+    parser.add_argument("--precision", default="float32", choices=["float32"], help="(default: float32)")
+    parser.add_argument(
+        "--max_rejected",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="above this share of rejected records the exit code is 3 (default: 0.01)",
+    )
+    _flag(parser, "--overwrite", "remove what an earlier run left in --output")
+    return parser, _score_options
+
+
+def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
+    sources = tuple(source_pattern(text, role) for role in ROLES for text in _items(getattr(arguments, role)))
+    if not sources:
+        raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
+    roles: dict[str, str] = {}
+    for source in sources:
+        if roles.setdefault(source.name, source.role) != source.role:
+            raise UsageError(
+                f"source {source.name!r} is given as {roles[source.name]} and as {source.role}: rename one"
+            )
+    return ScoreOptions(
+        absolute_path(arguments.model),
+        absolute_path(arguments.output),
+        sources,
+        arguments.max_rejected,
+        arguments.overwrite,
+        arguments,
+        beam,
+    )
+
+
+def source_pattern(text: str, role: str) -> SourcePattern:
+    """`[NAME=]PATTERN` -> its parts; what stands before the first `=` is part of the pattern if it is no NAME."""
+    name, equals, pattern = text.partition("=")
+    if not equals or not SOURCE_NAME.fullmatch(name):
+        name, pattern = role, text
+    if not pattern:
+        raise UsageError(f"source {name!r} has no pattern: give --{role} {name}=PATTERN")
+    return SourcePattern(name, role, absolute_path(pattern))
+
+
+def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
+    """The settings of a `score` run.
+
+    Imports TensorFlow, which takes seconds; call it when the rest of the command line is known to be good.
+
+    Raises:
+      UsageError: a value out of its range, or flags that contradict each other.
+    """
+    from transforms.classifier import Preprocessing
+    from transforms.images import FeatureNames, Geometry
+    from transforms.odin import OdinSettings
+    from transforms.score_shards import ScoreSettings
+    from transforms.score_table import DETECTORS
+
+    given = options.arguments
+    if given.preprocessing and (given.mean or given.std):
+        raise UsageError("give --preprocessing or --mean and --std, not both")
+    if bool(given.mean) != bool(given.std):
+        raise UsageError("--mean and --std go together")
+    try:
+        preprocessing = (
+            Preprocessing("mean_std", given.mean, given.std)
+            if given.mean
+            else Preprocessing(given.preprocessing or "unit")
+        )
+        return ScoreSettings(
+            model=options.model,
+            model_digest=model_digest,
+            preprocessing=preprocessing,
+            geometry=Geometry(given.image_size, given.resize, given.crop, given.interpolation, given.antialias),
+            features=FeatureNames(given.image_feature, given.label_feature, given.id_feature),
+            odin=OdinSettings(given.temperature, given.epsilon),
+            detectors=tuple(_items(given.detectors)) or DETECTORS,
+            precision=given.precision,
+            batch_size=given.batch_size,
+        )
+    except ValueError as e:
+        raise UsageError(f"--{e}") from e
+
+
+def _evaluate_parser():
+    parser = _parser("evaluate")
+    parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
+    return parser, lambda given, beam: EvaluateOptions(absolute_path(given.scores), beam)
+
+
+def _ingest_parser():
+    parser = _parser(
+        "ingest",
+        "PATTERN is a folder, a glob of images, a .zip or .tar archive (.tar.gz too), or a glob of TFRecord files to\n"
+        "reshard. The shards hold tf.train.Example with TensorFlow Datasets' feature names.",
+    )
+    _list(parser, "--images", "PATTERN", "images to take; may be repeated", required=True)
+    parser.add_argument("--output", required=True, metavar="PREFIX", help="shards are PREFIX-00000-of-0000N.tfrecord")
+    parser.add_argument("--shards", required=True, type=_positive, metavar="N", help="how many shards to write")
+    parser.add_argument("--class_names", metavar="FILE", help="class names in label order, one per line")
+    return parser, lambda given, beam: IngestOptions(
+        tuple(absolute_path(pattern) for pattern in _items(given.images)),
+        absolute_path(given.output),
+        given.shards,
+        absolute_path(given.class_names) if given.class_names else None,
+        beam,
+    )
+
+
+def _demo_parser():
+    parser = _parser("demo")
+    parser.add_argument("--output", default="demo-output", metavar="DIR", help="(default: demo-output)")
+    return parser, lambda given, beam: DemoOptions(absolute_path(given.output), beam)
+
+
+_PARSERS = {"score": _score_parser, "evaluate": _evaluate_parser, "ingest": _ingest_parser, "demo": _demo_parser}

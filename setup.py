@@ -1,0 +1,34 @@
+"""Package definition of odin-beam: `pip install .` gives the console script `odin-beam`."""
+
+from setuptools import setup
+
+setup(
+    name="odin-beam",
+    version="0.1.0",
+    description="Offline out-of-distribution scoring of very large image archives: ODIN on Apache Beam",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    # Listed, not discovered: the tests must never be installed beside the code.
+    packages=["pipeline", "transforms"],
+    package_data={"pipeline": ["demo_data/*"]},
+    install_requires=[
+        "apache-beam>=2.77,<2.78",
+        "google-crc32c>=1.6,<2",
+        "numpy>=2.1,<3",
+        "pillow>=11,<13",
+        "pyarrow>=21,<26",
+        "tensorflow>=2.21,<2.22",
+        "tensorflow-datasets>=4.9.9,<5",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "test": [
+            "hypothesis>=6.100,<7",
+            "pytest>=8,<10",
+            "ruff>=0.14,<0.18",
+            "scikit-learn>=1.5,<2",
+        ],
+    },
+    entry_points={"console_scripts": ["odin-beam = pipeline.__main__:main"]},
+)

@@ -1,0 +1,233 @@
+"""Files on any file system that Beam knows: list them, read them through passing trouble, publish them whole."""
+
+import contextlib
+import io
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+# Seconds before each new attempt at a failed read; after the last one the file counts as unreadable.
+RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+READ_BUFFER_BYTES = 1 << 20
+
+
+class StorageError(Exception):
+    """A file could not be listed, read or written; the message names it."""
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """What a listing says of a file.
+
+    Attributes:
+      path: full path.
+      size: bytes.
+      modified: seconds since the epoch.
+    """
+
+    path: str
+    size: int
+    modified: float
+
+
+def absolute_path(path: str) -> str:
+    """The path as every worker understands it: local ones made absolute, `scheme://` ones as they are."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def is_local(path: str) -> bool:
+    """Whether the path lies on the local file system."""
+    return FileSystems.get_scheme(path) is None
+
+
+def list_files(pattern: str) -> list[FileStat]:
+    """Every file that matches a glob, sorted by path, without duplicates; empty when nothing matches.
+
+    Raises:
+      StorageError: the listing itself failed.
+    """
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except Exception as e:
+        raise StorageError(f"cannot list {pattern}: {cause(e)}") from e
+    stats = {m.path: FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in found}
+    return [stats[path] for path in sorted(stats)]
+
+
+def stat_file(path: str) -> FileStat | None:
+    """The file's size and modification time, or None when there is no such file.
+
+    Raises:
+      StorageError: the storage would not say.
+    """
+    try:
+        if not FileSystems.exists(path):
+            return None
+        file_system = FileSystems.get_filesystem(path)
+        metadata = file_system.metadata(path)
+    except FileNotFoundError:
+        return None
+    except Exception as e:
+        raise StorageError(f"cannot look at {path}: {cause(e)}") from e
+    return FileStat(path, metadata.size_in_bytes, metadata.last_updated_in_seconds or 0.0)
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries."""
+    if isinstance(error, BeamIOError) and error.exception_details:
+        error = next(iter(error.exception_details.values()))
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return " ".join(text.split())[:300]
+
+
+class RetryingReader(io.RawIOBase):
+    """A file opened for reading that, when a read fails, is opened again at the same position.
+
+    So a shard survives passing storage trouble without any of its records being read or scored twice.
+    After `RETRY_DELAYS` without progress, or at once where the file is gone or denied, `StorageError`.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = path
+        self._position = 0
+        self._stream = None
+        self._attempt(lambda: None)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self._attempt(lambda: self._stream.read(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _attempt(self, operation):
+        delays = iter(RETRY_DELAYS)
+        while True:
+            try:
+                if self._stream is None:
+                    self._stream = FileSystems.open(self._path, compression_type=CompressionTypes.UNCOMPRESSED)
+                    if self._position:
+                        self._stream.seek(self._position)
+                return operation()
+            except Exception as e:
+                self._drop_stream()
+                delay = next(delays, None)
+                if delay is None or isinstance(e, FileNotFoundError | PermissionError | IsADirectoryError):
+                    raise StorageError(f"cannot read {self._path}: {cause(e)}") from e
+                time.sleep(delay)
+
+    def _drop_stream(self):
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            # A stream that already failed owes nothing on close.
+            with contextlib.suppress(Exception):
+                stream.close()
+
+    def close(self):
+        self._drop_stream()
+        super().close()
+
+
+def open_file(path: str) -> io.BufferedReader:
+    """The file's bytes as stored (nothing decompressed), read through passing trouble.
+
+    Raises:
+      StorageError: here or from any later read, when the storage gives up.
+    """
+    return io.BufferedReader(RetryingReader(path), READ_BUFFER_BYTES)
+
+
+def open_seekable(path: str) -> BinaryIO:
+    """The file's bytes as stored, for readers that jump about in it.
+
+    Raises:
+      StorageError: it cannot be opened.
+    """
+    try:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    except Exception as e:
+        raise StorageError(f"cannot read {path}: {cause(e)}") from e
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    with open_file(path) as stream:
+        return stream.read()
+
+
+def temporary_path(output: str) -> str:
+    """A name of its own for each attempt, in `OUTPUT/tmp`, where no reader of results looks."""
+    return FileSystems.join(output, "tmp", uuid.uuid4().hex)
+
+
+def publish(temporary: str, final: str) -> None:
+    """Moves a finished temporary file to its final name in one step, replacing what was there.
+
+    Raises:
+      StorageError: the temporary file is gone, or the storage refused.
+    """
+    try:
+        if is_local(final):
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+        FileSystems.rename([temporary], [final])
+    except Exception as e:
+        raise StorageError(f"cannot write {final}: {cause(e)}") from e
+
+
+def write_bytes(path: str, data: bytes, output: str) -> None:
+    """Writes a small file whole or not at all, by way of a temporary file in `output`.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    temporary = temporary_path(output)
+    try:
+        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+            stream.write(data)
+        publish(temporary, path)
+    except StorageError:
+        raise
+    except Exception as e:
+        raise StorageError(f"cannot write {path}: {cause(e)}") from e
+    finally:
+        delete([temporary])
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Removes files and local folders; those that are not there are no error.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    for path in paths:
+        try:
+            if FileSystems.exists(path):
+                FileSystems.delete([path])
+        except Exception as e:
+            if FileSystems.exists(path):
+                raise StorageError(f"cannot remove {path}: {cause(e)}") from e
+
+
+def delete_folder(folder: str) -> None:
+    """Removes every file below a folder, and locally the folder too.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    if is_local(folder):
+        delete([folder])
+    else:
+        delete(stat.path for stat in list_files(FileSystems.join(folder, "**")))
