@@ -1,0 +1,279 @@
+"""From a `tf.train.Example` to the pixels that a classifier sees: parse, decode, fit, scale to [0, 1].
+
+Policy, the same for every format:
+
+* PNG, JPEG, GIF (first frame) and BMP are recognised by their content, never by a name.
+* Alpha is dropped, not blended; palettes are resolved; CMYK becomes RGB; 16 bits become 8 by their high byte.
+* Colour becomes grey by ITU-R 601 luma (0.299 R + 0.587 G + 0.114 B); grey becomes colour by repetition.
+* EXIF orientation is ignored, as Keras' own loaders do.
+* JPEG is decoded with the accurate integer transform.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from PIL import Image
+
+# The bound at which Pillow too speaks of a decompression bomb (268 MB as RGB); read from the header before decoding.
+MAX_PIXELS = 89_478_485
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
+_MODES = {1: "L", 3: "RGB"}
+
+RESIZE_MODES = ("stretch", "shorter_side", "none")
+CROP_MODES = ("none", "center")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "lanczos3", "lanczos5", "mitchellcubic", "gaussian")
+
+# Images above the bound are rejected here, so Pillow's warning would only repeat it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageError(Exception):
+    """A record that gives no pixels. `reason` is a short code, `detail` a sentence for people."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class FeatureNames:
+    """Names of the `tf.train.Example` features; the defaults are TensorFlow Datasets' own."""
+
+    image: str = "image"
+    label: str = "label"
+    id: str = "id"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image of another size is brought to the classifier's.
+
+    Attributes:
+      image_size: (height, width) of the classifier's input; None where the classifier itself fixes it.
+      resize: `stretch` to the size; `shorter_side` scales, keeping the aspect ratio, until the image covers the size;
+        `none` leaves the pixels alone.
+      crop: `center` cuts the middle out of an image that is larger than the size; `none` does not.
+      interpolation: a method of `tf.image.resize`.
+      antialias: whether shrinking averages (as Pillow does) or samples (as Keras' loaders do).
+    """
+
+    image_size: tuple[int, int] | None = None
+    resize: str = "stretch"
+    crop: str = "none"
+    interpolation: str = "bilinear"
+    antialias: bool = False
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("resize", self.resize, RESIZE_MODES),
+            ("crop", self.crop, CROP_MODES),
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise ValueError(f"image_size needs two positive numbers, not {self.image_size}")
+        if self.resize == "shorter_side" and self.crop == "none":
+            raise ValueError("resize shorter_side leaves images of every aspect ratio: it needs crop center")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What the scorer needs of one Example.
+
+    Attributes:
+      image: encoded image, or raw uint8 pixels.
+      label: class index, or None.
+      id: the id feature, or None.
+      raw_shape: (height, width, channels) from features of those names, for raw pixels; None when they are absent.
+    """
+
+    image: bytes
+    label: int | None
+    id: str | None
+    raw_shape: tuple[int, int, int] | None
+
+
+def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
+    """Reads one serialized `tf.train.Example`.
+
+    Raises:
+      ImageError: `not_an_example`, or `no_image` with the features there are.
+    """
+    try:
+        features = tf.train.Example.FromString(payload).features.feature
+    except DecodeError as e:
+        raise ImageError("not_an_example", f"{len(payload)} bytes that are no tf.train.Example") from e
+    image = features[names.image].bytes_list.value if names.image in features else ()
+    if len(image) != 1:
+        raise ImageError("no_image", missing_image(names.image, features))
+    return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), _raw_shape(features))
+
+
+def missing_image(name: str, features) -> str:
+    """Says what stands where the image was looked for."""
+    there = ", ".join(sorted(features)[:20]) or "none"
+    if name not in features:
+        return f"no feature {name!r}; features there: {there}"
+    kind = features[name].WhichOneof("kind") or "an empty feature"
+    count = len(getattr(features[name], kind).value) if kind.endswith("_list") else 0
+    return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {there}"
+
+
+def _label(features, name: str) -> int | None:
+    values = features[name].int64_list.value if name in features else ()
+    return values[0] if len(values) == 1 else None
+
+
+def _id(features, name: str) -> str | None:
+    if name not in features:
+        return None
+    feature = features[name]
+    if feature.bytes_list.value:
+        return feature.bytes_list.value[0].decode("utf-8", errors="replace")
+    return str(feature.int64_list.value[0]) if feature.int64_list.value else None
+
+
+def _raw_shape(features) -> tuple[int, int, int] | None:
+    height, width = _label(features, "height"), _label(features, "width")
+    if height is None or width is None:
+        return None
+    channels = _label(features, "channels") or _label(features, "depth") or 3
+    return height, width, channels
+
+
+def pixels(record: ImageRecord, input_shape: tuple[int, int, int], geometry: Geometry) -> np.ndarray:
+    """The image as the classifier sees it.
+
+    Args:
+      record: a parsed Example.
+      input_shape: (height, width, channels) of the classifier's input; channels is 1 or 3.
+      geometry: what to do with images of another size.
+
+    Returns:
+      float32 array of `input_shape`, in [0, 1].
+
+    Raises:
+      ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
+    """
+    height, width, channels = input_shape
+    shape = record.raw_shape or input_shape
+    if is_raw(record.image, shape):
+        image = _to_channels(np.frombuffer(record.image, np.uint8).reshape(shape), channels)
+    else:
+        image = decode(record.image, channels)
+    return fit(image, (height, width), geometry)
+
+
+def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
+    """Whether the bytes are a uint8 tensor of this shape rather than an encoded image.
+
+    The long signatures decide for an encoded image whatever the length. BMP's two letters alone do not, since one
+    raw image in 65,536 begins with them: there the length decides, unless the header repeats it.
+    """
+    if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
+        return False
+    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
+        return False
+    return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
+
+
+def decode(data: bytes, channels: int) -> np.ndarray:
+    """Decodes an image under this module's policy.
+
+    Returns:
+      uint8 array [height, width, channels], channels 1 or 3.
+
+    Raises:
+      ImageError: `undecodable`, or `too_many_pixels` above `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError("too_many_pixels", f"{width} x {height}; the limit is {MAX_PIXELS} pixels")
+            if image.format == "JPEG" and image.mode == _MODES[channels]:
+                # The same pixels to the bit as Pillow's, three times as fast.
+                return tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE").numpy()
+            if image.mode.startswith("I"):
+                return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
+            array = np.asarray(image.convert(_MODES[channels]))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as e:
+        raise ImageError("too_many_pixels", f"{e}; the limit is {MAX_PIXELS} pixels") from e
+    except Exception as e:
+        # A decoder fed with hostile bytes may raise nearly anything; none of it may end the shard.
+        raise ImageError("undecodable", _undecodable(data, e)) from e
+    return array[..., None] if channels == 1 else array
+
+
+def _undecodable(data: bytes, error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"{len(data)} bytes that are no PNG, JPEG, GIF or BMP, nor a raw tensor of the model's input shape"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], by the same policy as encoded images."""
+    image = image[..., :3] if image.shape[2] == 4 else image
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """Brings an image to the classifier's size and to [0, 1].
+
+    Args:
+      image: uint8 [h, w, channels].
+      size: (height, width) wanted.
+      geometry: how.
+
+    Returns:
+      float32 [height, width, channels] in [0, 1].
+
+    Raises:
+      ImageError: `wrong_size` where the geometry does not lead to the size, `too_many_pixels` where an image is so
+        elongated that scaling its shorter side would blow it up.
+    """
+    if image.shape[:2] != size and geometry.resize != "none":
+        image = _resized(image, _scaled_size(image.shape[:2], size, geometry), geometry)
+    if geometry.crop == "center":
+        image = _center_crop(image, size)
+    if image.shape[:2] != size:
+        raise ImageError(
+            "wrong_size",
+            f"{image.shape[0]} x {image.shape[1]}, the classifier wants {size[0]} x {size[1]}: choose --resize or --crop",
+        )
+    return image / np.float32(255) if image.dtype == np.uint8 else np.clip(image / np.float32(255), 0, 1)
+
+
+def _scaled_size(there: tuple[int, int], wanted: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    if geometry.resize == "stretch":
+        return wanted
+    scale = max(wanted[0] / there[0], wanted[1] / there[1])
+    scaled = max(wanted[0], round(there[0] * scale)), max(wanted[1], round(there[1] * scale))
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise ImageError("too_many_pixels", f"{there[0]} x {there[1]} scaled to {scaled[0]} x {scaled[1]}")
+    return scaled
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    with tf.device("/CPU:0"):
+        resized = tf.image.resize(image, size, geometry.interpolation, antialias=geometry.antialias)
+    return tf.cast(resized, tf.float32).numpy()
+
+
+def _center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    if top < 0 or left < 0:
+        return image
+    return image[top : top + size[0], left : left + size[1]]
