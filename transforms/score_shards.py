@@ -1,0 +1,380 @@
+"""The DoFn that holds the classifier, and its transform: shards in, committed scores files out.
+
+Images never leave the DoFn: it reads a shard, scores it batch by batch on the device, and publishes two Parquet
+files. Reading and decoding run ahead in threads of their own while the device scores.
+"""
+
+import collections
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from apache_beam.metrics import Metrics
+from apache_beam.utils.shared import Shared
+
+import transforms
+from transforms import detectors, images, records, score_table, storage
+from transforms.classifier import Classifier, Preprocessing, load_classifier
+from transforms.odin import OdinSettings, max_softmax, odin, score_logit
+from transforms.records import Record, Shard
+
+# Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
+BATCHES_AHEAD = 4
+
+Batch = TypeVar("Batch")
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """All that a score depends on, and the batch size.
+
+    Attributes:
+      model: path of the model file, on any file system.
+      model_digest: SHA-256 of its content.
+      preprocessing: what the model expects of its input.
+      geometry: how images of another size are fitted.
+      features: names of the Example's features.
+      odin: temperature and epsilon.
+      detectors: those to compute, of `score_table.DETECTORS`; the other columns are null.
+      precision: `float32`.
+      batch_size: images scored at once; moves float32 logits by an ulp at most, so it is not in the fingerprint.
+    """
+
+    model: str
+    model_digest: str
+    preprocessing: Preprocessing = Preprocessing()
+    geometry: images.Geometry = images.Geometry()
+    features: images.FeatureNames = images.FeatureNames()
+    odin: OdinSettings = OdinSettings()
+    detectors: tuple[str, ...] = score_table.DETECTORS
+    precision: str = "float32"
+    batch_size: int = 64
+
+    def __post_init__(self):
+        unknown = sorted(set(self.detectors) - set(score_table.DETECTORS))
+        if unknown or not self.detectors:
+            raise ValueError(f"detectors are of {', '.join(score_table.DETECTORS)}, not {', '.join(unknown) or 'none'}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that enter the fingerprint, as JSON-able values."""
+        values = asdict(self)
+        del values["model"], values["batch_size"]
+        values["detectors"] = sorted(self.detectors)
+        versions = {"schema_version": score_table.SCHEMA_VERSION, "code_version": transforms.__version__}
+        return _json_able({**values, **versions})
+
+
+def _json_able(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_able(item) for key, item in value.items()}
+    return [_json_able(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+@dataclass
+class Progress:
+    """How far the scorer of this process has come; read by whoever shows it, written under the device's lock."""
+
+    images: int = 0
+    bytes: int = 0
+
+
+class Scorer:
+    """The classifier and its device: one per process, used by all of Beam's threads in turn.
+
+    Args:
+      settings: which model, and what to compute.
+
+    Raises:
+      classifier.ClassifierError: the model cannot be used.
+    """
+
+    def __init__(self, settings: ScoreSettings):
+        started = time.monotonic()
+        self.classifier = load_classifier(settings.model, settings.preprocessing, settings.geometry.image_size)
+        self.load_milliseconds = int(1000 * (time.monotonic() - started))
+        self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
+        self.progress = Progress()
+        self._device = threading.Lock()
+        self._score = score_function(self.classifier, settings.odin, settings.detectors)
+
+    def score(self, pixels: np.ndarray, read_bytes: int) -> dict[str, np.ndarray]:
+        """The columns of a batch.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
+          read_bytes: of input that the batch stands for, for the progress.
+
+        Returns:
+          `prediction` int32 [N], `finite` bool [N], and one float64 [N] per score column.
+        """
+        with self._device:
+            columns = {name: column.numpy() for name, column in self._score(tf.constant(pixels)).items()}
+            self.progress.images += len(pixels)
+            self.progress.bytes += read_bytes
+        return columns
+
+
+def score_function(classifier: Classifier, settings: OdinSettings, chosen: tuple[str, ...]) -> Callable:
+    """Compiles pixels -> columns for one classifier: one graph for every batch size.
+
+    Args:
+      classifier: with its preprocessing.
+      settings: temperature and epsilon.
+      chosen: detectors to compute. Without `odin` the perturbation is left out; `max_logit` and `energy` are left
+        out where only probabilities are to be had.
+
+    Returns:
+      A `tf.function` of float32 [N, H, W, C]; see `Scorer.score` for what it gives. `finite` is False for an image
+      with a NaN or infinite logit, whose other columns mean nothing.
+    """
+    clean = [name for name in chosen if name in detectors.CLEAN_DETECTORS]
+    if not classifier.has_logits:
+        clean = [name for name in clean if name not in detectors.NEED_LOGITS]
+
+    def score(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        if "odin" in chosen:
+            logits, moved = odin(classifier.logits, pixels, settings)
+        else:
+            logits = moved = classifier.logits(pixels)
+        columns = {name: detectors.CLEAN_DETECTORS[name](logits) for name in clean}
+        if "odin" in chosen:
+            columns["odin"] = max_softmax(moved, settings.temperature)
+            columns["odin_logit"] = score_logit(moved, settings.temperature)
+        columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
+        columns["finite"] = tf.reduce_all(tf.math.is_finite(logits) & tf.math.is_finite(moved), axis=1)
+        return columns
+
+    signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32)]
+    return tf.function(score, input_signature=signature, autograph=False)
+
+
+@dataclass
+class DecodedBatch:
+    """A batch between decoding and scoring: the rows that have pixels, and the rejects.
+
+    Attributes:
+      pixels: float32 [N, H, W, C] in [0, 1].
+      rows: `index`, `offset`, `id`, `label` of each of the N.
+      rejects: rows of `REJECT_SCHEMA` without `shard`.
+      read_bytes: of the shard that the batch covers.
+    """
+
+    pixels: np.ndarray
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    read_bytes: int = 0
+
+
+def decode_batch(
+    batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int]
+) -> DecodedBatch:
+    """Parses and decodes records; what gives no pixels becomes a reject, never an error."""
+    pixels, decoded = [], DecodedBatch(np.empty((0, *input_shape), np.float32))
+    default_id = os.path.basename(shard.path)
+    for record in batch:
+        row = {"index": record.index, "offset": record.offset, "id": f"{default_id}__{record.index}"}
+        decoded.read_bytes += len(record.payload or b"")
+        if record.problem:
+            decoded.rejects.append(_reject(row, *record.problem))
+            continue
+        try:
+            example = images.parse_example(record.payload, settings.features)
+            row["id"] = example.id if example.id is not None else row["id"]
+            pixels.append(images.pixels(example, input_shape, settings.geometry))
+            decoded.rows.append({**row, "label": example.label})
+        except images.ImageError as e:
+            decoded.rejects.append(_reject(row, e.reason, e.detail))
+    if pixels:
+        decoded.pixels = np.stack(pixels)
+    return decoded
+
+
+def _reject(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
+    return {"index": row["index"], "offset": row["offset"], "id": row["id"], "reason": reason, "detail": detail}
+
+
+def work_ahead(
+    batches: Iterator[Batch], decode: Callable[[Batch], Decoded], decoders: ThreadPoolExecutor, depth: int
+) -> Iterator[Decoded]:
+    """Yields `decode(batch)` in order, while up to `depth` batches are being read and decoded in the background.
+
+    Errors of reading and decoding are raised here, in the caller's thread, where the batch would have come.
+    """
+    with ThreadPoolExecutor(1, "read") as reader:
+
+        def read():
+            batch = next(batches, None)
+            return None if batch is None else decoders.submit(decode, batch)
+
+        pending = collections.deque(reader.submit(read) for _ in range(depth))
+        try:
+            while (decoding := pending.popleft().result()) is not None:
+                pending.append(reader.submit(read))
+                yield decoding.result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def score_rows(shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray]) -> pa.RecordBatch:
+    """The finite rows of a scored batch, in the order of the shard, as `SCORE_SCHEMA`."""
+    finite = columns["finite"]
+    rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
+    arrays = {name: [row[name] for row in rows] for name in ("index", "offset", "id", "label")}
+    arrays["shard"] = [shard.path] * len(rows)
+    return pa.record_batch(
+        [
+            pa.array(arrays[column.name], column.type)
+            if column.name in arrays
+            else _score_column(columns.get(column.name), finite, column.type)
+            for column in score_table.SCORE_SCHEMA
+        ],
+        schema=score_table.SCORE_SCHEMA,
+    )
+
+
+def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
+    if column is None:
+        return pa.nulls(int(finite.sum()), dtype)
+    return pa.array(column[finite]).cast(dtype)
+
+
+def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: str) -> score_table.Commit:
+    """Scores one shard and commits it; the in-memory heart of the job.
+
+    Raises:
+      storage.StorageError: the shard cannot be read, or is not the file that was listed.
+      score_table.OutputError: the output cannot be written.
+    """
+    input_shape = scorer.classifier.input_shape
+
+    def decode(batch: list[Record]) -> DecodedBatch:
+        return decode_batch(batch, shard, settings, input_shape)
+
+    _check_unchanged(shard)
+    batches = records.batches(records.read_shard(shard.path), settings.batch_size)
+    with score_table.ShardWriter(output, shard) as writer:
+        for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
+            columns = scorer.score(decoded.pixels, decoded.read_bytes)
+            rejects = decoded.rejects + [
+                _reject(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
+                for row, good in zip(decoded.rows, columns["finite"], strict=True)
+                if not good
+            ]
+            writer.write(score_rows(shard, decoded, columns), sorted(rejects, key=lambda r: r["index"]))
+            _count("num_inferences", len(decoded.pixels))
+            _count("images_rejected", len(rejects))
+        _check_unchanged(shard)
+        identity = settings.identity()
+        return writer.commit(score_table.fingerprint(identity, shard), scorer.classifier.head, identity)
+
+
+def _check_unchanged(shard: Shard) -> None:
+    """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint."""
+    now = storage.stat_file(shard.path)
+    if now is None:
+        raise storage.StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
+    if (now.size, now.modified) != (shard.size, shard.modified):
+        raise storage.StorageError(f"{shard.path} has changed since it was listed: run again")
+
+
+def _count(name: str, n: int = 1) -> None:
+    Metrics.counter("ScoreShards", name).inc(n)
+
+
+class CheckFinished(beam.DoFn):
+    """Sends each shard to `finished` or `todo`, by its scores file's fingerprint."""
+
+    def __init__(self, output: str, identity: dict[str, Any]):
+        self._output = output
+        self._identity = identity
+
+    def process(self, shard: Shard):
+        if is_finished(shard, self._output, self._identity):
+            _count("shards_skipped")
+            yield beam.pvalue.TaggedOutput("finished", shard)
+        else:
+            yield beam.pvalue.TaggedOutput("todo", shard)
+
+
+def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
+    """Whether the shard, as listed, has been scored with these settings."""
+    commit = score_table.read_commit(score_table.scores_path(output, shard))
+    return commit is not None and commit.fingerprint == score_table.fingerprint(identity, shard)
+
+
+class ScoreShard(beam.DoFn):
+    """Scores each shard with the process's one classifier; gives it to `finished` or, with the reason, to `failed`.
+
+    The classifier is loaded when the first shard arrives, so that a run with nothing to do loads none.
+    """
+
+    def __init__(self, settings: ScoreSettings, output: str, shared: Shared, launcher_version: str):
+        self._settings = settings
+        self._output = output
+        self._shared = shared
+        self._launcher_version = launcher_version
+        self._scorer = None
+
+    def setup(self):
+        if self._launcher_version != transforms.__version__:
+            raise RuntimeError(
+                f"the worker's image has odin-beam {transforms.__version__}, the launcher {self._launcher_version}: "
+                "build the image from the launcher's version"
+            )
+
+    def process(self, shard: Shard):
+        if is_finished(shard, self._output, self._settings.identity()):
+            _count("shards_skipped")
+            yield beam.pvalue.TaggedOutput("finished", shard)
+            return
+        if self._scorer is None:
+            self._scorer = self._shared.acquire(lambda: Scorer(self._settings))
+            Metrics.distribution("ScoreShards", "load_model_latency_milli_secs").update(self._scorer.load_milliseconds)
+        try:
+            score_shard(shard, self._scorer, self._settings, self._output)
+        except storage.StorageError as e:
+            _count("shards_failed")
+            yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
+        else:
+            _count("shards_finished")
+            yield beam.pvalue.TaggedOutput("finished", shard)
+
+
+@dataclass
+class ScoreShards(beam.PTransform):
+    """`Shard`s -> {`finished`: `Shard`s with a committed scores file, `failed`: (`Shard`, reason)}.
+
+    Args:
+      settings: what to compute.
+      output: absolute path of the run's folder.
+      shared: handle of the process's one `Scorer`; a launcher that holds one already hands its handle over.
+    """
+
+    settings: ScoreSettings
+    output: str
+    shared: Shared = field(default_factory=Shared)
+
+    def expand(self, shards: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
+        checked = shards | "CheckFinished" >> beam.ParDo(
+            CheckFinished(self.output, self.settings.identity())
+        ).with_outputs("finished", "todo")
+        score = ScoreShard(self.settings, self.output, self.shared, transforms.__version__)
+        scored = (
+            checked.todo
+            # Only now, when finished shards are out, is there a balance to strike.
+            | "Balance" >> beam.Reshuffle()
+            | "ScoreShard" >> beam.ParDo(score).with_outputs("finished", "failed")
+        )
+        finished = (checked.finished, scored.finished) | "Finished" >> beam.Flatten()
+        return {"finished": finished, "failed": scored.failed}

@@ -1,0 +1,247 @@
+"""The Parquet files of a shard: schema, fingerprint, atomic commit, read back.
+
+A shard's scores file is its commit record: it is published last, whole, under a name that depends on the shard alone,
+and its metadata says from what settings and what input it came. A rerun believes nothing else.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from transforms import storage
+from transforms.records import Shard
+
+SCHEMA_VERSION = 1
+ROW_GROUP_ROWS = 1 << 16
+_METADATA_KEY = b"odin_beam"
+
+SCORE_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        ("offset", pa.int64()),
+        pa.field("id", pa.string(), nullable=False),
+        ("label", pa.int64()),
+        pa.field("prediction", pa.int32(), nullable=False),
+        ("odin", pa.float64()),
+        ("odin_logit", pa.float64()),
+        ("msp", pa.float64()),
+        ("max_logit", pa.float32()),
+        ("energy", pa.float32()),
+        ("neg_entropy", pa.float32()),
+        ("margin", pa.float32()),
+    ]
+)
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        ("offset", pa.int64()),
+        ("id", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+DETECTORS = ("odin", "msp", "max_logit", "energy", "neg_entropy", "margin")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a scores file says of its shard.
+
+    Attributes:
+      fingerprint: of the settings and the input file, see `fingerprint`.
+      framed: records found in the shard; a broken tail counts as one. Always `scored + rejected`.
+      scored: rows in the scores file.
+      rejected: rows in the rejects file.
+      head: how the classifier's logits were found.
+    """
+
+    fingerprint: str
+    framed: int
+    scored: int
+    rejected: int
+    head: str
+
+
+def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
+    """SHA-256, in hex, of all that determines a shard's rows.
+
+    Args:
+      settings: the run's settings as JSON-able values, code version included.
+      shard: its path, size and modification time enter.
+    """
+    identity = [settings, shard.path, shard.size, shard.modified]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def output_name(path: str) -> str:
+    """Base name of a shard's files: its own, and 8 hex digits of its full path's digest.
+
+    The digest keeps shards of one base name in two folders apart.
+    """
+    return f"{os.path.basename(path)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.parquet"
+
+
+def scores_path(output: str, shard: Shard) -> str:
+    """Where the shard's scores are published."""
+    return FileSystems.join(output, "scores", f"source={shard.source}", shard.output_name)
+
+
+def rejects_path(output: str, shard: Shard) -> str:
+    """Where the shard's rejects are published, if it has any."""
+    return FileSystems.join(output, "rejects", f"source={shard.source}", shard.output_name)
+
+
+class OutputError(Exception):
+    """The output cannot be written: no shard can succeed, so the run stops."""
+
+
+class ShardWriter:
+    """Streams one shard's rows to temporary files and publishes them together.
+
+    Use as a context manager: what was not committed on leaving is removed.
+
+    Args:
+      output: the run's folder.
+      shard: whose rows these are.
+    """
+
+    def __init__(self, output: str, shard: Shard):
+        self._output = output
+        self._shard = shard
+        self._scores = _ParquetStream(output, SCORE_SCHEMA)
+        self._rejects = _ParquetStream(output, REJECT_SCHEMA)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._scores.discard()
+        self._rejects.discard()
+
+    def write(self, scores: pa.RecordBatch, rejects: list[dict[str, Any]]) -> None:
+        """Appends rows of `SCORE_SCHEMA`, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
+
+        Raises:
+          OutputError: the storage refused.
+        """
+        with _as_output_error(self._output):
+            self._scores.write(scores)
+            rows = [{"shard": self._shard.path, **reject} for reject in rejects]
+            self._rejects.write(pa.RecordBatch.from_pylist(rows, REJECT_SCHEMA))
+
+    def commit(self, shard_fingerprint: str, head: str, settings: dict[str, Any]) -> Commit:
+        """Publishes the rejects, then the scores. Losing a race to an equal file is success.
+
+        Raises:
+          OutputError: the storage refused.
+        """
+        scored, rejected = self._scores.rows, self._rejects.rows
+        commit = Commit(shard_fingerprint, scored + rejected, scored, rejected, head)
+        metadata = {_METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
+        final, final_rejects = scores_path(self._output, self._shard), rejects_path(self._output, self._shard)
+        with _as_output_error(self._output):
+            try:
+                if rejected:
+                    self._rejects.publish(final_rejects, metadata)
+                else:
+                    storage.delete([final_rejects])
+                self._scores.publish(final, metadata)
+            except storage.StorageError:
+                if read_commit(final) != commit:
+                    raise
+        return commit
+
+
+class _ParquetStream:
+    """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name."""
+
+    def __init__(self, output: str, schema: pa.Schema):
+        self._temporary = storage.temporary_path(output)
+        self._schema = schema
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._stream = self._writer = None
+        self.rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._pending.append(batch)
+            self._pending_rows += batch.num_rows
+            self.rows += batch.num_rows
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._stream = FileSystems.create(self._temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
+        table = pa.Table.from_batches(self._pending, self._schema)
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self._pending, self._pending_rows = [], 0
+
+    def publish(self, final: str, metadata: dict[bytes, str]) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata(metadata)
+        self._close()
+        storage.publish(self._temporary, final)
+
+    def _close(self) -> None:
+        writer, stream, self._writer, self._stream = self._writer, self._stream, None, None
+        if writer is not None:
+            writer.close()
+            stream.close()
+
+    def discard(self) -> None:
+        # What went wrong before is the error to report, not that the remains would not go.
+        with contextlib.suppress(Exception):
+            self._close()
+        with contextlib.suppress(Exception):
+            storage.delete([self._temporary])
+
+
+@contextlib.contextmanager
+def _as_output_error(output: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, storage.StorageError) as e:
+        raise OutputError(f"cannot write to {output}: {storage.cause(e)}") from e
+
+
+def read_commit(path: str) -> Commit | None:
+    """The commit record of a scores file, or None where there is no whole file of this kind."""
+    try:
+        if not FileSystems.exists(path):
+            return None
+        with storage.open_seekable(path) as stream:
+            metadata = pq.read_metadata(stream).metadata or {}
+        said = json.loads(metadata[_METADATA_KEY])
+        return Commit(**{name: said[name] for name in Commit.__dataclass_fields__})
+    except (OSError, pa.ArrowException, storage.StorageError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_columns(path: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of a scores file, one row group at a time.
+
+    Raises:
+      StorageError: the file cannot be read.
+    """
+    try:
+        with storage.open_seekable(path) as stream:
+            file = pq.ParquetFile(stream)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns)
+    except (OSError, pa.ArrowException) as e:
+        raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e
