@@ -4,11 +4,13 @@ Exit codes: 0 done; 1 the run stopped, run it again to resume; 2 a usage error, 
 failed or more records were rejected than --max_rejected allows; 130 interrupted.
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -27,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_one_installation()
         parsed = options.parse(job, argv[1:])
-        return importlib.import_module(f"pipeline.{job}").run(parsed)
+        with _native_messages_held_back():
+            module = importlib.import_module(f"pipeline.{job}")
+        return module.run(parsed)
     except options.UsageError as e:
         return _say(job, e, 2)
     except KeyboardInterrupt:
@@ -44,10 +48,33 @@ def _say(job: str, message, code: int) -> int:
 
 def _quiet_imports() -> None:
     """Warnings of libraries about themselves would bury what the job has to say."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().setLevel(logging.DEBUG if os.environ.get("ODIN_BEAM_DEBUG") else logging.ERROR)
+
+
+@contextlib.contextmanager
+def _native_messages_held_back() -> Iterator[None]:
+    """TensorFlow's C++ talks about itself on file descriptor 2 while it loads, before any log level applies.
+
+    What it said is shown after all if loading fails.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            if "tensorflow" in sys.modules:
+                sys.modules["tensorflow"].config.list_physical_devices()
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _check_one_installation() -> None:

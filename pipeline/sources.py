@@ -65,7 +65,7 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     rows = [{name: getattr(shard, name) for name in _MANIFEST_SCHEMA.names} for shard in shards]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, _MANIFEST_SCHEMA), buffer, compression="zstd")
-    storage.write_bytes(manifest_path(output), buffer.getvalue(), output)
+    storage.write_bytes(manifest_path(output), buffer.getvalue())
 
 
 def read_manifest(output: str) -> list[Shard]:

@@ -251,7 +251,7 @@ def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndar
     if image.shape[:2] != size:
         raise ImageError(
             "wrong_size",
-            f"{image.shape[0]} x {image.shape[1]}, the classifier wants {size[0]} x {size[1]}: choose --resize or --crop",
+            f"{image.shape[0]} x {image.shape[1]}; the classifier takes {size[0]} x {size[1]}, see --resize and --crop",
         )
     return image / np.float32(255) if image.dtype == np.uint8 else np.clip(image / np.float32(255), 0, 1)
 

@@ -22,6 +22,7 @@ from apache_beam.utils.shared import Shared
 
 import transforms
 from transforms import detectors, images, records, score_table, storage
+from transforms.check_finished import CheckFinished, is_finished
 from transforms.classifier import Classifier, Preprocessing, load_classifier
 from transforms.odin import OdinSettings, max_softmax, odin, score_logit
 from transforms.records import Record, Shard
@@ -290,27 +291,6 @@ def _check_unchanged(shard: Shard) -> None:
 
 def _count(name: str, n: int = 1) -> None:
     Metrics.counter("ScoreShards", name).inc(n)
-
-
-class CheckFinished(beam.DoFn):
-    """Sends each shard to `finished` or `todo`, by its scores file's fingerprint."""
-
-    def __init__(self, output: str, identity: dict[str, Any]):
-        self._output = output
-        self._identity = identity
-
-    def process(self, shard: Shard):
-        if is_finished(shard, self._output, self._identity):
-            _count("shards_skipped")
-            yield beam.pvalue.TaggedOutput("finished", shard)
-        else:
-            yield beam.pvalue.TaggedOutput("todo", shard)
-
-
-def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
-    """Whether the shard, as listed, has been scored with these settings."""
-    commit = score_table.read_commit(score_table.scores_path(output, shard))
-    return commit is not None and commit.fingerprint == score_table.fingerprint(identity, shard)
 
 
 class ScoreShard(beam.DoFn):

@@ -187,13 +187,13 @@ def publish(temporary: str, final: str) -> None:
         raise StorageError(f"cannot write {final}: {cause(e)}") from e
 
 
-def write_bytes(path: str, data: bytes, output: str) -> None:
-    """Writes a small file whole or not at all, by way of a temporary file in `output`.
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a small file whole or not at all, by way of a temporary file beside it.
 
     Raises:
       StorageError: the storage refused.
     """
-    temporary = temporary_path(output)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
             stream.write(data)
@@ -204,6 +204,16 @@ def write_bytes(path: str, data: bytes, output: str) -> None:
         raise StorageError(f"cannot write {path}: {cause(e)}") from e
     finally:
         delete([temporary])
+
+
+def delete_temporary(output: str) -> None:
+    """Removes what attempts that died have left in a run's folder.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    delete_folder(FileSystems.join(output, "tmp"))
+    delete(stat.path for stat in list_files(FileSystems.join(output, "*.tmp")))
 
 
 def delete(paths: Iterable[str]) -> None:

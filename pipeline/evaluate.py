@@ -1,0 +1,46 @@
+"""`odin-beam evaluate`: `metrics.json` again from the Parquet of a `score` run; no TensorFlow, no GPU.
+
+odin-beam evaluate --scores scores
+"""
+
+import apache_beam as beam
+
+from pipeline import sources
+from pipeline.metrics_table import metrics_table
+from pipeline.options import EvaluateOptions, UsageError, beam_options
+from pipeline.run_folder import read_json
+from transforms.check_finished import CheckFinished
+from transforms.summarize_scores import SummarizeScores
+
+
+def run(options: EvaluateOptions) -> int:
+    """Recomputes and prints the metrics of what is scored; exit code 3 where shards of the manifest are missing.
+
+    Raises:
+      UsageError: no output folder of `score`, or one without in-distribution source.
+    """
+    output = options.scores
+    launch = read_json(output, "run.json")
+    if launch is None:
+        raise UsageError(f"{output} is no output folder of `score`: it has no run.json")
+    shards = sources.read_manifest(output)
+    roles = {shard.source: shard.role for shard in shards}
+    if "in_distribution" not in roles.values():
+        raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
+
+    pipeline = beam.Pipeline(options=beam_options(options.beam))
+    checked = (
+        pipeline
+        | "Shards" >> beam.Create(shards)
+        | "CheckFinished" >> beam.ParDo(CheckFinished(output, launch["settings"])).with_outputs("finished", "todo")
+    )
+    missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
+    {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
+    pipeline.run().wait_until_finish()
+
+    metrics = read_json(output, "metrics.json")
+    print(metrics_table(metrics))
+    absent = len(shards) - metrics["shards"]["scored"]
+    if absent:
+        print(f"\n{absent:,} of {len(shards):,} shards are not scored yet and not in these figures: run `score` again")
+    return 3 if absent else 0

@@ -1,0 +1,57 @@
+"""Shows how a long job is coming along: a bar on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+_LINE = "{desc}: {percentage:3.0f}%, {elapsed} gone, {remaining} to go{postfix}"
+_TERMINAL_SECONDS = 0.5
+_LOG_SECONDS = 15.0
+
+
+@contextlib.contextmanager
+def show_progress(label: str, total: int, unit: str, state: Callable[[], tuple[int, str]]) -> Iterator[None]:
+    """Shows progress on standard error while the body runs.
+
+    Args:
+      label: what is being done.
+      total: how far there is to go, in `unit`s.
+      unit: of `total`; `B` is scaled to kB, MB and so on.
+      state: how far it has come, and a remark; called from a thread of its own, errors end the display only.
+    """
+    terminal = sys.stderr.isatty()
+    interval = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
+    layout = {"unit": unit, "unit_scale": unit == "B", "bar_format": _BAR if terminal else _LINE}
+    bar = tqdm(desc=label, total=max(total, 1), file=sys.stderr, leave=False, disable=not terminal, **layout)
+    started = time.monotonic()
+    stop = threading.Event()
+
+    def show(done: int, remark: str) -> None:
+        if terminal:
+            bar.n = done
+            bar.set_postfix_str(remark)
+        else:
+            elapsed = time.monotonic() - started
+            line = tqdm.format_meter(done, max(total, 1), elapsed, prefix=label, postfix=remark, **layout)
+            print(line, file=sys.stderr, flush=True)
+
+    def refresh() -> None:
+        # Whatever ails the display must not touch the job.
+        with contextlib.suppress(Exception):
+            while not stop.wait(interval):
+                done, remark = state()
+                show(min(done, total), remark)
+
+    thread = threading.Thread(target=refresh, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        bar.close()

@@ -1,0 +1,192 @@
+r"""`odin-beam score`: TFRecord shards in, one Parquet row per image and detection metrics out.
+
+    odin-beam score --model classifier.keras --output scores \\
+      --in_distribution 'cifar10=data/cifar10-*.tfrecord' --out_distribution 'tin=data/tiny_imagenet-*.tfrecord'
+
+On Dataflow:
+
+    odin-beam score --model gs://B/classifier.keras --output gs://B/scores --input 'gs://B/archive/*.tfrecord' \\
+      --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp \\
+      --sdk_location=container --sdk_container_image=IMAGE \\
+      --dataflow_service_options='worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver'
+"""
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.utils.shared import Shared
+
+import transforms
+from pipeline import run_folder, sources
+from pipeline.metrics_table import metrics_table, summary_text
+from pipeline.options import ScoreOptions, UsageError, beam_options, score_settings
+from pipeline.progress import show_progress
+from transforms import images, records, storage
+from transforms.classifier import ClassifierError, model_digest
+from transforms.records import Shard
+from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
+from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
+
+# How many shards of a source are opened at launch to see that they hold images.
+SHARDS_TRIED = 8
+
+
+def run(options: ScoreOptions) -> int:
+    """Scores what is not scored yet, sums up, and prints the result; gives the exit code.
+
+    Raises:
+      UsageError: before anything is written.
+    """
+    launched = time.time()
+    shards = sources.list_shards(options.sources)
+    settings = _settings(options)
+    if not options.overwrite:
+        run_folder.refuse_other_settings(options.output, settings.identity())
+    for source in {shard.source: None for shard in shards}:
+        _check_images(source, [shard for shard in shards if shard.source == source], settings.features)
+    shared = Shared()
+    scorer = None if _was_complete(options, shards) else _scorer(settings, shared)
+
+    _write_launch(options, settings, shards)
+    facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
+    roles = {shard.source: shard.role for shard in shards}
+    pipeline = beam.Pipeline(options=beam_options(options.beam))
+    if scorer:
+        print(_description(scorer), file=sys.stderr)
+    scored = pipeline | "Shards" >> beam.Create(shards) | ScoreShards(settings, options.output, shared)
+    scored | SummarizeScores(options.output, roles, facts)
+    with show_progress("scoring", sum(shard.size for shard in shards), "B", _State(options.output, shards, scorer)):
+        result = pipeline.run()
+        if type(result).__name__ == "DataflowPipelineResult":
+            print(f"submitted; {FileSystems.join(options.output, 'summary.json')} appears when it is done")
+            return 0
+        result.wait_until_finish()
+    return report(options.output, options.max_rejected)
+
+
+def report(output: str, max_rejected: float) -> int:
+    """Prints what a finished run found and where it lies; gives the exit code."""
+    summary = run_folder.read_json(output, "summary.json")
+    if metrics := run_folder.read_json(output, "metrics.json"):
+        print(metrics_table(metrics), end="\n\n")
+    print(summary_text(summary))
+    print(f"scores: {FileSystems.join(output, 'scores')}  ({summary['seconds']:.0f} s)")
+    share = summary["rejected_share"]
+    if share > max_rejected:
+        where = FileSystems.join(output, "rejects")
+        print(f"{share:.2%} of the records were rejected, more than --max_rejected {max_rejected:g}: see {where}")
+    return 3 if share > max_rejected or not summary["complete"] else 0
+
+
+def _settings(options: ScoreOptions) -> ScoreSettings:
+    try:
+        return score_settings(options, model_digest(options.model))
+    except ClassifierError as e:
+        raise UsageError(str(e)) from e
+
+
+def _scorer(settings: ScoreSettings, shared: Shared) -> Scorer:
+    """Loads the classifier before the run starts: a bad one is a usage error, a good one serves local workers too."""
+    try:
+        return shared.acquire(lambda: Scorer(settings))
+    except ClassifierError as e:
+        raise UsageError(str(e)) from e
+
+
+def _description(scorer: Scorer) -> str:
+    classifier, gpus = scorer.classifier, tf.config.list_physical_devices("GPU")
+    height, width, channels = classifier.input_shape
+    device = f"{len(gpus)} GPU" if gpus else "CPU"
+    return (
+        f"classifier: {height} x {width} x {channels} -> {classifier.classes} classes, {classifier.head}; on {device}"
+    )
+
+
+def _check_images(source: str, shards: Sequence[Shard], features: images.FeatureNames) -> None:
+    """Sees that a source holds images under the feature's name, before hours are spent on rejecting them all.
+
+    Only what speaks for a slip of the command line is refused; damage is the run's to deal with.
+    """
+    for shard in shards[:SHARDS_TRIED]:
+        try:
+            record = next(records.read_shard(shard.path), None)
+        except storage.StorageError:
+            continue
+        if record is None:
+            continue
+        if record.payload is None:
+            if record.index == 0 and "looks like" in record.problem[1]:
+                raise UsageError(
+                    f"source {source}: {shard.path}: {record.problem[1]}; `odin-beam ingest` makes TFRecords"
+                )
+            continue
+        try:
+            images.parse_example(record.payload, features)
+        except images.ImageError as e:
+            if e.reason == "no_image":
+                raise UsageError(f"source {source}: {shard.path}: {e.detail}; name it with --image_feature") from e
+        return
+
+
+def _was_complete(options: ScoreOptions, shards: Sequence[Shard]) -> bool:
+    """Whether an earlier run has finished just these shards, so that the classifier need not even be loaded."""
+    if options.overwrite or storage.stat_file(sources.manifest_path(options.output)) is None:
+        return False
+    summary = run_folder.read_json(options.output, "summary.json")
+    return bool(summary and summary["complete"]) and sources.read_manifest(options.output) == list(shards)
+
+
+def _write_launch(options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard]) -> None:
+    """Leaves in the folder what this run is, and takes away the mark of completion of an earlier one."""
+    output = options.output
+    if options.overwrite:
+        run_folder.start_afresh(output)
+    if storage.stat_file(FileSystems.join(output, "run.json")) is None:
+        write_json(output, "run.json", _run_description(settings))
+    sources.write_manifest(output, shards)
+    storage.delete([FileSystems.join(output, "summary.json")])
+
+
+def _run_description(settings: ScoreSettings) -> dict[str, Any]:
+    return {
+        "settings": settings.identity(),
+        "model": settings.model,
+        "batch_size": settings.batch_size,
+        "versions": {
+            "odin_beam": transforms.__version__,
+            "apache_beam": beam.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        },
+        "command": sys.argv[1:],
+    }
+
+
+class _State:
+    """How far a run has come: by bytes where this process scores, by committed shards where others do."""
+
+    def __init__(self, output: str, shards: Sequence[Shard], scorer: Scorer | None):
+        self._scores = FileSystems.join(output, "scores", "**.parquet")
+        self._sizes = {shard.output_name: shard.size for shard in shards}
+        self._scorer = scorer
+        self._before = self._committed()
+        self._started = time.monotonic()
+
+    def __call__(self) -> tuple[int, str]:
+        here = self._scorer.progress if self._scorer else None
+        if here and here.images:
+            rate = here.images / (time.monotonic() - self._started)
+            return self._before[0] + here.bytes, f"{here.images:,} images, {rate:,.0f}/s"
+        size, count = self._committed()
+        return size, f"{count:,} of {len(self._sizes):,} shards"
+
+    def _committed(self) -> tuple[int, int]:
+        present = [stat.path.rpartition("/")[2] for stat in storage.list_files(self._scores)]
+        sizes = [self._sizes[name] for name in present if name in self._sizes]
+        return sum(sizes), len(sizes)
