@@ -8,10 +8,14 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
+DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
 
     from pipeline import options
-    from transforms.storage import StorageError, cause
 
     if not argv or argv[0] in ("-h", "--help"):
         print(options.job_list())
@@ -36,9 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(job, e, 2)
     except KeyboardInterrupt:
         return _say(job, "interrupted; the same command resumes", 130)
-    except (RuntimeError, OSError, StorageError) as e:
-        logging.getLogger(__name__).debug("stopped", exc_info=True)
-        return _say(job, f"stopped: {cause(e)}; the same command resumes (ODIN_BEAM_DEBUG=1 shows the trace)", 1)
+    except Exception as e:
+        if DEBUG:
+            raise
+        return _say(job, f"stopped: {reason(e)}; the same command resumes ({DEBUG_VARIABLE}=1 shows the trace)", 1)
+
+
+def reason(error: Exception) -> str:
+    """The one line of an error that says what is wrong.
+
+    Beam hands on a worker's error as text: the trace first, the error itself in the last line, and behind it where in
+    the pipeline it came up.
+    """
+    name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
+    if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error): (.*)", text):
+        name, text = worker.groups()
+    return (text if name in ("StorageError", "OutputError") else f"{name}: {text}")[:400]
 
 
 def _say(job: str, message, code: int) -> int:
@@ -51,7 +67,11 @@ def _quiet_imports() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger().setLevel(logging.DEBUG if os.environ.get("ODIN_BEAM_DEBUG") else logging.ERROR)
+    logging.getLogger().setLevel(logging.INFO if DEBUG else logging.ERROR)
+    if not DEBUG:
+        # A local runner logs an error with its trace; `main` then says it in one line.
+        for runner in ("common", "portability", "worker"):
+            logging.getLogger(f"apache_beam.runners.{runner}").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

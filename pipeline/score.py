@@ -11,6 +11,7 @@ On Dataflow:
       --dataflow_service_options='worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver'
 """
 
+import itertools
 import platform
 import sys
 import time
@@ -33,8 +34,9 @@ from transforms.records import Shard
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
 from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
 
-# How many shards of a source are opened at launch to see that they hold images.
+# How much of a source is read at launch to see that it holds images.
 SHARDS_TRIED = 8
+RECORDS_TRIED = 16
 
 
 def run(options: ScoreOptions) -> int:
@@ -112,26 +114,34 @@ def _check_images(source: str, shards: Sequence[Shard], features: images.Feature
     """Sees that a source holds images under the feature's name, before hours are spent on rejecting them all.
 
     Only what speaks for a slip of the command line is refused; damage is the run's to deal with.
+
+    Raises:
+      UsageError: a file that is something else than TFRecord, or not one image where the first ones should be.
     """
+    slips = []
     for shard in shards[:SHARDS_TRIED]:
-        try:
-            record = next(records.read_shard(shard.path), None)
-        except storage.StorageError:
-            continue
-        if record is None:
-            continue
-        if record.payload is None:
-            if record.index == 0 and "looks like" in record.problem[1]:
+        for record in _first_records(shard):
+            if record.problem and record.problem[0] == "not_tfrecord":
                 raise UsageError(
-                    f"source {source}: {shard.path}: {record.problem[1]}; `odin-beam ingest` makes TFRecords"
+                    f"source {source}: {shard.path}: {record.problem[1]}; `odin-beam ingest` makes TFRecord"
                 )
-            continue
-        try:
-            images.parse_example(record.payload, features)
-        except images.ImageError as e:
-            if e.reason == "no_image":
-                raise UsageError(f"source {source}: {shard.path}: {e.detail}; name it with --image_feature") from e
-        return
+            if record.payload is None:
+                continue
+            try:
+                images.parse_example(record.payload, features)
+            except images.ImageError as e:
+                slips += [f"{shard.path}: {e.detail}"] if e.reason == "no_image" else []
+            else:
+                return
+    if slips:
+        raise UsageError(f"source {source}: {slips[0]}; name it with --image_feature")
+
+
+def _first_records(shard: Shard) -> list[records.Record]:
+    try:
+        return list(itertools.islice(records.read_shard(shard.path), RECORDS_TRIED))
+    except storage.StorageError:
+        return []
 
 
 def _was_complete(options: ScoreOptions, shards: Sequence[Shard]) -> bool:

@@ -133,11 +133,9 @@ def _length(header: bytes, position: int) -> int:
         raise _FramingBroken("truncated_shard", f"the file ends inside the record header at byte {position}")
     length, crc = _HEADER.unpack(header)
     if masked_crc32c(header[:8]) != crc:
-        hint = ""
-        if position == 0:
-            kind = foreign_format(header)
-            hint = f"; the file looks like {kind}, not TFRecord" if kind else ""
-        raise _FramingBroken("bad_length_checksum", f"record header at byte {position}{hint}")
+        if position == 0 and (kind := foreign_format(header)):
+            raise _FramingBroken("not_tfrecord", f"the file looks like {kind}")
+        raise _FramingBroken("bad_length_checksum", f"record header at byte {position}")
     return length
 
 

@@ -117,13 +117,15 @@ class Scorer:
           read_bytes: of input that the batch stands for, for the progress.
 
         Returns:
-          `prediction` int32 [N], `finite` bool [N], and one float64 [N] per score column.
+          `prediction` int32 [N], `finite` bool [N], and one float64 [N] per score column (none where N = 0).
         """
         with self._device:
-            columns = {name: column.numpy() for name, column in self._score(tf.constant(pixels)).items()}
             self.progress.images += len(pixels)
             self.progress.bytes += read_bytes
-        return columns
+            if not len(pixels):
+                # Some layers refuse an empty batch.
+                return {"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}
+            return {name: column.numpy() for name, column in self._score(tf.constant(pixels)).items()}
 
 
 def score_function(classifier: Classifier, settings: OdinSettings, chosen: tuple[str, ...]) -> Callable:

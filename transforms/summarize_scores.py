@@ -119,7 +119,7 @@ def metrics_report(
         if (a, detector) in histograms and (b, detector) in histograms:
             metrics = detection_metrics(histograms[a, detector], histograms[b, detector])
             names = {"in_distribution": a, "out_distribution": b, "detector": detector}
-            report["pairs"].append({**names, **metrics.as_json()})
+            report["pairs"].append({**names, **metrics.as_dict()})
     return report
 
 
