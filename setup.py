@@ -23,6 +23,8 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "docs": ["matplotlib>=3.9,<4"],
         "test": [
             "hypothesis>=6.100,<7",
             "pytest>=8,<10",

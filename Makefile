@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up all they need, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv demo test lint lock clean
+
+help:
+	@echo "make demo   score the example that ships with the package and print its metrics"
+	@echo "make test   run the tests"
+	@echo "make lint   check style and formatting"
+	@echo "make venv   only set up .venv"
+	@echo "make lock   resolve requirements.lock anew from setup.py"
+	@echo "make clean  remove .venv and the demo's output"
+
+venv: .venv/installed
+
+.venv/installed: setup.py requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	@touch $@
+
+demo: venv
+	$(BIN)/odin-beam demo
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+		--all-extras --output-file requirements.lock setup.py
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv demo-output
