@@ -6,6 +6,7 @@ MNIST digits and 1,000 images of uniform noise. It shows the tool at work, and i
     odin-beam demo --output demo-output
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from pipeline.options import DemoOptions
 _NEXT = """
 One Parquet row per image, the source as a hive partition. The ten images least like what the classifier knows:
 
-  {python} -c "import pyarrow.dataset as ds
-  rows = ds.dataset('{scores}', partitioning='hive').to_table().sort_by('odin').slice(0, 10)
-  for row in rows.select(['source', 'id', 'prediction', 'odin_logit', 'msp']).to_pylist(): print(row)"
+  {python} -c "import pyarrow.dataset as d
+t = d.dataset('{scores}', partitioning='hive').to_table().sort_by('odin').slice(0, 10)
+print(*t.select(['source', 'id', 'prediction', 'odin_logit', 'msp']).to_pylist(), sep='\\n')"
 
 or in DuckDB: SELECT source, id, prediction, odin_logit, msp FROM '{scores}/**/*.parquet' ORDER BY odin LIMIT 10;"""
 _DATA = Path(__file__).parent / "demo_data"
@@ -35,7 +36,7 @@ def run(demo: DemoOptions) -> int:
         f"--out_distribution=uniform_noise={_DATA / 'uniform_noise-*.tfrecord'}",
     ]
     print("Scoring Fashion-MNIST, MNIST and noise with a classifier of Fashion-MNIST:")
-    print("  odin-beam score " + " \\\n    ".join(argv), end="\n\n", flush=True)
+    print("  odin-beam score " + " \\\n    ".join(map(shlex.quote, argv)), end="\n\n", flush=True)
     code = score.run(options.parse("score", [*argv, "--", *demo.beam]))
     print(_NEXT.format(python=sys.executable, scores=FileSystems.join(demo.output, "scores")))
     return code

@@ -1,0 +1,132 @@
+"""The parts of the scoring DoFn by themselves."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import samples
+from apache_beam.testing.util import assert_that, equal_to
+
+from transforms import images, records, score_shards
+from transforms.classifier import as_classifier
+from transforms.odin import OdinSettings
+from transforms.score_shards import ScoreSettings
+
+
+@pytest.fixture
+def decoders():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def test_work_ahead_keeps_the_order_and_decodes_in_other_threads(decoders):
+    caller = threading.get_ident()
+    results = score_shards.work_ahead(iter(range(20)), lambda n: (n, threading.get_ident()), decoders, depth=3)
+    numbers, threads = zip(*results, strict=True)
+    assert numbers == tuple(range(20))
+    assert caller not in threads
+
+
+def test_work_ahead_reads_no_further_ahead_than_its_depth(decoders):
+    taken = []
+
+    def batches():
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    working = score_shards.work_ahead(batches(), lambda n: n, decoders, depth=3)
+    for n in range(10):
+        assert next(working) == n
+        # The batch in hand, three ahead of it.
+        assert len(taken) <= n + 1 + 3
+    working.close()
+    assert len(taken) <= 10 + 3
+
+
+@pytest.mark.parametrize("where", ["reading", "decoding"])
+def test_work_ahead_raises_what_went_wrong_in_the_callers_thread_after_what_was_whole(decoders, where):
+    def batches():
+        yield from range(5)
+        if where == "reading":
+            raise OSError("no more")
+
+    def decode(n):
+        if where == "decoding" and n == 4:
+            raise ValueError("bad")
+        return n
+
+    got, working = [], score_shards.work_ahead(batches(), decode, decoders, depth=2)
+    with pytest.raises(OSError if where == "reading" else ValueError):
+        for n in working:
+            got.append(n)  # noqa: PERF402 - `extend` would lose what came before the error
+    assert got == list(range(5 if where == "reading" else 4))
+
+
+def test_a_decoded_batch_holds_what_has_pixels_and_says_what_has_not(tmp_path):
+    pictures = samples.random_images(2)
+    batch = [
+        records.Record(7, 100, samples.example(image=samples.encoded(pictures[0]), label=2, id="a/b.png")),
+        records.Record(8, 200, None, ("bad_payload_checksum", "5 bytes")),
+        records.Record(9, 300, samples.example(image=pictures[1].tobytes())),
+        records.Record(10, 400, samples.example(image=b"?", id="broken.png")),
+    ]
+    shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", []))
+    decoded = score_shards.decode_batch(batch, shard, ScoreSettings("", ""), (8, 8, 3))
+    np.testing.assert_array_equal(decoded.pixels, pictures.astype(np.float32) / np.float32(255))
+    assert decoded.rows == [
+        {"index": 7, "offset": 100, "id": "a/b.png", "label": 2},
+        {"index": 9, "offset": 300, "id": "x.tfrecord__9", "label": None},
+    ]
+    assert [(r["index"], r["id"], r["reason"]) for r in decoded.rejects] == [
+        (8, "x.tfrecord__8", "bad_payload_checksum"),
+        (10, "broken.png", "undecodable"),
+    ]
+
+
+def test_one_graph_serves_every_batch_size():
+    score = score_shards.score_function(as_classifier(samples.small_model()), OdinSettings(), ("odin", "msp"))
+    for size in (1, 7, 64):
+        columns = score(samples.random_images(size).astype(np.float32) / 255)
+        assert columns["odin"].shape == (size,)
+    assert score.experimental_get_tracing_count() == 1
+
+
+def test_identity_covers_what_moves_a_score_and_nothing_else():
+    settings = ScoreSettings("m.keras", "d1g3st")
+    same = [ScoreSettings("elsewhere/m.keras", "d1g3st"), ScoreSettings("m.keras", "d1g3st", batch_size=7)]
+    other = [
+        ScoreSettings("m.keras", "other"),
+        ScoreSettings("m.keras", "d1g3st", odin=OdinSettings(1000, 0.002)),
+        ScoreSettings("m.keras", "d1g3st", geometry=images.Geometry(antialias=True)),
+        ScoreSettings("m.keras", "d1g3st", detectors=("msp",)),
+        ScoreSettings("m.keras", "d1g3st", features=images.FeatureNames(image="img")),
+    ]
+    assert all(variant.identity() == settings.identity() for variant in same)
+    assert all(variant.identity() != settings.identity() for variant in other)
+
+
+def test_a_worker_of_another_version_refuses_to_work():
+    score = score_shards.ScoreShard(ScoreSettings("", ""), "", None, launcher_version="0.0.0")
+    with pytest.raises(RuntimeError, match=r"build the image from the launcher's version"):
+        score.setup()
+
+
+def test_the_transform_separates_finished_and_failed_shards_and_counts_them(tmp_path):
+    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+    good = samples.shard(samples.write_shard(tmp_path / "good.tfrecord", samples.examples(samples.random_images(3))))
+    gone = samples.shard(samples.write_shard(tmp_path / "gone.tfrecord", []))
+    (tmp_path / "gone.tfrecord").unlink()
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    scored = (
+        pipeline | beam.Create([good, gone]) | score_shards.ScoreShards(ScoreSettings(model, ""), f"{tmp_path}/out")
+    )
+    assert_that(scored["finished"], equal_to([good]), label="finished")
+    assert_that(scored["failed"] | beam.Keys(), equal_to([gone]), label="failed")
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
+    assert counters["num_inferences"] == 3
+    assert (counters["shards_finished"], counters["shards_failed"]) == (1, 1)
