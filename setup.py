@@ -1,10 +1,18 @@
 """Package definition of odin-beam: `pip install .` gives the console script `odin-beam`."""
 
+import re
+from pathlib import Path
+
 from setuptools import setup
+
+# Read, not imported: building must not need the dependencies.
+VERSION = re.search(
+    r'__version__ = "(.+)"', Path(__file__).with_name("transforms").joinpath("__init__.py").read_text()
+)[1]
 
 setup(
     name="odin-beam",
-    version="0.1.0",
+    version=VERSION,
     description="Offline out-of-distribution scoring of very large image archives: ODIN on Apache Beam",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",

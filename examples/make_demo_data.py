@@ -54,14 +54,14 @@ def uniform_noise(count: int, height: int, width: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG of a grey image, uint8 (height, width), at Pillow's best compression."""
+    """PNG of an image, uint8 (height, width) or (height, width, 3), at Pillow's best compression."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def make_example(image: np.ndarray, image_id: str, label: int | None) -> bytes:
-    """Serialized `tf.train.Example` of a grey image, uint8 (height, width)."""
+    """Serialized `tf.train.Example` of an image, uint8 (height, width) or (height, width, 3)."""
     features = {
         "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encode_png(image)])),
         "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_id.encode()])),
@@ -73,18 +73,18 @@ def make_example(image: np.ndarray, image_id: str, label: int | None) -> bytes:
 
 
 def make_examples(images: np.ndarray, labels: np.ndarray | None, id_prefix: str) -> Iterator[bytes]:
-    """One serialized example per image of uint8 (n, height, width), in order."""
+    """One serialized example per image, in order; images uint8 (n, height, width) or (n, height, width, 3)."""
     for number, image in enumerate(images):
         yield make_example(image, f"{id_prefix}/{number:05d}", None if labels is None else int(labels[number]))
 
 
-def write_shards(examples: list[bytes], folder: Path, source: str) -> None:
-    """Write `SOURCE-0000x-of-00004.tfrecord`, equal runs of consecutive examples, each published whole."""
-    per_shard = -(-len(examples) // SHARDS_PER_SOURCE)
+def write_shards(examples: list[bytes], folder: Path, source: str, shards: int) -> None:
+    """Write `SOURCE-0000x-of-0000N.tfrecord`, equal runs of consecutive examples, each published whole."""
+    per_shard = -(-len(examples) // shards)
     # Beside the target, so that publishing is a rename within one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        for shard in range(SHARDS_PER_SOURCE):
-            path = Path(scratch) / f"{source}-{shard:05d}-of-{SHARDS_PER_SOURCE:05d}.tfrecord"
+        for shard in range(shards):
+            path = Path(scratch) / f"{source}-{shard:05d}-of-{shards:05d}.tfrecord"
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for example in examples[shard * per_shard : (shard + 1) * per_shard]:
                     writer.write(example)
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"make_demo_data: {error}", file=sys.stderr)
         return 2
     for source, examples in sources.items():
-        write_shards(examples, arguments.output, source)
+        write_shards(examples, arguments.output, source, SHARDS_PER_SOURCE)
         print(f"{source}: {len(examples)} images, {sum(map(len, examples)):,} bytes")
     return 0
 

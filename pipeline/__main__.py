@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
+_INTERRUPTED = "interrupted; the same command resumes"
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
@@ -38,10 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except options.UsageError as e:
         return _say(job, e, 2)
     except KeyboardInterrupt:
-        return _say(job, "interrupted; the same command resumes", 130)
+        return _say(job, _INTERRUPTED, 130)
     except Exception as e:
         if DEBUG:
             raise
+        if reason(e).endswith("KeyboardInterrupt"):
+            return _say(job, _INTERRUPTED, 130)
         return _say(job, f"stopped: {reason(e)}; the same command resumes ({DEBUG_VARIABLE}=1 shows the trace)", 1)
 
 

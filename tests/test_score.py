@@ -18,7 +18,7 @@ import samples
 from sklearn.metrics import roc_auc_score
 
 from pipeline.__main__ import main
-from transforms import records, score_shards, storage
+from transforms import records, score_shards, score_table, storage
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTORS = ["odin", "odin_logit", "msp", "max_logit", "energy", "neg_entropy", "margin"]
@@ -284,6 +284,21 @@ def test_an_output_that_fails_during_the_run_stops_it_with_one_line_and_the_reru
     scored = counted_shards(monkeypatch)
     assert main(command(model, archive)) == 0
     assert len(scored) == 4
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monkeypatch, capsys):
+    write = score_table.ShardWriter.write
+
+    def interrupted(self, *rest):
+        write(self, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score_table.ShardWriter, "write", interrupted)
+    assert main(command(model, archive)) == 130
+    assert last_line(capsys) == "odin-beam score: interrupted; the same command resumes"
+    assert not list((archive / "out").rglob("tmp/*"))
+    monkeypatch.setattr(score_table.ShardWriter, "write", write)
+    assert main(command(model, archive)) == 0
 
 
 # --- records that give no score ------------------------------------------------------------------------------------
