@@ -5,11 +5,12 @@ odin-beam evaluate --scores scores
 
 import apache_beam as beam
 
-from pipeline import sources
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
 from pipeline.run_folder import read_json
 from transforms.check_finished import CheckFinished
+from transforms.manifest import ReadManifest, read_manifest
+from transforms.storage import StorageError
 from transforms.summarize_scores import SummarizeScores
 
 
@@ -23,7 +24,10 @@ def run(options: EvaluateOptions) -> int:
     launch = read_json(output, "run.json")
     if launch is None:
         raise UsageError(f"{output} is no output folder of `score`: it has no run.json")
-    shards = sources.read_manifest(output)
+    try:
+        shards = read_manifest(output)
+    except StorageError as e:
+        raise UsageError(f"{output} is no output folder of `score`: {e}") from e
     roles = {shard.source: shard.role for shard in shards}
     if "in_distribution" not in roles.values():
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
@@ -31,7 +35,7 @@ def run(options: EvaluateOptions) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     checked = (
         pipeline
-        | "Shards" >> beam.Create(shards)
+        | ReadManifest(output)
         | "CheckFinished" >> beam.ParDo(CheckFinished(output, launch["settings"])).with_outputs("finished", "todo")
     )
     missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))

@@ -30,6 +30,7 @@ from pipeline.options import ScoreOptions, UsageError, beam_options, score_setti
 from pipeline.progress import show_progress
 from transforms import images, records, storage
 from transforms.classifier import ClassifierError, model_digest
+from transforms.manifest import ReadManifest, read_manifest, write_manifest
 from transforms.records import Shard
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
 from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
@@ -61,7 +62,7 @@ def run(options: ScoreOptions) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     if scorer:
         print(_description(scorer), file=sys.stderr)
-    scored = pipeline | "Shards" >> beam.Create(shards) | ScoreShards(settings, options.output, shared)
+    scored = pipeline | ReadManifest(options.output) | ScoreShards(settings, options.output, shared)
     scored | SummarizeScores(options.output, roles, facts)
     with show_progress("scoring", sum(shard.size for shard in shards), "B", _State(options.output, shards, scorer)):
         result = pipeline.run()
@@ -146,10 +147,13 @@ def _first_records(shard: Shard) -> list[records.Record]:
 
 def _was_complete(options: ScoreOptions, shards: Sequence[Shard]) -> bool:
     """Whether an earlier run has finished just these shards, so that the classifier need not even be loaded."""
-    if options.overwrite or storage.stat_file(sources.manifest_path(options.output)) is None:
+    summary = None if options.overwrite else run_folder.read_json(options.output, "summary.json")
+    if not summary or not summary.get("complete"):
         return False
-    summary = run_folder.read_json(options.output, "summary.json")
-    return bool(summary and summary["complete"]) and sources.read_manifest(options.output) == list(shards)
+    try:
+        return read_manifest(options.output) == list(shards)
+    except storage.StorageError:
+        return False
 
 
 def _write_launch(options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard]) -> None:
@@ -159,7 +163,7 @@ def _write_launch(options: ScoreOptions, settings: ScoreSettings, shards: Sequen
         run_folder.start_afresh(output)
     if storage.stat_file(FileSystems.join(output, "run.json")) is None:
         write_json(output, "run.json", _run_description(settings))
-    sources.write_manifest(output, shards)
+    write_manifest(output, shards)
     storage.delete([FileSystems.join(output, "summary.json")])
 
 

@@ -1,4 +1,4 @@
-"""What a PATTERN means, and the manifest."""
+"""What a PATTERN means."""
 
 import pytest
 import samples
@@ -42,9 +42,3 @@ def test_listings_are_sorted_and_free_of_duplicates_within_a_source(tmp_path):
 def test_a_pattern_without_match_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"--in_distribution .*none-\* matches no file"):
         sources.list_shards([SourcePattern("x", "in_distribution", f"{tmp_path}/none-*")])
-
-
-def test_the_manifest_gives_back_the_shards(tmp_path):
-    shards = [samples.shard(samples.write_shard(tmp_path / f"{i}.tfrecord", [b"x" * i])) for i in range(3)]
-    sources.write_manifest(str(tmp_path), shards)
-    assert sources.read_manifest(str(tmp_path)) == shards

@@ -1,0 +1,32 @@
+"""The list of shards that a run is about."""
+
+import apache_beam as beam
+import pytest
+import samples
+from apache_beam.testing.util import assert_that, equal_to
+
+from transforms import manifest, storage
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return [samples.shard(samples.write_shard(tmp_path / f"{i}.tfrecord", [b"x" * i])) for i in range(3)]
+
+
+def test_what_was_written_is_read(tmp_path, shards):
+    manifest.write_manifest(str(tmp_path), shards)
+    assert manifest.read_manifest(str(tmp_path)) == shards
+
+
+def test_the_workers_read_it_from_the_folder(tmp_path, shards):
+    manifest.write_manifest(str(tmp_path), shards)
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        assert_that(pipeline | manifest.ReadManifest(str(tmp_path)), equal_to(shards))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 garbage"])
+def test_one_that_is_absent_or_damaged_is_a_storage_error_that_names_it(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.parquet").write_bytes(content)
+    with pytest.raises(storage.StorageError, match=r"manifest\.parquet"):
+        manifest.read_manifest(str(tmp_path))

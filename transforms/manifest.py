@@ -1,0 +1,74 @@
+"""The manifest: the list of all shards that a run is about, and that its results are held against.
+
+It lies in the run's folder and the workers read it there, so that the job's description does not grow with the archive.
+"""
+
+import io
+from collections.abc import Sequence
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from transforms import storage
+from transforms.records import Shard
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("modified", pa.float64(), nullable=False),
+        pa.field("output_name", pa.string(), nullable=False),
+    ]
+)
+
+
+def manifest_path(output: str) -> str:
+    """Where a run's manifest lies."""
+    return FileSystems.join(output, "manifest.parquet")
+
+
+def write_manifest(output: str, shards: Sequence[Shard]) -> None:
+    """Writes the list of shards.
+
+    Raises:
+      storage.StorageError: it cannot be written.
+    """
+    rows = [{name: getattr(shard, name) for name in _SCHEMA.names} for shard in shards]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, compression="zstd")
+    storage.write_bytes(manifest_path(output), buffer.getvalue())
+
+
+def read_manifest(output: str) -> list[Shard]:
+    """Reads the list of shards.
+
+    Raises:
+      storage.StorageError: there is none, or it is damaged.
+    """
+    path = manifest_path(output)
+    content = storage.read_bytes(path)
+    try:
+        table = pq.read_table(io.BytesIO(content), schema=_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
+    return [Shard(**row) for row in table.to_pylist()]
+
+
+class ReadManifest(beam.PTransform):
+    """Begin -> the `Shard`s of a run's manifest, spread over the workers; the argument is the run's folder."""
+
+    def __init__(self, output: str):
+        super().__init__()
+        self._output = output
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Shard]:
+        return (
+            begin
+            | "Folder" >> beam.Create([self._output])
+            | "Read" >> beam.FlatMap(read_manifest)
+            | "Spread" >> beam.Reshuffle()
+        )
