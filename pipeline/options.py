@@ -9,8 +9,8 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNNER = "FnApiRunner"
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias")
 ROLES = ("in_distribution", "out_distribution", "input")
 
 JOBS = {
+    "check": "is this model understood? its head, size and preprocessing, proven on your images",
     "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
     "evaluate": "compute metrics.json again from scores that exist; no TensorFlow, no GPU",
     "ingest": "turn images in folders or archives into TFRecord shards, or reshard TFRecords",
@@ -59,6 +61,18 @@ class ScoreOptions:
     sources: tuple[SourcePattern, ...]
     max_rejected: float
     overwrite: bool
+    check: bool
+    arguments: argparse.Namespace
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of `check`; `arguments` as in `ScoreOptions`."""
+
+    model: str
+    output: str | None
+    sources: tuple[SourcePattern, ...]
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
 
@@ -90,7 +104,7 @@ class DemoOptions:
     beam: tuple[str, ...] = ()
 
 
-Options = ScoreOptions | EvaluateOptions | IngestOptions | DemoOptions
+Options = CheckOptions | ScoreOptions | EvaluateOptions | IngestOptions | DemoOptions
 
 
 class _Parser(argparse.ArgumentParser):
@@ -192,8 +206,8 @@ def _size(text: str) -> tuple[int, int]:
     return parts[0], parts[-1]
 
 
-def _flag(parser: argparse.ArgumentParser, name: str, help: str) -> None:
-    parser.add_argument(name, nargs="?", const=True, default=False, type=_boolean, metavar="true|false", help=help)
+def _flag(parser: argparse.ArgumentParser, name: str, help: str, default: bool | None = False) -> None:
+    parser.add_argument(name, nargs="?", const=True, default=default, type=_boolean, metavar="true|false", help=help)
 
 
 def _list(parser: argparse.ArgumentParser, name: str, metavar: str, help: str, **kwargs) -> None:
@@ -211,13 +225,34 @@ def _parser(job: str, description: str = "") -> _Parser:
     return _Parser(prog=f"odin-beam {job}", description=f"{JOBS[job]}\n\n{description}", epilog=runner)
 
 
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    """How a model is fed; None where not given, so that `--model_config` and defaults can fill in."""
+    parser.add_argument("--model", required=True, metavar="FILE", help="Keras classifier, .keras or .h5")
+    parser.add_argument("--model_config", metavar="FILE", help="model.json of `check`: how this model is fed")
+    parser.add_argument(
+        "--preprocessing",
+        metavar="NAME",
+        help="what the model wants to see: unit [0, 1] (default), byte [0, 255], tf [-1, 1], torch (ImageNet mean and "
+        "std), caffe (BGR bytes minus the ImageNet mean)",
+    )
+    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="instead of --preprocessing, in [0, 1] units")
+    parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="goes with --mean")
+    parser.add_argument("--image_size", type=_size, metavar="H,W", help="for a model whose input leaves it open")
+    parser.add_argument("--resize", metavar="MODE", help="stretch (default), shorter_side or none: for other sizes")
+    parser.add_argument("--crop", metavar="MODE", help="none (default) or center, after resizing")
+    parser.add_argument("--interpolation", metavar="METHOD", help="of tf.image.resize (default: bilinear)")
+    _flag(parser, "--antialias", "average when shrinking, as Pillow does", default=None)
+    parser.add_argument("--image_feature", default="image", metavar="K", help="(default: image)")
+    parser.add_argument("--label_feature", default="label", metavar="K", help="(default: label)")
+    parser.add_argument("--id_feature", default="id", metavar="K", help="(default: id)")
+
+
 def _score_parser():
     parser = _parser(
         "score",
         "PATTERN is a glob of TFRecord files (.gz recognised) of tf.train.Example. NAME is what the source is called\n"
         "in the results; without one it is called by its role.",
     )
-    parser.add_argument("--model", required=True, metavar="FILE", help="Keras classifier, .keras or .h5")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; a rerun resumes there")
     _list(parser, "--in_distribution", "[NAME=]PATTERN", "shards like those the classifier was trained on")
     _list(parser, "--out_distribution", "[NAME=]PATTERN", "shards known to be foreign to it")
@@ -230,27 +265,8 @@ def _score_parser():
         metavar="EPS",
         help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)",
     )
-    parser.add_argument(
-        "--preprocessing",
-        metavar="NAME",
-        help="what the model wants to see: unit [0, 1] (default), byte [0, 255], tf [-1, 1], torch (ImageNet mean and "
-        "std), caffe (BGR bytes minus the ImageNet mean)",
-    )
-    parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="instead of --preprocessing, in [0, 1] units")
-    parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="goes with --mean")
-    parser.add_argument("--image_size", type=_size, metavar="H,W", help="for a model whose input leaves it open")
-    parser.add_argument(
-        "--resize", default="stretch", metavar="MODE", help="stretch (default), shorter_side or none: for other sizes"
-    )
-    parser.add_argument("--crop", default="none", metavar="MODE", help="none (default) or center, after resizing")
-    parser.add_argument(
-        "--interpolation", default="bilinear", metavar="METHOD", help="of tf.image.resize (default: bilinear)"
-    )
-    _flag(parser, "--antialias", "average when shrinking, as Pillow does")
+    _model_flags(parser)
     _list(parser, "--detectors", "NAME,...", "odin, msp, max_logit, energy, neg_entropy, margin (default: all)")
-    parser.add_argument("--image_feature", default="image", metavar="K", help="(default: image)")
-    parser.add_argument("--label_feature", default="label", metavar="K", help="(default: label)")
-    parser.add_argument("--id_feature", default="id", metavar="K", help="(default: id)")
     parser.add_argument("--batch_size", type=_positive, default=64, metavar="N", help="images at once (default: 64)")
     parser.add_argument("--precision", default="float32", choices=["float32"], help="(default: float32)")
     parser.add_argument(
@@ -261,6 +277,7 @@ def _score_parser():
         help="above this share of rejected records the exit code is 3 (default: 0.01)",
     )
     _flag(parser, "--overwrite", "remove what an earlier run left in --output")
+    _flag(parser, "--check", "first see on a few images that the model is understood (default: true)", default=True)
     return parser, _score_options
 
 
@@ -280,6 +297,7 @@ def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> Scor
         sources,
         arguments.max_rejected,
         arguments.overwrite,
+        arguments.check,
         arguments,
         beam,
     )
@@ -295,8 +313,8 @@ def source_pattern(text: str, role: str) -> SourcePattern:
     return SourcePattern(name, role, absolute_path(pattern))
 
 
-def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
-    """The settings of a `score` run.
+def model_settings(arguments: argparse.Namespace, model: str, model_digest: str) -> "ScoreSettings":
+    """How a model is fed, by flags, `--model_config` and defaults; all else as it is by default.
 
     Imports TensorFlow, which takes seconds; call it when the rest of the command line is known to be good.
 
@@ -305,27 +323,30 @@ def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
     """
     from transforms.classifier import Preprocessing
     from transforms.images import FeatureNames, Geometry
-    from transforms.odin import OdinSettings
     from transforms.score_shards import ScoreSettings
+
+    fed = _feeding(arguments, model_digest)
+    try:
+        return ScoreSettings(
+            model,
+            model_digest,
+            Preprocessing(**fed["preprocessing"]),
+            Geometry(**fed["geometry"]),
+            FeatureNames(arguments.image_feature, arguments.label_feature, arguments.id_feature),
+        )
+    except (TypeError, ValueError) as e:
+        raise UsageError(f"--{e}") from e
+
+
+def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
+    """The settings of a `score` run; see `model_settings`."""
+    from transforms.odin import OdinSettings
     from transforms.score_table import DETECTORS
 
     given = options.arguments
-    if given.preprocessing and (given.mean or given.std):
-        raise UsageError("give --preprocessing or --mean and --std, not both")
-    if bool(given.mean) != bool(given.std):
-        raise UsageError("--mean and --std go together")
     try:
-        preprocessing = (
-            Preprocessing("mean_std", given.mean, given.std)
-            if given.mean
-            else Preprocessing(given.preprocessing or "unit")
-        )
-        return ScoreSettings(
-            model=options.model,
-            model_digest=model_digest,
-            preprocessing=preprocessing,
-            geometry=Geometry(given.image_size, given.resize, given.crop, given.interpolation, given.antialias),
-            features=FeatureNames(given.image_feature, given.label_feature, given.id_feature),
+        return replace(
+            model_settings(given, options.model, model_digest),
             odin=OdinSettings(given.temperature, given.epsilon),
             detectors=tuple(_items(given.detectors)) or DETECTORS,
             precision=given.precision,
@@ -333,6 +354,57 @@ def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
         )
     except ValueError as e:
         raise UsageError(f"--{e}") from e
+
+
+def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, dict[str, Any]]:
+    """Fields of `Preprocessing` and `Geometry`: what flags say, else what `--model_config` says, else nothing."""
+    if given.preprocessing and (given.mean or given.std):
+        raise UsageError("give --preprocessing or --mean and --std, not both")
+    if bool(given.mean) != bool(given.std):
+        raise UsageError("--mean and --std go together")
+    named = {"name": given.preprocessing} if given.preprocessing else {}
+    preprocessing = {"name": "mean_std", "mean": given.mean, "std": given.std} if given.mean else named
+    geometry = {name: getattr(given, name) for name in _GEOMETRY if getattr(given, name) is not None}
+    if given.model_config is None:
+        return {"preprocessing": preprocessing, "geometry": geometry}
+    from pipeline.model_config import read_model_config
+
+    config = read_model_config(absolute_path(given.model_config))
+    if config.model_digest != model_digest:
+        raise UsageError(f"--model_config {given.model_config} is of another model: run `odin-beam check` on this one")
+    found = {kind: _tuples(getattr(config, kind)) for kind in ("preprocessing", "geometry")}
+    for kind, flags in (("preprocessing", preprocessing), ("geometry", geometry)):
+        for name, value in flags.items():
+            if (known := found[kind].get(name)) != value:
+                raise UsageError(f"{kind} {name} {value} contradicts --model_config, which has {known}")
+    return found
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _check_parser():
+    parser = _parser(
+        "check",
+        "Tries the usual preprocessings on up to 256 in-distribution images and compares accuracies; so give it\n"
+        "images with labels if there are any. PATTERN is a glob of TFRecord files of tf.train.Example.",
+    )
+    _model_flags(parser)
+    _list(parser, "--in_distribution", "[NAME=]PATTERN", "shards like those the classifier was trained on")
+    parser.add_argument("--output", metavar="FILE", help="model.json to write; the contact sheet goes beside it")
+    return parser, _check_options
+
+
+def _check_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> CheckOptions:
+    role = "in_distribution"
+    return CheckOptions(
+        absolute_path(arguments.model),
+        absolute_path(arguments.output) if arguments.output else None,
+        tuple(source_pattern(text, role) for text in _items(arguments.in_distribution)),
+        arguments,
+        beam,
+    )
 
 
 def _evaluate_parser():
@@ -366,4 +438,10 @@ def _demo_parser():
     return parser, lambda given, beam: DemoOptions(absolute_path(given.output), beam)
 
 
-_PARSERS = {"score": _score_parser, "evaluate": _evaluate_parser, "ingest": _ingest_parser, "demo": _demo_parser}
+_PARSERS = {
+    "check": _check_parser,
+    "score": _score_parser,
+    "evaluate": _evaluate_parser,
+    "ingest": _ingest_parser,
+    "demo": _demo_parser,
+}

@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -74,24 +74,45 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A loaded model.
+    """A loaded model together with the preprocessing it is used with.
 
     Attributes:
+      model: as loaded.
+      model_logits: preprocessed float32 [N, H, W, C] -> float32 logits [N, K], inference mode.
+      preprocessing: from pixels in [0, 1] to what the model expects.
       input_shape: (height, width, channels).
       classes: K >= 2.
       head: where the logits were found: `linear`, `softmax in LAYER`, `separate softmax LAYER`, or `probabilities`
         (no logits to be had: `log p` stands in, equal to them up to a constant per image).
-      logits: float32 pixels [N, H, W, C] in [0, 1] -> float32 logits [N, K]; preprocessing included, inference mode.
     """
 
+    model: keras.Model
+    model_logits: Callable[[tf.Tensor], tf.Tensor]
+    preprocessing: Preprocessing
     input_shape: tuple[int, int, int]
     classes: int
     head: str
-    logits: Callable[[tf.Tensor], tf.Tensor]
 
     @property
     def has_logits(self) -> bool:
         return self.head != "probabilities"
+
+    def logits(self, pixels: tf.Tensor) -> tf.Tensor:
+        """float32 pixels [N, H, W, C] in [0, 1] -> float32 logits [N, K]."""
+        return self.model_logits(self.preprocessing.apply(pixels))
+
+    def preprocessed(self, preprocessing: Preprocessing) -> "Classifier":
+        """The same model under another preprocessing.
+
+        Raises:
+          ClassifierError: it is not defined for the model's channels.
+        """
+        if self.input_shape[2] not in preprocessing.channels():
+            wanted, there = " or ".join(map(str, preprocessing.channels())), self.input_shape[2]
+            raise ClassifierError(
+                f"preprocessing {preprocessing.name} is for {wanted} channels, the model's input has {there}"
+            )
+        return replace(self, preprocessing=preprocessing)
 
 
 def model_digest(path: str) -> str:
@@ -160,21 +181,19 @@ def as_classifier(
 ) -> Classifier:
     """A `Classifier` from a Keras model in memory; arguments and errors as in `load_classifier`."""
     input_shape = _input_shape(model, image_size)
-    if input_shape[2] not in preprocessing.channels():
-        wanted = " or ".join(map(str, preprocessing.channels()))
-        raise ClassifierError(
-            f"preprocessing {preprocessing.name} is for {wanted} channels, the model's input has {input_shape[2]}"
-        )
     classes = _output_classes(model)
     logits_model, head = find_logits(model)
 
-    def logits(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.cast(logits_model(preprocessing.apply(pixels), training=False), tf.float32)
+    def model_logits(inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(logits_model(inputs, training=False), tf.float32)
 
+    plain = Classifier(model, model_logits, Preprocessing(), input_shape, classes, head).preprocessed(preprocessing)
     probe = np.random.default_rng(0).uniform(size=(4, *input_shape)).astype(np.float32)
-    if _are_probabilities(logits(tf.constant(probe)).numpy()):
-        return Classifier(input_shape, classes, "probabilities", lambda pixels: _log_probabilities(logits(pixels)))
-    return Classifier(input_shape, classes, head, logits)
+    if _are_probabilities(plain.logits(tf.constant(probe)).numpy()):
+        return replace(
+            plain, model_logits=lambda inputs: _log_probabilities(model_logits(inputs)), head="probabilities"
+        )
+    return plain
 
 
 def _input_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:

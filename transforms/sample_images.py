@@ -1,0 +1,46 @@
+"""A few images of a source, spread over its shards: enough to see whether a classifier understands them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from transforms import records, storage
+from transforms.records import Shard
+from transforms.score_shards import DecodedBatch, ScoreSettings, decode_batch
+
+
+def sample_images(
+    shards: Sequence[Shard], settings: ScoreSettings, input_shape: tuple[int, int, int], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads and decodes images from the beginnings of shards that lie evenly over the list.
+
+    Archives are often sorted by class, so many shards give more classes than many images of one shard.
+
+    Args:
+      shards: of one or more sources; those that cannot be read are passed over.
+      settings: geometry and feature names.
+      input_shape: of the classifier.
+      count: how many images at most.
+
+    Returns:
+      (float32 [N, H, W, C] in [0, 1], int64 labels [N], -1 for none), N <= count; N is 0 where nothing is readable.
+    """
+    tried = [shards[i] for i in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int))]
+    batches = []
+    for i, shard in enumerate(tried):
+        wanted = -(-(count - sum(len(batch.rows) for batch in batches)) // (len(tried) - i))
+        batches.append(_first_images(shard, settings, input_shape, wanted))
+    labels = [-1 if row["label"] is None else row["label"] for batch in batches for row in batch.rows]
+    pixels = np.concatenate([np.empty((0, *input_shape), np.float32), *(batch.pixels for batch in batches)])
+    return pixels, np.array(labels, np.int64)
+
+
+def _first_images(
+    shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int], wanted: int
+) -> DecodedBatch:
+    """The first images of a shard; its bad records do not count."""
+    try:
+        batch = next(records.batches(records.read_shard(shard.path), max(1, wanted)), [])
+    except storage.StorageError:
+        batch = []
+    return decode_batch(batch, shard, settings, input_shape)
