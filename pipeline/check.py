@@ -22,6 +22,7 @@ from transforms.check_classifier import (
     best,
     candidates,
     contact_sheet,
+    gradient_share,
     is_at_chance,
     is_collapsed,
     measure_soundness,
@@ -35,6 +36,7 @@ from transforms.score_shards import ScoreSettings
 
 IMAGES = 256
 QUICK_IMAGES = 64
+NO_GRADIENT = "no gradient reaches the pixels, so ODIN cannot perturb them: score with --epsilon 0"
 
 
 def run(options: CheckOptions) -> int:
@@ -64,7 +66,7 @@ def run(options: CheckOptions) -> int:
     soundness = measure_soundness(used, pixels, OdinSettings())
     print(f"\n{verdict(chosen, soundness, classifier.classes, labels)}")
     if not soundness.gradient_share:
-        raise UsageError("no gradient reaches the pixels, so ODIN cannot perturb them: score with --epsilon 0")
+        raise UsageError(NO_GRADIENT)
     if options.output:
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels)
     return 0
@@ -176,7 +178,7 @@ def warnings(trial: Trial, classes: int, labels: np.ndarray) -> list[str]:
     return []
 
 
-def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray) -> list[str]:
+def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, settings: OdinSettings) -> list[str]:
     """The part of `check` that `score` runs first; gives warnings.
 
     Raises:
@@ -186,6 +188,8 @@ def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray) 
     given = classifier.preprocessing
     trials = _try_all(classifier, pixels, labels, own, given)
     chosen = choose(trials, given, own, classifier.classes, labels)
+    if settings.epsilon and not gradient_share(classifier, pixels, settings):
+        raise UsageError(NO_GRADIENT)
     return warnings(chosen, classifier.classes, labels)
 
 

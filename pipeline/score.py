@@ -24,7 +24,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.utils.shared import Shared
 
 import transforms
-from pipeline import run_folder, sources
+from pipeline import check, run_folder, sources
 from pipeline.metrics_table import metrics_table, summary_text
 from pipeline.options import ScoreOptions, UsageError, beam_options, score_settings
 from pipeline.progress import show_progress
@@ -32,6 +32,7 @@ from transforms import images, records, storage
 from transforms.classifier import ClassifierError, model_digest
 from transforms.manifest import ReadManifest, read_manifest, write_manifest
 from transforms.records import Shard
+from transforms.sample_images import sample_images
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
 from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
 
@@ -55,13 +56,15 @@ def run(options: ScoreOptions) -> int:
         _check_images(source, [shard for shard in shards if shard.source == source], settings.features)
     shared = Shared()
     scorer = None if _was_complete(options, shards) else _scorer(settings, shared)
+    if scorer:
+        print(_description(scorer), file=sys.stderr)
+        if options.check:
+            _check(scorer, shards, settings)
 
     _write_launch(options, settings, shards)
     facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
     roles = {shard.source: shard.role for shard in shards}
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    if scorer:
-        print(_description(scorer), file=sys.stderr)
     scored = pipeline | ReadManifest(options.output) | ScoreShards(settings, options.output, shared)
     scored | SummarizeScores(options.output, roles, facts)
     with show_progress("scoring", sum(shard.size for shard in shards), "B", _State(options.output, shards, scorer)):
@@ -100,6 +103,15 @@ def _scorer(settings: ScoreSettings, shared: Shared) -> Scorer:
         return shared.acquire(lambda: Scorer(settings))
     except ClassifierError as e:
         raise UsageError(str(e)) from e
+
+
+def _check(scorer: Scorer, shards: Sequence[Shard], settings: ScoreSettings) -> None:
+    """Warns or refuses where a few in-distribution images show that the classifier is fed wrongly."""
+    inside = [shard for shard in shards if shard.role == "in_distribution"]
+    pixels, labels = sample_images(inside, settings, scorer.classifier.input_shape, check.QUICK_IMAGES)
+    if len(pixels):
+        for warning in check.quick_check(scorer.classifier, pixels, labels, settings.odin):
+            print(warning, file=sys.stderr)
 
 
 def _description(scorer: Scorer) -> str:

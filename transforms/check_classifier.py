@@ -179,9 +179,6 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
       classifier: with the preprocessing to use.
       pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
       settings: temperature; epsilon only matters to the speed.
-
-    Raises:
-      ClassifierError: no gradient reaches the pixels at all.
     """
     batch = tf.constant(pixels[:_BATCH])
     logits = classifier.logits(batch).numpy()
@@ -189,14 +186,22 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
     alone = classifier.logits(batch[:1]).numpy()
     scale = np.abs(logits[0]).max() or 1.0
     return Soundness(
-        gradient_share=_gradient_share(classifier, batch, settings),
+        gradient_share=gradient_share(classifier, pixels, settings),
         repeatable=bool(np.array_equal(logits, again)),
         alone_difference=float(np.abs(alone[0] - logits[0]).max() / scale),
         images_per_second=_speed(classifier, batch, settings),
     )
 
 
-def _gradient_share(classifier: Classifier, batch: tf.Tensor, settings: OdinSettings) -> float:
+def gradient_share(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> float:
+    """Share of the first images' pixels to which a gradient that is not 0 comes back.
+
+    Args:
+      classifier: with the preprocessing to use.
+      pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+      settings: temperature.
+    """
+    batch = tf.constant(pixels[:_BATCH])
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(batch)
         logits = classifier.logits(batch)

@@ -25,6 +25,8 @@ def sample_images(
     Returns:
       (float32 [N, H, W, C] in [0, 1], int64 labels [N], -1 for none), N <= count; N is 0 where nothing is readable.
     """
+    if not shards:
+        return np.empty((0, *input_shape), np.float32), np.empty(0, np.int64)
     tried = [shards[i] for i in np.unique(np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int))]
     batches = []
     for i, shard in enumerate(tried):
