@@ -38,7 +38,7 @@ def draw_panel(axes: plt.Axes, inside: np.ndarray, outside: np.ndarray, names: t
         axes.hist(scores, edges, weights=weights, color=colour, alpha=0.6, label=name)
     threshold = np.sort(inside)[len(inside) - (95 * len(inside) + 99) // 100]
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="accepts 95 % of in-distribution")
-    axes.set_title(f"FPR@95TPR {100 * fpr:.1f} %", fontsize=11)
+    axes.set_title(f"FPR@95TPR {100 * fpr:.2f} %", fontsize=11)
     axes.set_ylabel("share of images, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 from PIL import Image
 
 from transforms import records
@@ -57,6 +58,25 @@ def examples(images: np.ndarray, labels: Iterable[int] | None = None) -> list[by
     """One Example with a PNG per image."""
     labels = [None] * len(images) if labels is None else labels
     return [example(image=encoded(image), label=label) for image, label in zip(images, labels, strict=True)]
+
+
+def damaged(data: bytes) -> st.SearchStrategy[bytes]:
+    """The data after one to three accidents: a byte changed, a slice cut out, bytes put in, or the end lost."""
+    position = st.integers(0, len(data))
+    accident = st.one_of(
+        st.tuples(position, st.just(1), st.binary(min_size=1, max_size=1)),
+        st.tuples(position, st.integers(1, 40), st.just(b"")),
+        st.tuples(position, st.just(0), st.binary(min_size=1, max_size=40)),
+        st.tuples(position, st.just(len(data) + 120), st.just(b"")),
+    )
+
+    def apply(accidents: list[tuple[int, int, bytes]]) -> bytes:
+        result = data
+        for at, removed, inserted in accidents:
+            result = result[:at] + inserted + result[at + removed :]
+        return result
+
+    return st.lists(accident, min_size=1, max_size=3).map(apply)
 
 
 def write_shard(path, payloads: Iterable[bytes]) -> Path:

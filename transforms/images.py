@@ -9,8 +9,11 @@ Policy, the same for every format:
 * JPEG is decoded with the accurate integer transform.
 """
 
+import contextlib
 import io
+import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,8 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "lanczos3", "lanczos
 
 # Images above the bound are rejected here, so Pillow's warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Alpha is dropped on purpose.
+warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
 
 
 class ImageError(Exception):
@@ -76,7 +81,7 @@ class Geometry:
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
-        if self.image_size is not None and min(self.image_size) < 1:
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ValueError(f"image_size needs two positive numbers, not {self.image_size}")
         if self.resize == "shorter_side" and self.crop == "none":
             raise ValueError("resize shorter_side leaves images of every aspect ratio: it needs crop center")
@@ -91,6 +96,7 @@ class ImageRecord:
       label: class index, or None.
       id: the id feature, or None.
       raw_shape: (height, width, channels) from features of those names, for raw pixels; None when they are absent.
+        Channels may be named `depth`, or left to the number of bytes.
     """
 
     image: bytes
@@ -112,7 +118,8 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
     image = features[names.image].bytes_list.value if names.image in features else ()
     if len(image) != 1:
         raise ImageError("no_image", missing_image(names.image, features))
-    return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), _raw_shape(features))
+    raw_shape = _raw_shape(features, len(image[0]))
+    return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), raw_shape)
 
 
 def missing_image(name: str, features) -> str:
@@ -139,11 +146,11 @@ def _id(features, name: str) -> str | None:
     return str(feature.int64_list.value[0]) if feature.int64_list.value else None
 
 
-def _raw_shape(features) -> tuple[int, int, int] | None:
+def _raw_shape(features, size: int) -> tuple[int, int, int] | None:
     height, width = _label(features, "height"), _label(features, "width")
     if height is None or width is None:
         return None
-    channels = _label(features, "channels") or _label(features, "depth") or 3
+    channels = _label(features, "channels") or _label(features, "depth") or size // max(1, height * width)
     return height, width, channels
 
 
@@ -192,31 +199,55 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     Raises:
       ImageError: `undecodable`, or `too_many_pixels` above `MAX_PIXELS`.
     """
+    with _opened(data) as image:
+        if image.format == "JPEG" and image.mode == _MODES[channels]:
+            # The same pixels to the bit as Pillow's, three times as fast.
+            return tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE").numpy()
+        if image.mode.startswith("I"):
+            return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
+        array = np.asarray(image.convert(_MODES[channels]))
+    return array[..., None] if channels == 1 else array
+
+
+def check_header(data: bytes) -> None:
+    """Sees from the header that this is an image which `decode` may take on; decodes nothing.
+
+    Raises:
+      ImageError: `not_an_image`, or `too_many_pixels` above `MAX_PIXELS`.
+    """
+    try:
+        with _opened(data):
+            pass
+    except ImageError as e:
+        if isinstance(e.__cause__, Image.UnidentifiedImageError):
+            raise ImageError("not_an_image", f"{len(data)} bytes that are no readable PNG, JPEG, GIF or BMP") from e
+        raise
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An encoded image with its header read; whatever then goes wrong with it becomes an `ImageError`."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError("too_many_pixels", f"{width} x {height}; the limit is {MAX_PIXELS} pixels")
-            if image.format == "JPEG" and image.mode == _MODES[channels]:
-                # The same pixels to the bit as Pillow's, three times as fast.
-                return tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE").numpy()
-            if image.mode.startswith("I"):
-                return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
-            array = np.asarray(image.convert(_MODES[channels]))
+            yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as e:
-        raise ImageError("too_many_pixels", f"{e}; the limit is {MAX_PIXELS} pixels") from e
+        raise ImageError("too_many_pixels", f"more than twice the limit of {MAX_PIXELS} pixels") from e
     except Exception as e:
         # A decoder fed with hostile bytes may raise nearly anything; none of it may end the shard.
         raise ImageError("undecodable", _undecodable(data, e)) from e
-    return array[..., None] if channels == 1 else array
 
 
 def _undecodable(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{len(data)} bytes that are no PNG, JPEG, GIF or BMP, nor a raw tensor of the model's input shape"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        return f"{len(data)} bytes that are no PNG, JPEG, GIF or BMP, nor raw pixels of the shape expected"
+    # TensorFlow's errors begin with the node that raised them, in double braces.
+    text = re.sub(r"\{\{.*?\}\}", "", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -188,7 +188,8 @@ class _ParquetStream:
             self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
         table = pa.Table.from_batches(self._pending, self._schema)
         if table.num_rows:
-            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            # Any smaller size would make a second, tiny row group of what is above it.
+            self._writer.write_table(table, row_group_size=table.num_rows)
         self._pending, self._pending_rows = [], 0
 
     def publish(self, final: str, metadata: dict[bytes, str]) -> None:
@@ -199,9 +200,12 @@ class _ParquetStream:
 
     def _close(self) -> None:
         writer, stream, self._writer, self._stream = self._writer, self._stream, None, None
-        if writer is not None:
-            writer.close()
-            stream.close()
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            if stream is not None:
+                stream.close()
 
     def discard(self) -> None:
         # What went wrong before is the error to report, not that the remains would not go.
@@ -215,20 +219,21 @@ class _ParquetStream:
 def _as_output_error(output: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException, storage.StorageError) as e:
+    except Exception as e:
+        # Cloud storage raises errors that are no OSError, straight through Arrow.
         raise OutputError(f"cannot write to {output}: {storage.cause(e)}") from e
 
 
 def read_commit(path: str) -> Commit | None:
     """The commit record of a scores file, or None where there is no whole file of this kind."""
     try:
-        if not FileSystems.exists(path):
-            return None
         with storage.open_seekable(path) as stream:
             metadata = pq.read_metadata(stream).metadata or {}
         said = json.loads(metadata[_METADATA_KEY])
-        return Commit(**{name: said[name] for name in Commit.__dataclass_fields__})
-    except (OSError, pa.ArrowException, storage.StorageError, ValueError, KeyError, TypeError):
+        commit = Commit(**{field.name: said[field.name] for field in fields(Commit)})
+        return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
+    except Exception:
+        # Whatever is wrong with it or with its storage: a shard scored again does no harm, one left out does.
         return None
 
 
@@ -243,5 +248,7 @@ def read_columns(path: str, columns: list[str]) -> Iterator[pa.Table]:
             file = pq.ParquetFile(stream)
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns)
-    except (OSError, pa.ArrowException) as e:
+    except storage.StorageError:
+        raise
+    except Exception as e:
         raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e

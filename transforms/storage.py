@@ -1,8 +1,10 @@
 """Files on any file system that Beam knows: list them, read them through passing trouble, publish them whole."""
 
 import contextlib
+import glob
 import io
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable
@@ -49,14 +51,19 @@ def is_local(path: str) -> bool:
 def list_files(pattern: str) -> list[FileStat]:
     """Every file that matches a glob, sorted by path, without duplicates; empty when nothing matches.
 
+    Folders are no files, nor are the objects whose names end in `/` by which cloud consoles mark them.
+
     Raises:
       StorageError: the listing itself failed.
     """
+    if is_local(pattern) and os.path.isdir(pattern):
+        return []
     try:
         found = FileSystems.match([pattern])[0].metadata_list
     except Exception as e:
         raise StorageError(f"cannot list {pattern}: {cause(e)}") from e
-    stats = {m.path: FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in found}
+    files = (m for m in found if not m.path.endswith("/"))
+    stats = {m.path: FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in files}
     return [stats[path] for path in sorted(stats)]
 
 
@@ -79,11 +86,24 @@ def stat_file(path: str) -> FileStat | None:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries."""
-    if isinstance(error, BeamIOError) and error.exception_details:
-        error = next(iter(error.exception_details.values()))
+    """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries and errors."""
+    while True:
+        if isinstance(error, BeamIOError) and error.exception_details:
+            error = next(iter(error.exception_details.values()))
+        elif isinstance(error, OSError) and error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        else:
+            break
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    text = text.removesuffix(" with exceptions None")
     return " ".join(text.split())[:300]
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether the file is gone or denied, so that another attempt would change nothing."""
+    lasting = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
+    # Cloud storage has errors of its own, which carry an HTTP status.
+    return isinstance(error, lasting) or getattr(error, "code", None) in (401, 403, 404)
 
 
 class RetryingReader(io.RawIOBase):
@@ -121,7 +141,7 @@ class RetryingReader(io.RawIOBase):
             except Exception as e:
                 self._drop_stream()
                 delay = next(delays, None)
-                if delay is None or isinstance(e, FileNotFoundError | PermissionError | IsADirectoryError):
+                if delay is None or _is_lasting(e):
                     raise StorageError(f"cannot read {self._path}: {cause(e)}") from e
                 time.sleep(delay)
 
@@ -217,7 +237,7 @@ def delete_temporary(output: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Removes files and local folders; those that are not there are no error.
+    """Removes files and local folders, each by its literal name; those that are not there are no error.
 
     Raises:
       StorageError: the storage refused.
@@ -225,10 +245,20 @@ def delete(paths: Iterable[str]) -> None:
     for path in paths:
         try:
             if FileSystems.exists(path):
-                FileSystems.delete([path])
+                _delete_existing(path)
         except Exception as e:
-            if FileSystems.exists(path):
+            if stat_file(path) is not None:
                 raise StorageError(f"cannot remove {path}: {cause(e)}") from e
+
+
+def _delete_existing(path: str) -> None:
+    # `FileSystems.delete` takes a path for a glob: of `run[1]` it would remove nothing, of `run*` the neighbours too.
+    if not is_local(path):
+        FileSystems.delete([glob.escape(path)])
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
 
 
 def delete_folder(folder: str) -> None:

@@ -1,0 +1,203 @@
+"""The method, against an independent implementation and against float64."""
+
+import decimal
+import io
+import math
+import tarfile
+
+import numpy as np
+import pytest
+import samples
+import tensorflow as tf
+from PIL import Image
+
+from transforms import odin
+from transforms.classifier import as_classifier, load_classifier
+from transforms.odin import OdinSettings
+
+SIZE = 64
+
+
+def cifar10(count):
+    with np.load(samples.real("cifar10_test.npz")) as arrays:
+        return arrays["x"][:count].astype(np.float32) / np.float32(255)
+
+
+def tiny_imagenet(count):
+    """`0.png` to `COUNT-1.png`, centre-cropped from 36 to 32."""
+    with tarfile.open(samples.real("tiny_imagenet_crop.tar")) as archive:
+        members = {member.name.rpartition("/")[2]: member for member in archive if member.isfile()}
+        files = [archive.extractfile(members[f"{i}.png"]).read() for i in range(count)]
+    images = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files])
+    return images[:, 2:34, 2:34].astype(np.float32) / np.float32(255)
+
+
+@pytest.fixture(scope="module")
+def densenet():
+    return load_classifier(str(samples.real("densenet_bc_100_12_cifar10.keras")))
+
+
+@pytest.mark.parametrize(("images", "name"), [(cifar10, "in"), (tiny_imagenet, "out")])
+def test_logits_and_scores_are_those_of_the_independent_implementation(densenet, images, name):
+    with np.load(samples.real("odin_reference.npz")) as reference:
+        clean, moved = reference[f"{name}_logits"][:SIZE], reference[f"{name}_perturbed_logits"][:SIZE]
+    logits, perturbed_logits = odin.odin(densenet.logits, tf.constant(images(SIZE)), OdinSettings(1000, 0.0014))
+    np.testing.assert_allclose(logits, clean, atol=1e-4)
+    # In NumPy, so that the reference does not pass through the code under test.
+    exact = np.exp(moved / 1000 - (moved / 1000).max(axis=1, keepdims=True))
+    np.testing.assert_allclose(odin.max_softmax(perturbed_logits, 1000), 1 / exact.sum(axis=1), rtol=1e-4)
+
+
+def test_the_seed_keeps_every_sign_of_float64_where_float32_loses_some():
+    """At T = 1 and p near 1, `softmax - onehot` in float32 is 0 or a few ulps for the predicted class."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(48, 5))
+    pixels = rng.uniform(size=(100, 48))
+    bias = np.array([25.0, 0, 0, 0, 0])
+
+    def gradient(dtype, seed):
+        x = tf.constant(pixels, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = x @ tf.constant(weights, dtype) + tf.constant(bias, dtype)
+        return tape.gradient(logits, x, output_gradients=seed(logits)).numpy()
+
+    x = tf.constant(pixels)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = x @ weights + bias
+        p = tf.nn.log_softmax(logits)[:, 0]
+    true = -tape.gradient(p, x).numpy()
+    assert np.all(tf.argmax(logits, axis=1) == 0)
+    # Confident enough to break float32, not float64.
+    assert np.median(-np.expm1(p)) < 1e-6
+    assert np.min(-np.expm1(p)) > 1e-15
+
+    def naive(z):
+        return tf.nn.softmax(z) - tf.one_hot(tf.argmax(z, axis=1), 5)
+
+    np.testing.assert_array_equal(np.sign(gradient(tf.float32, lambda z: odin.backward_seed(z, 1.0))), np.sign(true))
+    assert np.mean(np.sign(gradient(tf.float32, naive)) != np.sign(true)) > 0.05
+
+
+@pytest.mark.parametrize("temperature", [1.0, 10.0, 1000.0])
+def test_the_seed_is_the_derivative_up_to_a_positive_factor_per_image(temperature):
+    logits = np.random.default_rng(1).normal(0, 3, (20, 6))
+    seed = odin.backward_seed(tf.constant(logits), temperature).numpy()
+    exponentials = np.exp(logits / temperature)
+    derivative = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(6)[logits.argmax(axis=1)]
+    factors = seed / derivative
+    np.testing.assert_allclose(factors, np.repeat(factors[:, :1], 6, axis=1), rtol=1e-9)
+    assert np.all(factors > 0)
+    np.testing.assert_allclose(seed.sum(axis=1), 0, atol=1e-12)
+    assert np.all(seed[np.arange(20), logits.argmax(axis=1)] == -1)
+
+
+def test_the_seed_of_a_tie_takes_the_first_class_for_the_predicted_one():
+    np.testing.assert_allclose(odin.backward_seed(tf.constant([[2.0, 2.0, 2.0]]), 1.0), [[-1, 0.5, 0.5]])
+
+
+def test_the_perturbation_is_epsilon_against_the_sign_of_the_gradient_and_neither_clipped_nor_rounded():
+    # f = (x0 - x1, 0) of three pixels: the third does not matter to it.
+    weights = tf.constant([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+    pixels = tf.constant([[0.9999, 0.0001, 0.5], [0.2, 0.8, 1.0]])
+    logits, moved = odin.perturbed(lambda x: x @ weights, pixels, OdinSettings(1000, 0.0014))
+    np.testing.assert_allclose(logits, pixels.numpy() @ weights.numpy())
+    # The first image is predicted 0 and moves towards it, the second 1.
+    expected = pixels.numpy() + np.float32(0.0014) * np.array([[1, -1, 0], [-1, 1, 0]], np.float32)
+    np.testing.assert_array_equal(moved, expected)
+    assert moved.numpy().max() > 1
+    assert moved.numpy().min() < 0
+
+
+@pytest.mark.parametrize(("epsilon", "forwards"), [(0.0, 1), (0.01, 2)])
+def test_epsilon_0_costs_one_forward_and_anything_else_two(epsilon, forwards):
+    calls = []
+
+    def logits_function(x):
+        calls.append(x)
+        return tf.stack([x[:, 0], x[:, 1] * 2], axis=1)
+
+    logits, moved = odin.odin(logits_function, tf.constant([[0.3, 0.6]]), OdinSettings(10, epsilon))
+    assert len(calls) == forwards
+    assert (epsilon == 0) == np.array_equal(logits, moved)
+
+
+def test_max_softmax_and_its_readable_form_in_high_precision():
+    logits = np.random.default_rng(2).normal(0, 5, (20, 10)).astype(np.float32)
+    decimal.getcontext().prec = 50
+    for temperature in (1, 10, 1000):
+        for row, score, readable in zip(
+            logits.tolist(),
+            odin.max_softmax(tf.constant(logits), temperature).numpy().tolist(),
+            odin.score_logit(tf.constant(logits), temperature).numpy().tolist(),
+            strict=True,
+        ):
+            powers = [(decimal.Decimal(value) / temperature).exp() for value in row]
+            exact = max(powers) / sum(powers)
+            assert score == pytest.approx(float(exact), rel=1e-14)
+            assert readable == pytest.approx(float(temperature * (exact.ln() + decimal.Decimal(10).ln())), rel=1e-11)
+
+
+def test_scores_at_temperature_1000_stay_distinct_and_in_the_same_order_in_both_forms():
+    logits = tf.constant(np.random.default_rng(3).normal(0, 5, (10_000, 10)).astype(np.float32))
+    scores, readable = odin.max_softmax(logits, 1000).numpy(), odin.score_logit(logits, 1000).numpy()
+    assert len(np.unique(scores)) == 10_000
+    assert scores.max() - scores.min() < 5e-3
+    np.testing.assert_array_equal(np.argsort(scores), np.argsort(readable))
+
+
+@pytest.mark.parametrize("row", [[1e4, -1e4, 0.0], [-87.3, -87.3, 0.0], [0.0, 0.0, 0.0], [3e38, -3e38, 0.0]])
+def test_extreme_logits_neither_overflow_nor_spoil_the_seed(row):
+    logits = tf.constant([row])
+    for temperature in (1.0, 1000.0):
+        assert 1 / 3 <= odin.max_softmax(logits, temperature).numpy()[0] <= 1
+        assert np.isfinite(odin.score_logit(logits, temperature).numpy()[0])
+        assert np.all(np.isfinite(odin.backward_seed(logits, temperature)))
+
+
+def test_one_image_of_nan_leaves_the_others_alone():
+    classifier = as_classifier(samples.small_model())
+    pixels = samples.random_images(3).astype(np.float32) / 255
+    clean = odin.odin(classifier.logits, tf.constant(pixels), OdinSettings())[1].numpy()
+    pixels[1] = np.nan
+    spoiled = odin.odin(classifier.logits, tf.constant(pixels), OdinSettings())[1].numpy()
+    np.testing.assert_allclose(spoiled[[0, 2]], clean[[0, 2]], rtol=1e-5)
+    assert not np.isfinite(spoiled[1]).any()
+
+
+def test_no_gradient_of_weights_is_computed():
+    classifier = as_classifier(samples.small_model())
+    function = tf.function(lambda x: odin.odin(classifier.logits, x, OdinSettings()), autograph=False)
+    graph = function.get_concrete_function(tf.TensorSpec([2, 8, 8, 3])).graph
+    # What is computed is what the outputs need; the rest of a graph is pruned.
+    needed, pending = set(), [output.op for output in graph.outputs]
+    while pending:
+        operation = pending.pop()
+        if operation not in needed:
+            needed.add(operation)
+            pending += [tensor.op for tensor in operation.inputs]
+    kinds = {operation.type for operation in needed}
+    assert "Conv2DBackpropInput" in kinds
+    assert "Conv2DBackpropFilter" not in kinds
+
+
+def test_an_image_alone_has_the_logits_that_it_has_in_a_batch():
+    classifier = as_classifier(samples.small_model())
+    pixels = tf.constant(samples.random_images(9).astype(np.float32) / 255)
+    together = odin.odin(classifier.logits, pixels, OdinSettings())
+    for i in range(9):
+        for alone, batch in zip(odin.odin(classifier.logits, pixels[i : i + 1], OdinSettings()), together, strict=True):
+            np.testing.assert_allclose(alone[0], batch[i], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
+def test_a_temperature_that_is_no_positive_number_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be"):
+        OdinSettings(temperature=temperature)
+
+
+@pytest.mark.parametrize("epsilon", [-1e-9, math.nan, math.inf])
+def test_an_epsilon_that_is_no_number_from_0_is_refused(epsilon):
+    with pytest.raises(ValueError, match="epsilon must be"):
+        OdinSettings(epsilon=epsilon)
