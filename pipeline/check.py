@@ -63,10 +63,9 @@ def run(options: CheckOptions) -> int:
     print(f"\n{trials_table(trials, len(labels), int((labels >= 0).sum()))}")
     chosen = choose(trials, given, own, classifier.classes, labels)
     used = classifier.preprocessed(chosen.preprocessing)
-    soundness = measure_soundness(used, pixels, OdinSettings())
-    print(f"\n{verdict(chosen, soundness, classifier.classes, labels)}")
-    if not soundness.gradient_share:
+    if not gradient_share(used, pixels, OdinSettings()):
         raise UsageError(NO_GRADIENT)
+    print(f"\n{verdict(chosen, measure_soundness(used, pixels, OdinSettings()), classifier.classes, labels)}")
     if options.output:
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels)
     return 0
@@ -132,13 +131,15 @@ def choose(
     """The preprocessing to use: the given one if it stands up, else the best on labels.
 
     Raises:
-      UsageError: the given one is clearly worse than another, or there are no labels to choose by.
+      UsageError: the given one is clearly worse than another; or none is given and there are no labels to choose by,
+        or none under which they are predicted better than by chance.
     """
-    if not (labels >= 0).any():
+    top = best(trials, given or own) if (labels >= 0).any() else None
+    if top is None or is_at_chance(top, classes):
         if given is None:
-            raise UsageError("without labels the preprocessing cannot be chosen: spell it out with --preprocessing")
+            why = "without labels" if top is None else "with accuracy at chance under every one"
+            raise UsageError(f"{why} the preprocessing cannot be chosen: spell it out with --preprocessing")
         return next(trial for trial in trials if trial.preprocessing == given)
-    top = best(trials, given or own)
     if given is not None and top.preprocessing != given:
         worse = next(trial for trial in trials if trial.preprocessing == given)
         raise UsageError(
@@ -170,8 +171,8 @@ def warnings(trial: Trial, classes: int, labels: np.ndarray) -> list[str]:
     """What the predictions themselves say against the way the model is fed."""
     if is_collapsed(trial, classes, labels):
         return [
-            f"WARNING: the predictions fall into {trial.spread:.1f} of {classes} classes: the preprocessing is probably "
-            "wrong, however confident they are"
+            f"WARNING: the predictions fall into {trial.spread:.1f} of {classes} classes: the preprocessing is "
+            "probably wrong, however confident they are"
         ]
     if is_at_chance(trial, classes):
         return ["WARNING: accuracy is at chance while the predictions are spread: are the labels in another order?"]
