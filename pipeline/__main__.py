@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
-_INTERRUPTED = "interrupted; the same command resumes"
+_INTERRUPTED = "interrupted; run the same command again to go on"
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if reason(e).endswith("KeyboardInterrupt"):
             return _say(job, _INTERRUPTED, 130)
-        return _say(job, f"stopped: {reason(e)}; the same command resumes ({DEBUG_VARIABLE}=1 shows the trace)", 1)
+        return _say(
+            job, f"stopped: {reason(e)}; then run the same command again ({DEBUG_VARIABLE}=1 shows the trace)", 1
+        )
 
 
 def reason(error: Exception) -> str:

@@ -1,9 +1,13 @@
 """A Keras model file becomes a function from pixels to logits, or one line that says why it cannot."""
 
 import hashlib
+import io
+import json
+import math
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -11,8 +15,9 @@ import samples
 import tensorflow as tf
 from keras import layers
 from keras.applications import imagenet_utils
+from scipy import special
 
-from transforms import classifier
+from transforms import classifier, storage
 from transforms.classifier import ClassifierError, Preprocessing, as_classifier, load_classifier
 
 PIXELS = samples.random_images(5).astype(np.float32) / np.float32(255)
@@ -71,30 +76,96 @@ def softmax_then_dropout():
     return keras.Model(inputs, layers.Dropout(0.5)(layers.Softmax()(dense()(x))))
 
 
+def softmax_then_reshape():
+    inputs, x = body()
+    return keras.Model(inputs, layers.Reshape((4,))(layers.Softmax()(dense()(x))))
+
+
+def softmax_layer_as_activation():
+    inputs, x = body()
+    return keras.Model(inputs, dense(activation=layers.Softmax())(x))
+
+
+def softmax_in_a_recurrence():
+    """Without its softmax it would be another network."""
+    inputs = keras.Input((8, 8, 3))
+    rows = layers.Reshape((8, 24))(inputs)
+    return keras.Model(inputs, layers.SimpleRNN(4, activation="softmax", kernel_initializer="random_normal")(rows))
+
+
 def softmax_as_operation():
     inputs, x = body()
     return keras.Model(inputs, keras.ops.softmax(dense()(x)))
 
 
-LINEAR = {linear: "linear"}
-FOUND = {
+def softmax_by_hand():
+    inputs, x = body()
+    powers = keras.ops.exp(dense()(x))
+    return keras.Model(inputs, powers / keras.ops.sum(powers, axis=1, keepdims=True))
+
+
+def layer_used_twice():
+    """The last layer has a softmax in an earlier place too, where it must stay."""
+    inputs, x = body()
+    last = dense(activation="softmax", name="answers")
+    return keras.Model(inputs, last(last(layers.Dense(4)(x))))
+
+
+def nested_model_used_twice():
+    inputs, x = body()
+    last = keras.Sequential([keras.Input((4,)), dense(), layers.Softmax(name="last")])
+    return keras.Model(inputs, last(last(layers.Dense(4)(x))))
+
+
+def second_output_of_a_nested_model():
+    inputs, x = body()
+    inner = keras.Model(inputs, [dense(3, activation="softmax")(x), dense(activation="softmax", name="answers")(x)])
+    outer = keras.Input((8, 8, 3))
+    return keras.Model(outer, inner(outer)[1])
+
+
+def linear_second_output_of_a_nested_model():
+    inputs, x = body()
+    inner = keras.Model(inputs, [dense(activation="softmax")(x), dense()(x)])
+    outer = keras.Input((8, 8, 3))
+    return keras.Model(outer, inner(outer)[1])
+
+
+def log_softmax_in_dense():
+    inputs, x = body()
+    return keras.Model(inputs, dense(activation="log_softmax", name="answers")(x))
+
+
+def log_softmax_then_reshape():
+    inputs, x = body()
+    return keras.Model(inputs, layers.Reshape((4,))(layers.Activation("log_softmax")(dense()(x))))
+
+
+HEADS = {
+    linear: "linear",
+    linear_second_output_of_a_nested_model: "linear",
     softmax_in_dense: "softmax in answers",
     activation_of_any_name: "separate softmax whatever",
     softmax_layer: "separate softmax last",
     sequential: "softmax in dense",
     nested_softmax_in_dense: "softmax in answers",
     nested_softmax_layer: "separate softmax last",
-}
-HIDDEN = {
+    layer_used_twice: "softmax in answers",
+    nested_model_used_twice: "separate softmax last",
+    second_output_of_a_nested_model: "softmax in answers",
+    log_softmax_in_dense: "softmax in answers",
+    softmax_as_operation: "separate softmax softmax",
+    softmax_by_hand: "probabilities",
     softmax_then_linear_activation: "probabilities",
     softmax_then_dropout: "probabilities",
-    softmax_as_operation: "probabilities",
+    softmax_then_reshape: "probabilities",
+    softmax_layer_as_activation: "probabilities",
+    softmax_in_a_recurrence: "probabilities",
+    log_softmax_then_reshape: "probabilities",
 }
-
-
-# Keras cannot write bare operations to .h5.
-CASES = [(*case, suffix) for case in (LINEAR | FOUND | HIDDEN).items() for suffix in ("keras", "h5")]
-CASES.remove((softmax_as_operation, "probabilities", "h5"))
+# Keras writes arithmetic to .h5, but does not read it.
+CASES = [(*case, suffix) for case in HEADS.items() for suffix in ("keras", "h5")]
+CASES.remove((softmax_by_hand, "probabilities", "h5"))
 
 
 @pytest.mark.parametrize(("make", "head", "suffix"), CASES)
@@ -102,29 +173,113 @@ def test_logits_are_found_under_every_head_and_never_a_softmax_of_a_softmax(make
     keras.backend.clear_session()
     model = make()
     outputs = model(PIXELS, training=False).numpy()
-    probabilities = tf.nn.softmax(outputs).numpy() if make is linear else outputs
+    has_probabilities = np.all(outputs >= 0) and np.allclose(outputs.sum(axis=1), 1)
     found = load_classifier(samples.save_model(model, tmp_path / f"model.{suffix}"))
     assert (found.head, found.has_logits) == (head, head != "probabilities")
-    logits = found.logits(tf.constant(PIXELS)).numpy()
-    np.testing.assert_allclose(tf.nn.softmax(logits), probabilities, atol=1e-5)
-    if make is linear:
-        np.testing.assert_allclose(logits, outputs, rtol=1e-5)
-    # Logits of these random heads are spread; probabilities taken for logits would not be.
-    assert np.ptp(logits, axis=1).max() > 2
     assert (found.input_shape, found.classes) == ((8, 8, 3), 4)
+    logits = found.logits(tf.constant(PIXELS)).numpy()
+    # The softmax of logits, of log-softmax outputs or of log-probabilities: in each case the model's own answer.
+    probabilities = outputs if has_probabilities else special.softmax(outputs, axis=1)
+    np.testing.assert_allclose(special.softmax(logits, axis=1), probabilities, atol=1e-5)
+    if head == "linear":
+        np.testing.assert_allclose(logits, outputs, rtol=1e-5)
+    else:
+        # The model in the file says probabilities, and the logits are none.
+        assert has_probabilities or np.all(outputs <= 0)
+        assert logits.min() < 0 or logits.max() > 1
 
 
-def test_a_sigmoid_or_relu_head_is_not_mistaken_for_probabilities():
-    for activation in ("sigmoid", "relu"):
-        inputs, x = body()
-        model = keras.Model(inputs, layers.Dense(4, activation=activation)(x))
-        assert as_classifier(model).head == "linear"
+def test_the_model_in_memory_stays_as_it_is():
+    for make in (softmax_in_dense, nested_softmax_in_dense, nested_softmax_layer):
+        model = make()
+        before = model(PIXELS, training=False).numpy()
+        heads = [as_classifier(model).head for _ in range(2)]
+        assert heads[0] == heads[1] != "linear"
+        np.testing.assert_array_equal(model(PIXELS, training=False), before)
 
 
-def test_probabilities_that_underflow_give_finite_logarithms():
+def test_a_softmax_of_a_softmax_is_undone_twice():
     inputs, x = body()
-    certain = keras.ops.softmax(layers.Dense(3, bias_initializer=keras.initializers.Constant(0))(x) * 1e6)
-    assert np.isfinite(as_classifier(keras.Model(inputs, certain)).logits(tf.constant(PIXELS))).all()
+    model = keras.Model(inputs, layers.Softmax()(dense(activation="softmax", name="inner")(x)))
+    inner = keras.Model(inputs, model.get_layer("inner").output)
+    found = as_classifier(model)
+    assert found.head == "probabilities"
+    np.testing.assert_allclose(tf.nn.softmax(found.logits(tf.constant(PIXELS))), inner(PIXELS), atol=1e-6)
+
+
+def sigmoid_in_dense():
+    inputs, x = body()
+    return keras.Model(inputs, dense(activation="sigmoid", name="tags")(x))
+
+
+def sigmoid_of_any_name():
+    return keras.Sequential([linear(), layers.Activation("sigmoid", name="tags")])
+
+
+def nested_sigmoid():
+    return keras.Sequential([keras.Input((8, 8, 3)), sigmoid_in_dense()])
+
+
+@pytest.mark.parametrize("make", [sigmoid_in_dense, sigmoid_of_any_name, nested_sigmoid])
+def test_one_sigmoid_per_class_is_refused(make):
+    with pytest.raises(ClassifierError, match=r"one sigmoid per class \(tags\)"):
+        as_classifier(make())
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        pytest.param([[0.1, 0.9, 0.3], [0.2, 0.7, 0.1]], id="in [0, 1] like sigmoids"),
+        pytest.param([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], id="one-hot-like rectified ones, one image without any"),
+        pytest.param([[0.0, 1.0, 0.0], [0.0, 1.01, 0.0]], id="one-hot-like rectified ones, one above 1"),
+        pytest.param([[0.5, 0.7, -0.2], [0.5, 0.7, -0.2]], id="that sum to 1, one negative"),
+        pytest.param([[np.nan, 1.0, 0.0], [0.0, 1.0, 0.0]], id="NaN"),
+    ],
+)
+def test_logits_that_look_almost_like_probabilities_are_taken_for_logits(outputs):
+    assert not classifier._are_probabilities(np.float32(outputs))
+
+
+def test_a_rectified_head_is_taken_for_logits():
+    inputs, x = body()
+    assert as_classifier(keras.Model(inputs, dense(activation="relu")(x))).head == "linear"
+
+
+def test_probabilities_that_underflow_give_finite_logarithms_and_a_gradient():
+    inputs, x = body()
+    spread = dense(3, bias_initializer=keras.initializers.Constant([0, 200, 400]))(x)
+    found = as_classifier(keras.Model(inputs, layers.Dropout(0.5)(layers.Softmax()(spread))))
+    assert found.head == "probabilities"
+    pixels = tf.constant(PIXELS)
+    with tf.GradientTape() as tape:
+        tape.watch(pixels)
+        logits = found.logits(pixels)
+    np.testing.assert_allclose(logits[:, :2], np.log(np.finfo(np.float32).tiny), rtol=1e-6)
+    assert np.isfinite(tape.gradient(logits, pixels)).all()
+
+
+def test_an_image_of_nan_has_no_finite_log_probabilities():
+    found = as_classifier(softmax_then_dropout())
+    logits = found.logits(tf.constant(np.where(np.arange(5)[:, None, None, None] == 2, np.nan, PIXELS))).numpy()
+    np.testing.assert_array_equal(np.isnan(logits).all(axis=1), np.arange(5) == 2)
+
+
+def softmax_over_the_images():
+    inputs, x = body()
+    return keras.Model(inputs, layers.Softmax(axis=0)(dense()(x)))
+
+
+def logits_relative_to_the_batch():
+    inputs, x = body()
+    logits = dense()(x)
+    return keras.Model(inputs, logits - keras.ops.mean(logits, axis=0, keepdims=True))
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis 0")
+@pytest.mark.parametrize("make", [softmax_over_the_images, logits_relative_to_the_batch])
+def test_a_model_that_mixes_the_images_of_a_batch_is_refused(make):
+    with pytest.raises(ClassifierError, match="change with the other images"):
+        as_classifier(make())
 
 
 @pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
@@ -159,20 +314,82 @@ def test_dropout_and_batch_normalisation_are_in_inference_mode():
     np.testing.assert_allclose(found.logits(tf.constant(PIXELS[:1])), together[:1], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((), (), "one number per channel"),
+        ((0.5,), (0.5, 0.5), "one number per channel"),
+        ((0.5,), (0.0,), "above 0"),
+        ((np.nan,), (1.0,), "finite"),
+        ((0.5,), (np.inf,), "finite"),
+    ],
+)
+def test_a_mean_and_std_that_cannot_be_are_refused(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing("mean_std", mean, std)
+
+
+def test_a_preprocessing_of_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="one of unit, byte, tf, torch, caffe, not 'imagenet'"):
+        Preprocessing("imagenet")
+
+
+def open_size(height=None, width=None):
+    inputs = keras.Input((height, width, 1))
+    return keras.Model(inputs, dense()(layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(inputs))))
+
+
 def test_an_open_input_size_is_taken_from_image_size():
-    inputs = keras.Input((None, None, 1))
-    model = keras.Model(inputs, dense()(layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(inputs))))
-    assert as_classifier(model, image_size=(20, 30)).input_shape == (20, 30, 1)
+    found = as_classifier(open_size(), image_size=(20, 30))
+    assert found.input_shape == (20, 30, 1)
+    assert found.logits(tf.zeros((2, 20, 30, 1))).shape == (2, 4)
+    assert as_classifier(open_size(height=20), image_size=(20, 30)).input_shape == (20, 30, 1)
+    assert as_classifier(open_size(20, 30), image_size=(20, 30)).input_shape == (20, 30, 1)
     with pytest.raises(ClassifierError, match="give its height and width as --image_size"):
-        as_classifier(model)
+        as_classifier(open_size())
 
 
-def test_a_mixed_precision_model_gives_float32_logits(tmp_path):
+@pytest.mark.parametrize("size", [(20, 30), (30, None), (None, 20)])
+def test_an_image_size_that_contradicts_the_model_is_refused(size):
+    with pytest.raises(ClassifierError, match="--image_size 30,20 contradicts"):
+        as_classifier(open_size(*[{20: 21, 30: 31}.get(n) for n in size]), image_size=(30, 20))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_mixed_precision_model_computes_in_float32(policy, suffix, tmp_path):
+    def make(dtype):
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Rescaling(4.0, offset=-2.0, dtype=dtype)(inputs)
+        nested = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(6, 3, activation="relu", dtype=dtype)])
+        x = layers.BatchNormalization(dtype=dtype)(nested(x))
+        x = layers.Dense(4, dtype=dtype)(
+            layers.Flatten(dtype=dtype)(x) * 2.0 if suffix == "keras" else layers.Flatten()(x)
+        )
+        return keras.Model(inputs, layers.Activation("softmax", dtype="float32")(x))
+
+    keras.utils.set_random_seed(0)
+    model, exact = make(policy), make("float32")
+    exact.set_weights(model.get_weights())
+    found = load_classifier(samples.save_model(model, tmp_path / f"model.{suffix}"))
+    assert found.has_logits
+    expected = exact(PIXELS).numpy()
+    np.testing.assert_allclose(tf.nn.softmax(found.logits(tf.constant(PIXELS))), expected, rtol=1e-5)
+    # Computed as it was trained, it is another model at this tolerance.
+    assert np.abs(model(PIXELS).numpy() / expected - 1).max() > 1e-4
+
+
+def test_weights_of_16_bits_are_refused(tmp_path):
     inputs = keras.Input((8, 8, 3))
-    x = layers.Flatten(dtype="mixed_bfloat16")(inputs)
-    model = keras.Model(inputs, layers.Dense(4, dtype="mixed_bfloat16")(x))
-    found = load_classifier(samples.save_model(model, tmp_path / "mixed.keras"))
-    assert found.logits(tf.constant(PIXELS)).dtype == tf.float32
+    model = keras.Model(inputs, layers.Dense(4, dtype="float16")(layers.Flatten()(inputs)))
+    with pytest.raises(ClassifierError, match="16-bit weights"):
+        load_classifier(samples.save_model(model, tmp_path / "model.keras"))
+
+
+def test_gpus_are_told_to_multiply_in_full_float32(tmp_path):
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    load_classifier(samples.save_model(linear(), tmp_path / "model.keras"))
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def two_inputs():
@@ -185,9 +402,14 @@ def two_outputs():
     return keras.Model(inputs, [dense()(x), dense()(x)])
 
 
-def of_shape(shape, batch_size=None):
-    inputs = keras.Input(shape, batch_size=batch_size)
+def of_shape(shape, **kwargs):
+    inputs = keras.Input(shape, **kwargs)
     return keras.Model(inputs, dense()(layers.Flatten()(inputs)))
+
+
+def of_output(*shape):
+    inputs, x = body()
+    return keras.Model(inputs, layers.Reshape(shape)(dense(math.prod(shape))(x)))
 
 
 @pytest.mark.parametrize(
@@ -199,8 +421,10 @@ def of_shape(shape, batch_size=None):
         (lambda: of_shape((8, 8, 4)), "images need one of shape"),
         (lambda: of_shape((8, 8, 3), batch_size=2), "its batch size is fixed"),
         (lambda: of_shape((8, 8, 3), batch_size=1), "its batch size is fixed"),
-        (lambda: keras.Model(*(lambda i, x: (i, dense(1)(x)))(*body())), "2 or more classes"),
-        (lambda: keras.Model(*(lambda i, x: (i, layers.Reshape((2, 2))(dense(4)(x))))(*body())), "2 or more classes"),
+        (lambda: of_shape((8, 8, 3), dtype="uint8"), "the model's input is uint8"),
+        (lambda: of_shape((8, 8, 3), dtype="float16"), "the model's input is float16"),
+        (lambda: of_output(1), "2 or more classes"),
+        (lambda: of_output(2, 2, 3), "2 or more classes"),
     ],
 )
 def test_a_model_that_is_no_classifier_of_images_is_refused(make, message):
@@ -214,15 +438,17 @@ def test_a_preprocessing_of_other_channels_is_refused():
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "a folder", "absent"])
+@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "weights only", "a folder", "absent"])
 def test_a_file_that_is_no_model_is_refused_in_one_line_that_names_it(name, damage, tmp_path):
     path = tmp_path / name
     if damage == "a folder":
         path.mkdir()
+    elif damage == "weights only":
+        linear().save_weights(tmp_path / "model.weights.h5")
+        (tmp_path / "model.weights.h5").rename(path)
     elif damage != "absent":
-        whole = samples.save_model(linear(), tmp_path / f"whole-{name}")
-        content = {"empty": b"", "garbage": b"garbage" * 99, "truncated": Path(whole).read_bytes()[:2000]}[damage]
-        path.write_bytes(content)
+        whole = Path(samples.save_model(linear(), tmp_path / f"whole-{name}")).read_bytes()
+        path.write_bytes({"empty": b"", "garbage": b"garbage" * 99, "truncated": whole[: len(whole) // 2]}[damage])
     with pytest.raises(ClassifierError) as refused:
         load_classifier(str(path))
     assert str(path) in str(refused.value)
@@ -236,22 +462,89 @@ def test_a_name_that_is_no_models_is_refused():
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_code_inside_a_model_does_not_run(suffix, tmp_path):
+def test_code_inside_a_model_does_not_run(suffix, tmp_path, monkeypatch):
     mark = tmp_path / "it-ran"
-
-    def harmful(x, mark=str(mark)):
-        open(mark, "w").close()
-        return x
-
+    monkeypatch.setenv("MARK", str(mark))
     inputs, x = body()
-    model = keras.Model(inputs, dense()(layers.Lambda(harmful)(x)))
+    # A lambda, since only of these the code itself is in the file.
+    harmful = layers.Lambda(lambda x: (open(__import__("os").environ["MARK"], "w").close(), x)[1], output_shape=(6,))
+    model = keras.Model(inputs, dense()(harmful(x)))
     path = samples.save_model(model, tmp_path / f"model.{suffix}")
+    # So much for the trap: it works on who trusts the file.
+    mark.unlink(missing_ok=True)
+    keras.models.load_model(path, safe_mode=False)(PIXELS)
+    assert mark.exists()
     mark.unlink()
-    with pytest.raises(ClassifierError, match="cannot be loaded"):
+    with pytest.raises(ClassifierError, match="cannot be loaded.*[Ll]ambda"):
         load_classifier(path)
     assert not mark.exists()
 
 
+def rewritten(path, **parts):
+    """A `.keras` file with members replaced, by their names' beginnings."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, parts.get(name.split(".")[0], data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "harmful",
+    [
+        {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"},
+        {"module": "subprocess", "class_name": "Popen", "config": {"args": ["true"]}, "registered_name": "Popen"},
+    ],
+)
+def test_a_model_file_that_names_python_functions_does_not_get_them(harmful, tmp_path):
+    path = rewritten(samples.save_model(linear(), tmp_path / "model.keras"), config=json.dumps(harmful))
+    with pytest.raises(ClassifierError, match=f"cannot be loaded: Could not .*{harmful['module']}"):
+        load_classifier(path)
+
+
+def test_a_model_of_unknown_layers_is_refused_with_the_layers_name(tmp_path):
+    class Homemade(layers.Layer):
+        def call(self, x):
+            return x
+
+    inputs, x = body()
+    path = samples.save_model(keras.Model(inputs, dense()(Homemade()(x))), tmp_path / "model.keras")
+    with pytest.raises(ClassifierError, match="cannot be loaded: Could not locate class 'Homemade'"):
+        load_classifier(path)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_that_declare_a_monstrous_shape_are_refused(tmp_path):
+    path = samples.save_model(of_shape((8, 8, 3)), tmp_path / "model.keras")
+    with zipfile.ZipFile(path) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars"].create_dataset("0", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000))
+    assert len(weights.getvalue()) < 100_000
+    with pytest.raises(ClassifierError, match="cannot be loaded"):
+        load_classifier(rewritten(path, model=weights.getvalue()))
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_that_are_missing_do_not_stay_random(suffix, tmp_path):
+    path = samples.save_model(of_shape((8, 8, 3)), tmp_path / f"model.{suffix}")
+    if suffix == "h5":
+        with h5py.File(path, "r+") as file:
+            del file["model_weights/dense/dense/bias"]
+    else:
+        with zipfile.ZipFile(path) as archive:
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights, "r+") as file:
+            del file["layers/dense/vars/1"]
+        rewritten(path, model=weights.getvalue())
+    with pytest.raises(ClassifierError, match="cannot be loaded"):
+        load_classifier(path)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping invalid path during archive extraction")
 def test_a_model_file_cannot_reach_outside_its_own_folder(tmp_path):
     path = samples.save_model(linear(), tmp_path / "model.keras")
     with zipfile.ZipFile(path, "a") as archive:
@@ -263,11 +556,22 @@ def test_a_model_file_cannot_reach_outside_its_own_folder(tmp_path):
     assert not list(tmp_path.parent.rglob("escaped.txt"))
 
 
-def test_the_local_copy_of_a_model_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    load_classifier(samples.save_model(linear(), tmp_path / "model.keras"))
-    assert list((tmp_path / "temporary").iterdir()) == []
+def test_a_model_in_the_cloud_is_loaded_from_a_local_copy_that_is_gone_afterwards(tmp_path, monkeypatch):
+    content = Path(samples.save_model(linear(), tmp_path / "model.keras")).read_bytes()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    copies = []
+
+    def load_model(local, **kwargs):
+        copies.append((Path(local).parent.parent, Path(local).read_bytes()))
+        return keras.saving.load_model(local, **kwargs)
+
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(storage, "open_file", lambda path: io.BytesIO({"gs://b/model.keras": content}[path]))
+    monkeypatch.setattr(keras.models, "load_model", load_model)
+    assert load_classifier("gs://b/model.keras").classes == 4
+    assert copies == [(temporary, content)]
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_digest_is_of_the_files_content(tmp_path):

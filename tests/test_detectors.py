@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
-from transforms.detectors import CLEAN_DETECTORS
+from transforms.detectors import CLEAN_DETECTORS, NEED_LOGITS
 
 RANDOM = np.random.default_rng(0).normal(0, 4, (200, 7)).astype(np.float32)
 EXPECTED = {
@@ -41,3 +41,20 @@ def test_certainty_scores_above_doubt(name):
 def test_extremes_and_ties_are_exact(row, expected):
     for name, value in expected.items():
         assert CLEAN_DETECTORS[name](tf.constant([row])).numpy()[0] == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", CLEAN_DETECTORS)
+def test_only_those_that_need_logits_change_with_a_constant_per_image(name):
+    detector = CLEAN_DETECTORS[name]
+    shifted = RANDOM.astype(np.float64) + np.linspace(-5, 5, 200)[:, None]
+    differences = detector(tf.constant(shifted)) - detector(tf.constant(RANDOM))
+    assert (np.abs(differences).max() > 1) == (name in NEED_LOGITS)
+    assert (np.abs(differences).max() < 1e-6) == (name not in NEED_LOGITS)
+
+
+@pytest.mark.parametrize("name", CLEAN_DETECTORS)
+def test_nan_stays_nan_and_does_not_reach_the_next_image(name):
+    rows = np.array([[np.nan, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    scores = CLEAN_DETECTORS[name](tf.constant(rows)).numpy()
+    assert np.isnan(scores[0])
+    assert scores[1] == pytest.approx(EXPECTED[name](rows[1:])[0])

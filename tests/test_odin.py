@@ -5,15 +5,18 @@ import io
 import math
 import tarfile
 
+import keras
 import numpy as np
 import pytest
 import samples
 import tensorflow as tf
 from PIL import Image
+from scipy import special
 
 from transforms import odin
 from transforms.classifier import as_classifier, load_classifier
 from transforms.odin import OdinSettings
+from transforms.score_shards import score_function
 
 SIZE = 64
 
@@ -121,6 +124,43 @@ def test_epsilon_0_costs_one_forward_and_anything_else_two(epsilon, forwards):
     logits, moved = odin.odin(logits_function, tf.constant([[0.3, 0.6]]), OdinSettings(10, epsilon))
     assert len(calls) == forwards
     assert (epsilon == 0) == np.array_equal(logits, moved)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 30.0])
+def test_epsilon_0_is_temperature_scaling_alone_and_at_temperature_1_the_msp_baseline(temperature):
+    classifier = as_classifier(samples.small_model())
+    score = score_function(classifier, OdinSettings(temperature, 0.0), ("odin", "msp"))
+    pixels = samples.random_images(20).astype(np.float32) / 255
+    columns = score(pixels)
+    logits = classifier.logits(tf.constant(pixels)).numpy().astype(np.float64)
+    expected = special.softmax(logits / temperature, axis=1).max(axis=1)
+    np.testing.assert_allclose(columns["odin"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(columns["odin"].numpy() == columns["msp"].numpy(), temperature == 1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1000.0])
+def test_log_probabilities_stand_in_for_logits(temperature):
+    model = samples.small_model(scale=20)
+    answers = keras.layers.Dropout(0.5)(keras.layers.Softmax()(model.output))
+    hidden, open_ = as_classifier(keras.Model(model.inputs, answers)), as_classifier(model)
+    assert (hidden.has_logits, open_.has_logits) == (False, True)
+    pixels, settings = tf.constant(samples.random_images(50).astype(np.float32) / 255), OdinSettings(temperature, 0.01)
+    logits, moved = odin.perturbed(open_.logits, pixels, settings)
+    # Confident images, where the gradient of a rounded log p would be lost.
+    assert np.quantile(odin.max_softmax(logits, 1.0), 0.75) > 1 - 1e-6
+    np.testing.assert_allclose(odin.perturbed(hidden.logits, pixels, settings)[1], moved, atol=1e-6)
+    scores = [odin.max_softmax(c.logits(moved), temperature) for c in (open_, hidden)]
+    np.testing.assert_allclose(*scores, rtol=1e-6)
+
+
+def test_pixels_that_are_cast_to_integers_have_no_gradient_and_the_error_says_so():
+    def logits_function(x):
+        return tf.cast(tf.cast(x * 255, tf.uint8), tf.float32) @ tf.ones((2, 3))
+
+    pixels = tf.constant([[0.3, 0.6]])
+    with pytest.raises(ValueError, match="no gradient reaches the pixels"):
+        odin.odin(logits_function, pixels, OdinSettings())
+    assert odin.odin(logits_function, pixels, OdinSettings(epsilon=0))[1].shape == (1, 3)
 
 
 def test_max_softmax_and_its_readable_form_in_high_precision():

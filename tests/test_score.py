@@ -278,7 +278,7 @@ def test_an_output_that_fails_during_the_run_stops_it_with_one_line_and_the_reru
     assert main(command(model, archive)) == 1
     line = last_line(capsys)
     assert "No space left on device" in line
-    assert "resumes" in line
+    assert "run the same command again" in line
     assert len(line) < 400
     monkeypatch.setattr(storage, "publish", publish)
     scored = counted_shards(monkeypatch)
@@ -295,7 +295,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monk
 
     monkeypatch.setattr(score_table.ShardWriter, "write", interrupted)
     assert main(command(model, archive)) == 130
-    assert last_line(capsys) == "odin-beam score: interrupted; the same command resumes"
+    assert last_line(capsys) == "odin-beam score: interrupted; run the same command again to go on"
     assert not list((archive / "out").rglob("tmp/*"))
     monkeypatch.setattr(score_table.ShardWriter, "write", write)
     assert main(command(model, archive)) == 0

@@ -151,6 +151,7 @@ def test_reading_resumes_where_a_read_failed(troubled, file):
     with storage.open_file(file) as stream:
         assert stream.read(1234) + stream.read(1) + stream.read() == CONTENT
         assert stream.read(1) == b""
+    assert stream.closed
     assert trouble.opened > 50
     assert all(stream.closed for stream in trouble.streams)
 

@@ -5,8 +5,10 @@ cannot bring code of its own.
 """
 
 import hashlib
+import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -154,11 +156,15 @@ def load_classifier(
       ClassifierError: unreadable, not an image classifier, or not matching the other arguments.
     """
     use_gpus_sparingly()
+    # Or GPUs round the factors of float32 products to 10 bits (TF32): of a step of epsilon too little is left.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return as_classifier(_load_keras(path), preprocessing, image_size)
 
 
 def _load_keras(path: str) -> keras.Model:
     data = _model_bytes(path)
+    if path.endswith(".keras") and not zipfile.is_zipfile(io.BytesIO(data)):
+        raise ClassifierError(f"model {path} cannot be loaded: it is no .keras file, or its end is missing")
     with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
         local = os.path.join(folder, "model" + os.path.splitext(path)[1])
         with open(local, "wb") as stream:
@@ -166,14 +172,32 @@ def _load_keras(path: str) -> keras.Model:
         try:
             model = keras.models.load_model(local, compile=False, safe_mode=True)
         except Exception as e:
-            raise ClassifierError(f"model {path} cannot be loaded: {_without_path(e, local)}") from e
+            raise ClassifierError(f"model {path} cannot be loaded: {_reason(e, local)}") from e
     if not isinstance(model, keras.Model):
         raise ClassifierError(f"model {path} holds a {type(model).__name__}, not a Keras model")
+    _compute_in_float32(model, path)
     return model
 
 
-def _without_path(error: Exception, local: str) -> str:
-    return " ".join(str(error).replace(local, "the file").split())[:400] or type(error).__name__
+def _reason(error: Exception, local: str) -> str:
+    """Keras' own words in one line; of errors about errors the innermost, without the configurations between."""
+    text = str(error).rpartition("Exception encountered: ")[2].replace(local, "the file")
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+def _compute_in_float32(model: keras.Model, path: str) -> None:
+    """Has a mixed-precision model compute with its weights as they are stored: 16 bits cannot hold a step of epsilon.
+
+    Raises:
+      ClassifierError: the weights themselves have 16 bits.
+    """
+    if any(weight.dtype in ("float16", "bfloat16") for weight in model.weights):
+        raise ClassifierError(
+            f"model {path} has 16-bit weights; 16 bits cannot hold a step of epsilon: save it in float32"
+        )
+    for layer in model._flatten_layers():
+        if layer.dtype_policy.name in ("mixed_float16", "mixed_bfloat16"):
+            layer.dtype_policy = "float32"
 
 
 def as_classifier(
@@ -188,11 +212,13 @@ def as_classifier(
         return tf.cast(logits_model(inputs, training=False), tf.float32)
 
     plain = Classifier(model, model_logits, Preprocessing(), input_shape, classes, head).preprocessed(preprocessing)
-    probe = np.random.default_rng(0).uniform(size=(4, *input_shape)).astype(np.float32)
-    if _are_probabilities(plain.logits(tf.constant(probe)).numpy()):
-        return replace(
-            plain, model_logits=lambda inputs: _log_probabilities(model_logits(inputs)), head="probabilities"
-        )
+    probe = tf.constant(np.random.default_rng(0).uniform(size=(4, *input_shape)), tf.float32)
+    outputs = plain.logits(probe).numpy()
+    _check_independence(outputs[:1], plain.logits(probe[:1]).numpy())
+    if _are_probabilities(outputs):
+        return replace(plain, model_logits=lambda i: _log_probabilities(model_logits(i)), head="probabilities")
+    if _are_probabilities(np.exp(np.minimum(outputs, 1))):
+        return replace(plain, head="probabilities")
     return plain
 
 
@@ -202,7 +228,9 @@ def _input_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tupl
     if shape is None or len(shape) != 4 or shape[3] not in (1, 3):
         described = shape if len(inputs) == 1 else f"{len(inputs)} inputs"
         raise ClassifierError(f"the model's input is {described}; images need one of shape (None, H, W, 1 or 3)")
-    if shape[0] not in (None, 1) or shape[0] == 1:
+    if inputs[0].dtype not in ("float32", "float64"):
+        raise ClassifierError(f"the model's input is {inputs[0].dtype}; a step of epsilon needs one of float32")
+    if shape[0] is not None:
         raise ClassifierError(f"the model's input is {shape}: its batch size is fixed; save it with an open one")
     fixed = tuple(shape[1:3])
     if None in fixed and image_size is None:
@@ -228,29 +256,55 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     """The same model ending in its logits, whatever kind of head it has, and a word on where they were.
 
     Taking a softmax of softmax outputs for ODIN's is the classic mistake. A softmax inside the last Dense layer is
-    taken off that layer (of this model, in place); a separate softmax layer of any name is left out. A head inside
-    a nested model is found too.
+    left out of a copy of that layer; a separate softmax of any name is left out of the model. So is log_softmax. A head
+    inside a nested model is found too.
 
     Args:
-      model: functional or sequential, with one output [N, K].
+      model: functional or sequential, with one output [N, K]; it stays as it is.
+
+    Raises:
+      ClassifierError: the model ends in one sigmoid per class.
     """
-    output = model.outputs[0]
-    operation = output._keras_history.operation
+    history = model.outputs[0]._keras_history
+    operation = history.operation
+    before = operation._inbound_nodes[history.node_index].input_tensors
     if isinstance(operation, keras.Model):
-        inner, head = find_logits(operation)
-        if inner is operation:
-            return model, head
-        before = operation._inbound_nodes[output._keras_history.node_index].input_tensors
-        return keras.Model(model.inputs, inner(before)), head
-    if isinstance(operation, keras.layers.Softmax) or (
-        isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.softmax
-    ):
-        before = operation._inbound_nodes[output._keras_history.node_index].input_tensors[0]
-        return keras.Model(model.inputs, before), f"separate softmax {operation.name}"
-    if getattr(operation, "activation", None) is keras.activations.softmax:
-        operation.activation = keras.activations.linear
-        return model, f"softmax in {operation.name}"
-    return model, "linear"
+        inner, head = find_logits(keras.Model(operation.inputs, operation.outputs[history.tensor_index]))
+        return (model if head == "linear" else keras.Model(model.inputs, inner(before))), head
+    if _ends_in(operation, "sigmoid"):
+        raise ClassifierError(
+            f"the model ends in one sigmoid per class ({operation.name}): any number of labels at once; "
+            "scores need classes that exclude each other"
+        )
+    if not (_ends_in(operation, "softmax") or _ends_in(operation, "log_softmax")):
+        return model, "linear"
+    if not isinstance(operation, keras.layers.Dense):
+        return keras.Model(model.inputs, before[0]), f"separate softmax {operation.name}"
+    # A copy, since a layer can serve in several places.
+    config = {**operation.get_config(), "name": f"{operation.name}_without_softmax", "activation": "linear"}
+    copy = type(operation).from_config(config)
+    logits = copy(before[0])
+    copy.set_weights(operation.get_weights())
+    return keras.Model(model.inputs, logits), f"softmax in {operation.name}"
+
+
+def _ends_in(operation: keras.Operation, activation: str) -> bool:
+    """Whether this is a Dense or Activation layer with that activation, or a layer or operation of that name."""
+    if isinstance(operation, keras.layers.Dense | keras.layers.Activation):
+        return operation.activation is keras.activations.get(activation)
+    # Along another axis than the last, it is not over the classes.
+    along_classes = getattr(operation, "axis", -1) in (-1, 1)
+    return along_classes and type(operation).__name__ == activation.title().replace("_", "")
+
+
+def _check_independence(among_others: np.ndarray, alone: np.ndarray) -> None:
+    """Refuses a model that mixes the images of a batch, or that draws at random."""
+    # Far above what rounding does.
+    tolerance = 1e-2 * np.ptp(among_others)
+    if np.isfinite(among_others).all() and not np.allclose(among_others, alone, rtol=1e-2, atol=tolerance):
+        raise ClassifierError(
+            "the model's outputs for an image change with the other images of its batch, or from call to call"
+        )
 
 
 def _are_probabilities(outputs: np.ndarray) -> bool:

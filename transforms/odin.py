@@ -107,11 +107,16 @@ def perturbed(
 
     Returns:
       (logits [N, K], perturbed pixels [N, H, W, C], up to epsilon outside [0, 1]).
+
+    Raises:
+      ValueError: the logits have no gradient.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(pixels)
         logits = logits_function(pixels)
     gradient = tape.gradient(logits, pixels, output_gradients=backward_seed(logits, settings.temperature))
+    if gradient is None:
+        raise ValueError("no gradient reaches the pixels: does the model cast them to integers? epsilon 0 needs none")
     return logits, pixels - tf.cast(settings.epsilon, pixels.dtype) * tf.sign(gradient)
 
 

@@ -78,8 +78,6 @@ def stat_file(path: str) -> FileStat | None:
             return None
         file_system = FileSystems.get_filesystem(path)
         metadata = file_system.metadata(path)
-    except FileNotFoundError:
-        return None
     except Exception as e:
         raise StorageError(f"cannot look at {path}: {cause(e)}") from e
     return FileStat(path, metadata.size_in_bytes, metadata.last_updated_in_seconds or 0.0)
