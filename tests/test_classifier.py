@@ -454,6 +454,8 @@ def test_a_file_that_is_no_model_is_refused_in_one_line_that_names_it(name, dama
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "odin-beam-model-" not in str(refused.value)
+    # Keras says so of a file that is there.
+    assert "File not found" not in str(refused.value)
 
 
 def test_a_name_that_is_no_models_is_refused():

@@ -100,6 +100,7 @@ def test_reject_columns_are_those_of_the_design(output, shard):
     columns = [("shard", "string"), ("index", "int64"), ("offset", "int64")]
     columns += [(name, "string") for name in ("id", "reason", "detail")]
     assert [(field.name, str(field.type)) for field in schema] == columns
+    assert [field.name for field in schema if not field.nullable] == ["shard", "index", "reason", "detail"]
 
 
 def test_rows_read_back_as_they_were_written(output, shard):
@@ -133,6 +134,7 @@ def test_the_sources_of_a_run_read_as_one_table(output, shard):
         ([5, 5, 5], [10, 5]),
         # Irregular batches, as rejects make them, leave no tiny groups.
         ([7] * 6, [14, 14, 14]),
+        ([3, 3, 3, 1, 3, 3, 3, 1, 2], [10, 10, 2]),
         ([25, 1], [25, 1]),
         ([0, 4, 0, 6, 0, 1], [10, 1]),
     ],
@@ -220,6 +222,12 @@ def test_committing_again_replaces_the_files(output, shard):
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, storage.StorageError])
 def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_group_rows, error):
     monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", row_group_rows)
+    streams, create = [], score_table.FileSystems.create
+    monkeypatch.setattr(
+        score_table.FileSystems,
+        "create",
+        lambda *given, **named: streams.append(create(*given, **named)) or streams[-1],
+    )
 
     def work():
         with ShardWriter(output, shard) as writer:
@@ -235,6 +243,8 @@ def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_g
     else:
         work()
     assert files(output) == []
+    assert len(streams) == (2 if row_group_rows == 2 else 0)
+    assert all(stream.closed for stream in streams)
 
 
 def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, monkeypatch):
@@ -335,11 +345,19 @@ def test_read_commit_refuses_a_file_cut_anywhere(output, shard):
         assert score_table.read_commit(str(path)) is None
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no Parquet at all, but longer than a footer"])
-def test_columns_of_a_file_that_is_not_there_or_broken_are_a_storage_error(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"", "Parquet file size is 0 bytes"),
+        (b"no Parquet at all, but longer than a footer", "Parquet magic bytes not found in footer.*"),
+    ],
+    ids=["absent", "empty", "text"],
+)
+def test_columns_of_a_file_that_is_not_there_or_broken_are_a_storage_error(tmp_path, content, reason):
     if content is not None:
         (tmp_path / "x").write_bytes(content)
-    with pytest.raises(storage.StorageError, match=rf"^cannot read {tmp_path}/x: "):
+    with pytest.raises(storage.StorageError, match=rf"^cannot read {tmp_path}/x: {reason}$"):
         list(score_table.read_columns(f"{tmp_path}/x", ["odin"]))
 
 

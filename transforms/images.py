@@ -127,8 +127,10 @@ def missing_image(name: str, features) -> str:
     there = ", ".join(sorted(features)[:20]) or "none"
     if name not in features:
         return f"no feature {name!r}; features there: {there}"
-    kind = features[name].WhichOneof("kind") or "an empty feature"
-    count = len(getattr(features[name], kind).value) if kind.endswith("_list") else 0
+    kind = features[name].WhichOneof("kind")
+    if kind is None:
+        return f"feature {name!r} is empty; features there: {there}"
+    count = len(getattr(features[name], kind).value)
     return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {there}"
 
 
