@@ -179,7 +179,7 @@ def warnings(trial: Trial, classes: int, labels: np.ndarray) -> list[str]:
     return []
 
 
-def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, settings: OdinSettings) -> list[str]:
+def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, settings: ScoreSettings) -> list[str]:
     """The part of `check` that `score` runs first; gives warnings.
 
     Raises:
@@ -189,7 +189,8 @@ def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, 
     given = classifier.preprocessing
     trials = _try_all(classifier, pixels, labels, own, given)
     chosen = choose(trials, given, own, classifier.classes, labels)
-    if settings.epsilon and not gradient_share(classifier, pixels, settings):
+    perturbs = "odin" in settings.detectors and settings.odin.epsilon > 0
+    if perturbs and not gradient_share(classifier, pixels, settings.odin):
         raise UsageError(NO_GRADIENT)
     return warnings(chosen, classifier.classes, labels)
 

@@ -110,7 +110,7 @@ def _check(scorer: Scorer, shards: Sequence[Shard], settings: ScoreSettings) -> 
     inside = [shard for shard in shards if shard.role == "in_distribution"]
     pixels, labels = sample_images(inside, settings, scorer.classifier.input_shape, check.QUICK_IMAGES)
     if len(pixels):
-        for warning in check.quick_check(scorer.classifier, pixels, labels, settings.odin):
+        for warning in check.quick_check(scorer.classifier, pixels, labels, settings):
             print(warning, file=sys.stderr)
 
 

@@ -109,6 +109,7 @@ def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(
     assert "--epsilon 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["score", *argv, f"--output={tmp_path}/out", "--epsilon=0"]) == 0
+    assert main(["score", *argv, f"--output={tmp_path}/msp", "--detectors=msp"]) == 0
 
 
 def test_model_json_feeds_score_and_the_contact_sheet_shows_what_the_model_sees(byte_model, tmp_path, capsys):
