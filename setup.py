@@ -35,6 +35,8 @@ setup(
         "docs": ["matplotlib>=3.9,<4"],
         "test": [
             "hypothesis>=6.100,<7",
+            # TensorFlow Datasets' writer imports it without declaring it.
+            "importlib-resources>=6,<8",
             "pytest>=8,<10",
             "ruff>=0.14,<0.18",
             "scikit-learn>=1.5,<2",

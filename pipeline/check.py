@@ -8,6 +8,7 @@ Labels decide: with them the preprocessing is chosen by accuracy, without them o
 
 import io
 import os
+import tempfile
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -52,10 +53,12 @@ def run(options: CheckOptions) -> int:
         raise UsageError(str(e)) from e
     found, own = own_preprocessing(classifier.model)
     print(describe(classifier, found))
-    if not options.sources:
+    if not options.sources.patterns:
         print("\ngive --in_distribution images, with labels if possible, to see whether this is right")
         return 0
-    pixels, labels = sample_images(sources.list_shards(options.sources), settings, classifier.input_shape, IMAGES)
+    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        shards = sources.list_shards(options.sources, folder)
+        pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, IMAGES)
     if not len(pixels):
         raise UsageError("no image could be read from --in_distribution: see what `score` rejects and why")
     given = _given(options, settings)

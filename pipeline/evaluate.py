@@ -4,6 +4,7 @@ odin-beam evaluate --scores scores
 """
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
@@ -23,7 +24,9 @@ def run(options: EvaluateOptions) -> int:
     output = options.scores
     launch = read_json(output, "run.json")
     if launch is None:
-        raise UsageError(f"{output} is no output folder of `score`: it has no run.json")
+        above = FileSystems.split(output.rstrip("/"))[0]
+        hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
+        raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
     try:
         shards = read_manifest(output)
     except StorageError as e:

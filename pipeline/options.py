@@ -23,6 +23,14 @@ DEFAULT_RUNNER = "FnApiRunner"
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias")
 ROLES = ("in_distribution", "out_distribution", "input")
+KINDS = ("files", "manifest", "tfds", "noise")
+_PATTERN_HELP = """PATTERN is one of
+  GLOB                        TFRecord files of tf.train.Example, .gz recognised
+  files:GLOB                  loose images
+  manifest:FILE               .csv or .parquet with the columns uri, and if wanted label (class index) and id
+  tfds:NAME[:VERSION]/SPLIT   a data set that TensorFlow Datasets has prepared
+  noise:gaussian|uniform      made on the spot
+A flag may be repeated, or take several patterns with commas between them, so a comma cannot be part of one."""
 
 JOBS = {
     "check": "is this model understood? its head, size and preprocessing, proven on your images",
@@ -42,14 +50,36 @@ class SourcePattern:
     """One `[NAME=]PATTERN` of the command line.
 
     Attributes:
-      name: the source's NAME; its role where none was given.
+      name: the source's NAME; where none was given its role, for noise the distribution, for TFDS the data set.
       role: one of `ROLES`.
-      pattern: absolute glob of TFRecord files.
+      pattern: without `KIND:`; globs and files made absolute.
+      kind: `tfrecord`, or one of `KINDS`.
     """
 
     name: str
     role: str
     pattern: str
+    kind: str = "tfrecord"
+
+    @property
+    def text(self) -> str:
+        """The PATTERN as it may be written again."""
+        return self.pattern if self.kind == "tfrecord" else f"{self.kind}:{self.pattern}"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """The sources of a job.
+
+    Attributes:
+      patterns: in the order given.
+      noise_count: images of each `noise:` source.
+      tfds_data_dir: where `tfds:` sources are prepared, absolute.
+    """
+
+    patterns: tuple[SourcePattern, ...]
+    noise_count: int
+    tfds_data_dir: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +88,7 @@ class ScoreOptions:
 
     model: str
     output: str
-    sources: tuple[SourcePattern, ...]
+    sources: SourceOptions
     max_rejected: float
     overwrite: bool
     check: bool
@@ -72,7 +102,7 @@ class CheckOptions:
 
     model: str
     output: str | None
-    sources: tuple[SourcePattern, ...]
+    sources: SourceOptions
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
 
@@ -167,7 +197,7 @@ def _known_to_beam(flags: list[str], parser: argparse.ArgumentParser) -> list[st
     if unknown:
         name = unknown[0].partition("=")[0]
         ours = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(name, ours, n=1)
+        close = [option for option in ours if option.startswith(name)] or difflib.get_close_matches(name, ours, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         kind = "flag" if name.startswith("-") else "argument"
         parser.error(f"unknown {kind} {name}{hint}")
@@ -181,26 +211,40 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from e
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from e
+
+
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
     return value
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return tuple(map(_number, text.split(",")))
 
 
 def _size(text: str) -> tuple[int, int]:
-    parts = [int(part) for part in text.split(",")]
+    parts = list(map(_whole_number, text.split(",")))
     if len(parts) not in (1, 2):
         raise argparse.ArgumentTypeError(f"{text} is neither H,W nor one number for both")
     return parts[0], parts[-1]
@@ -247,20 +291,37 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id_feature", default="id", metavar="K", help="(default: id)")
 
 
+def _source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--noise_count",
+        type=_positive,
+        default=10_000,
+        metavar="N",
+        help="images of each noise: source (default: 10000)",
+    )
+    parser.add_argument(
+        "--tfds_data_dir",
+        default="~/tensorflow_datasets",
+        metavar="DIR",
+        help="of tfds: sources (default: ~/tensorflow_datasets)",
+    )
+
+
 def _score_parser():
     parser = _parser(
         "score",
-        "PATTERN is a glob of TFRecord files (.gz recognised) of tf.train.Example. NAME is what the source is called\n"
-        "in the results; without one it is called by its role.",
+        f"{_PATTERN_HELP}\nNAME is what the source is called in the results; without one it is called by its role,\n"
+        "tfds: and noise: by what they are.",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; a rerun resumes there")
-    _list(parser, "--in_distribution", "[NAME=]PATTERN", "shards like those the classifier was trained on")
-    _list(parser, "--out_distribution", "[NAME=]PATTERN", "shards known to be foreign to it")
-    _list(parser, "--input", "[NAME=]PATTERN", "shards of which that is not known")
-    parser.add_argument("--temperature", type=float, default=1000.0, metavar="T", help="ODIN's T (default: 1000)")
+    _list(parser, "--in_distribution", "[NAME=]PATTERN", "images like those the classifier was trained on")
+    _list(parser, "--out_distribution", "[NAME=]PATTERN", "images known to be foreign to it")
+    _list(parser, "--input", "[NAME=]PATTERN", "images of which that is not known")
+    _source_flags(parser)
+    parser.add_argument("--temperature", type=_number, default=1000.0, metavar="T", help="ODIN's T (default: 1000)")
     parser.add_argument(
         "--epsilon",
-        type=float,
+        type=_number,
         default=0.0014,
         metavar="EPS",
         help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)",
@@ -282,11 +343,11 @@ def _score_parser():
 
 
 def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
-    sources = tuple(source_pattern(text, role) for role in ROLES for text in _items(getattr(arguments, role)))
-    if not sources:
+    sources = _source_options(arguments, ROLES)
+    if not sources.patterns:
         raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
     roles: dict[str, str] = {}
-    for source in sources:
+    for source in sources.patterns:
         if roles.setdefault(source.name, source.role) != source.role:
             raise UsageError(
                 f"source {source.name!r} is given as {roles[source.name]} and as {source.role}: rename one"
@@ -303,14 +364,44 @@ def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> Scor
     )
 
 
-def source_pattern(text: str, role: str) -> SourcePattern:
-    """`[NAME=]PATTERN` -> its parts; what stands before the first `=` is part of the pattern if it is no NAME."""
-    name, equals, pattern = text.partition("=")
-    if not equals or not SOURCE_NAME.fullmatch(name):
-        name, pattern = role, text
-    if not pattern:
-        raise UsageError(f"source {name!r} has no pattern: give --{role} {name}=PATTERN")
-    return SourcePattern(name, role, absolute_path(pattern))
+def _source_options(arguments: argparse.Namespace, roles: Sequence[str]) -> SourceOptions:
+    given = ((text, role) for role in roles for text in getattr(arguments, role))
+    patterns = tuple(pattern for text, role in given for pattern in source_patterns(text, role))
+    return SourceOptions(patterns, arguments.noise_count, absolute_path(arguments.tfds_data_dir))
+
+
+def source_patterns(text: str, role: str) -> list[SourcePattern]:
+    """`[NAME=]PATTERN[,[NAME=]PATTERN]...` -> its parts; a NAME holds until the next one.
+
+    What stands before the first `=` is part of the pattern if it is no NAME.
+
+    Raises:
+      UsageError: a NAME without PATTERN, or an unknown kind of noise.
+    """
+    patterns, name = [], None
+    for item in _items([text]):
+        before, equals, pattern = item.partition("=")
+        if equals and SOURCE_NAME.fullmatch(before):
+            name = before
+        else:
+            pattern = item
+        if not pattern:
+            raise UsageError(f"source {name!r} has no pattern: give --{role} {name}=PATTERN")
+        patterns.append(_source_pattern(name, role, pattern))
+    return patterns
+
+
+def _source_pattern(name: str | None, role: str, pattern: str) -> SourcePattern:
+    kind, colon, rest = pattern.partition(":")
+    if not colon or kind not in KINDS:
+        if colon and not rest.startswith("//") and (close := difflib.get_close_matches(kind, KINDS, n=1)):
+            raise UsageError(f"--{role} {pattern}: did you mean {close[0]}:{rest}?")
+        return SourcePattern(name or role, role, absolute_path(pattern))
+    if kind in ("files", "manifest"):
+        return SourcePattern(name or role, role, absolute_path(rest), kind)
+    # Two kinds of noise under the name of their role would be one source.
+    own = re.match(r"[A-Za-z][A-Za-z0-9_.-]*", rest)
+    return SourcePattern(name or (own[0] if own else role), role, rest, kind)
 
 
 def model_settings(arguments: argparse.Namespace, model: str, model_digest: str) -> "ScoreSettings":
@@ -322,8 +413,9 @@ def model_settings(arguments: argparse.Namespace, model: str, model_digest: str)
       UsageError: a value out of its range, or flags that contradict each other.
     """
     from transforms.classifier import Preprocessing
-    from transforms.images import FeatureNames, Geometry
+    from transforms.images import Geometry
     from transforms.score_shards import ScoreSettings
+    from transforms.shards import FeatureNames
 
     fed = _feeding(arguments, model_digest)
     try:
@@ -388,20 +480,20 @@ def _check_parser():
     parser = _parser(
         "check",
         "Tries the usual preprocessings on up to 256 in-distribution images and compares accuracies; so give it\n"
-        "images with labels if there are any. PATTERN is a glob of TFRecord files of tf.train.Example.",
+        f"images with labels if there are any.\n\n{_PATTERN_HELP}",
     )
     _model_flags(parser)
-    _list(parser, "--in_distribution", "[NAME=]PATTERN", "shards like those the classifier was trained on")
+    _list(parser, "--in_distribution", "[NAME=]PATTERN", "images like those the classifier was trained on")
+    _source_flags(parser)
     parser.add_argument("--output", metavar="FILE", help="model.json to write; the contact sheet goes beside it")
     return parser, _check_options
 
 
 def _check_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> CheckOptions:
-    role = "in_distribution"
     return CheckOptions(
         absolute_path(arguments.model),
         absolute_path(arguments.output) if arguments.output else None,
-        tuple(source_pattern(text, role) for text in _items(arguments.in_distribution)),
+        _source_options(arguments, ["in_distribution"]),
         arguments,
         beam,
     )

@@ -1,6 +1,7 @@
 """The output folder of a `score` run: which files are in it, whose it is, and what it says."""
 
 import json
+import os
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
@@ -8,8 +9,21 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline.options import UsageError
 from transforms import storage
 
-FILES = ("run.json", "manifest.parquet", "metrics.json", "summary.json")
-FOLDERS = ("scores", "rejects", "tmp", "flags", "report")
+# In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
+FILES = ("summary.json", "metrics.json", "manifest.parquet", "run.json")
+FOLDERS = ("scores", "rejects", "listings", storage.TEMPORARY, "flags", "report")
+
+
+def refuse_output(output: str) -> None:
+    """Sees that there can be a run's folder of that name.
+
+    Raises:
+      UsageError: it is a file, or has a name that could not be listed.
+    """
+    if any(c in output for c in "*?["):
+        raise UsageError(f"--output {output}: its name must not hold *, ? or [")
+    if storage.is_local(output) and os.path.isfile(output):
+        raise UsageError(f"--output {output} is a file: give a folder")
 
 
 def read_json(output: str, name: str) -> dict[str, Any] | None:
@@ -39,7 +53,7 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
     earlier = read_json(output, "run.json")
     if earlier is None:
         if storage.list_files(FileSystems.join(output, "scores", "**.parquet")):
-            raise UsageError(f"{output} holds scores without run.json: choose another --output, or --overwrite")
+            raise UsageError(f"{output} holds scores without run.json: choose another --output")
         return
     differences = _differences(earlier.get("settings", {}), settings)
     if differences:
@@ -63,6 +77,23 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "")
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def refuse_overwriting(output: str) -> None:
+    """`--overwrite` is for the folder of an earlier run; in any other one the same names are somebody's own files.
+
+    Raises:
+      UsageError: it holds such names, but no run.json.
+    """
+    if storage.stat_file(FileSystems.join(output, "run.json")) is not None:
+        return
+    patterns = [*FILES, *(FileSystems.join(folder, "**") for folder in FOLDERS)]
+    for pattern in patterns:
+        if found := storage.list_files(FileSystems.join(output, pattern)):
+            raise UsageError(
+                f"{output} has no run.json, so it is no output of `score`, but it holds {found[0].path}: "
+                "choose another --output, or remove that yourself"
+            )
 
 
 def start_afresh(output: str) -> None:

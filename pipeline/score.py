@@ -1,7 +1,8 @@
-r"""`odin-beam score`: TFRecord shards in, one Parquet row per image and detection metrics out.
+r"""`odin-beam score`: images in, one Parquet row per image and detection metrics out.
 
     odin-beam score --model classifier.keras --output scores \\
-      --in_distribution 'cifar10=data/cifar10-*.tfrecord' --out_distribution 'tin=data/tiny_imagenet-*.tfrecord'
+      --in_distribution 'cifar10=data/cifar10-*.tfrecord' --out_distribution 'tin=files:tiny_imagenet/**.png' \\
+      --out_distribution noise:gaussian,noise:uniform
 
 On Dataflow:
 
@@ -11,11 +12,14 @@ On Dataflow:
       --dataflow_service_options='worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver'
 """
 
+import collections
 import itertools
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -28,12 +32,14 @@ from pipeline import check, run_folder, sources
 from pipeline.metrics_table import metrics_table, summary_text
 from pipeline.options import ScoreOptions, UsageError, beam_options, score_settings
 from pipeline.progress import show_progress
-from transforms import images, records, storage
+from transforms import images, shard_images, storage
 from transforms.classifier import ClassifierError, model_digest
+from transforms.image_list import FETCHES_AT_ONCE
 from transforms.manifest import ReadManifest, read_manifest, write_manifest
-from transforms.records import Shard
+from transforms.records import Record
 from transforms.sample_images import sample_images
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
+from transforms.shards import FeatureNames, ImageList, Shard
 from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
 
 # How much of a source is read at launch to see that it holds images.
@@ -47,21 +53,29 @@ def run(options: ScoreOptions) -> int:
     Raises:
       UsageError: before anything is written.
     """
+    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        return _run(options, folder)
+
+
+def _run(options: ScoreOptions, folder: str) -> int:
     launched = time.time()
-    shards = sources.list_shards(options.sources)
+    run_folder.refuse_output(options.output)
+    shards = sources.list_shards(options.sources, folder)
     settings = _settings(options)
-    if not options.overwrite:
+    if options.overwrite:
+        run_folder.refuse_overwriting(options.output)
+    else:
         run_folder.refuse_other_settings(options.output, settings.identity())
-    for source in {shard.source: None for shard in shards}:
-        _check_images(source, [shard for shard in shards if shard.source == source], settings.features)
+    for group in _by_kind(shards):
+        _check_images(group, folder, settings.features)
     shared = Shared()
     scorer = None if _was_complete(options, shards) else _scorer(settings, shared)
     if scorer:
         print(_description(scorer), file=sys.stderr)
         if options.check:
-            _check(scorer, shards, settings)
+            _check(scorer, shards, folder, settings)
 
-    _write_launch(options, settings, shards)
+    _write_launch(options, settings, shards, folder)
     facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
     roles = {shard.source: shard.role for shard in shards}
     pipeline = beam.Pipeline(options=beam_options(options.beam))
@@ -105,10 +119,10 @@ def _scorer(settings: ScoreSettings, shared: Shared) -> Scorer:
         raise UsageError(str(e)) from e
 
 
-def _check(scorer: Scorer, shards: Sequence[Shard], settings: ScoreSettings) -> None:
+def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> None:
     """Warns or refuses where a few in-distribution images show that the classifier is fed wrongly."""
     inside = [shard for shard in shards if shard.role == "in_distribution"]
-    pixels, labels = sample_images(inside, settings, scorer.classifier.input_shape, check.QUICK_IMAGES)
+    pixels, labels = sample_images(inside, folder, settings, scorer.classifier.input_shape, check.QUICK_IMAGES)
     if len(pixels):
         for warning in check.quick_check(scorer.classifier, pixels, labels, settings):
             print(warning, file=sys.stderr)
@@ -123,8 +137,16 @@ def _description(scorer: Scorer) -> str:
     )
 
 
-def _check_images(source: str, shards: Sequence[Shard], features: images.FeatureNames) -> None:
-    """Sees that a source holds images under the feature's name, before hours are spent on rejecting them all.
+def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """The shards of each source apart, and in it those of each kind and list."""
+    groups = collections.defaultdict(list)
+    for shard in shards:
+        groups[shard.source, type(shard.content), getattr(shard.content, "listing", None)].append(shard)
+    return list(groups.values())
+
+
+def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) -> None:
+    """Sees that shards of one kind hold images where they are looked for, before hours are spent on rejecting them all.
 
     Only what speaks for a slip of the command line is refused; damage is the run's to deal with.
 
@@ -133,28 +155,48 @@ def _check_images(source: str, shards: Sequence[Shard], features: images.Feature
     """
     slips = []
     for shard in shards[:SHARDS_TRIED]:
-        for record in _first_records(shard):
-            if record.problem and record.problem[0] == "not_tfrecord":
-                raise UsageError(
-                    f"source {source}: {shard.path}: {record.problem[1]}; `odin-beam ingest` makes TFRecord"
-                )
-            if record.payload is None:
-                continue
-            try:
-                images.parse_example(record.payload, features)
-            except images.ImageError as e:
-                slips += [f"{shard.path}: {e.detail}"] if e.reason == "no_image" else []
-            else:
+        for record in _first_records(shard, folder):
+            slip = _slip(record, shard, features)
+            if slip is None:
                 return
+            slips += [slip] if slip else []
     if slips:
-        raise UsageError(f"source {source}: {slips[0]}; name it with --image_feature")
+        raise UsageError(f"source {shards[0].source}: {slips[0]}")
 
 
-def _first_records(shard: Shard) -> list[records.Record]:
+def _first_records(shard: Shard, folder: str) -> list[Record]:
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
+        try:
+            return list(itertools.islice(shard_images.read_records(shard, folder, fetchers), RECORDS_TRIED))
+        except storage.StorageError:
+            return []
+
+
+def _slip(record: Record, shard: Shard, features: FeatureNames) -> str | None:
+    """What about the command line a record without image speaks against; empty for damage; None for an image.
+
+    Raises:
+      UsageError: the file is none of the kind that it is read as.
+    """
+    reason, detail = record.problem or (None, None)
+    if reason == "not_tfrecord":
+        raise UsageError(
+            f"source {shard.source}: {shard.path}: {detail}; `odin-beam ingest` makes TFRecord, "
+            "and files:GLOB reads loose images"
+        )
+    if reason == "not_found":
+        return f"{detail}; the first images listed are not there"
+    if reason:
+        return ""
     try:
-        return list(itertools.islice(records.read_shard(shard.path), RECORDS_TRIED))
-    except storage.StorageError:
-        return []
+        parsed = shard_images.parse_record(record, shard, features)
+        if isinstance(shard.content, ImageList):
+            images.check_header(parsed.image)
+    except images.ImageError as e:
+        if e.reason == "no_image":
+            return f"{shard.path}: {e.detail}; name it with --image_feature"
+        return f"{record.id}: {e.detail}" if e.reason == "not_an_image" else ""
+    return None
 
 
 def _was_complete(options: ScoreOptions, shards: Sequence[Shard]) -> bool:
@@ -168,15 +210,16 @@ def _was_complete(options: ScoreOptions, shards: Sequence[Shard]) -> bool:
         return False
 
 
-def _write_launch(options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard]) -> None:
+def _write_launch(options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str) -> None:
     """Leaves in the folder what this run is, and takes away the mark of completion of an earlier one."""
     output = options.output
     if options.overwrite:
         run_folder.start_afresh(output)
     if storage.stat_file(FileSystems.join(output, "run.json")) is None:
         write_json(output, "run.json", _run_description(settings))
+    sources.publish_listings(folder, output)
     write_manifest(output, shards)
-    storage.delete([FileSystems.join(output, "summary.json")])
+    storage.delete(FileSystems.join(output, name) for name in ("summary.json", "metrics.json"))
 
 
 def _run_description(settings: ScoreSettings) -> dict[str, Any]:

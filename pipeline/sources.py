@@ -1,39 +1,150 @@
-"""What a PATTERN of the command line means: its shards."""
+"""What a PATTERN of the command line means: its shards.
 
-from collections.abc import Iterable
+    GLOB                        TFRecord files of tf.train.Example, .gz recognised
+    files:GLOB                  loose images, listed once at launch; an image's id is its path
+    manifest:FILE               a CSV or Parquet table of images: `uri`, and if wanted `label` (class index) and `id`
+    tfds:NAME[:VERSION]/SPLIT   a data set that TensorFlow Datasets has prepared in --tfds_data_dir
+    noise:gaussian|uniform      --noise_count images of noise
 
-from pipeline.options import SOURCE_NAME, SourcePattern, UsageError
+Listings are sorted and free of duplicates; a manifest keeps its order.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.image_manifest import manifest_rows
+from pipeline.options import SOURCE_NAME, SourceOptions, SourcePattern, UsageError
+from pipeline.prepared_dataset import find_split
 from transforms import storage
-from transforms.records import Shard
+from transforms.image_list import ListWriter
+from transforms.noise import DISTRIBUTIONS
 from transforms.score_table import output_name
+from transforms.shards import IMAGES_PER_SHARD, Content, FeatureNames, ImageList, Noise, Shard, TFRecords
+from transforms.storage import FileStat
+
+# Of the run's folder: where lists of images lie.
+LISTINGS = "listings"
+# What a loose image of unknown size, or one of noise, counts for in the progress.
+_NOMINAL_BYTES = 1 << 14
+_ROWS_AT_ONCE = 1 << 14
 
 
-def list_shards(patterns: Iterable[SourcePattern]) -> list[Shard]:
+def list_shards(options: SourceOptions, folder: str) -> list[Shard]:
     """The shards of all sources: by source in the order given, then by path; none twice within a source.
 
+    Args:
+      options: the patterns, and what they need.
+      folder: local; lists of images are written below it, to be copied into the run's folder with `publish_listings`.
+
     Raises:
-      UsageError: a pattern matches nothing, or cannot be listed.
+      UsageError: a pattern matches nothing, cannot be listed, or means nothing.
     """
-    shards: dict[tuple[str, str], Shard] = {}
-    for source in patterns:
-        try:
-            stats = storage.list_files(source.pattern)
-        except storage.StorageError as e:
-            raise UsageError(str(e)) from e
-        if not stats:
-            raise UsageError(f"--{source.role} {source.pattern} matches no file{_name_hint(source.pattern)}")
-        for stat in stats:
-            shards.setdefault(
-                (source.name, stat.path),
-                Shard(source.name, source.role, stat.path, stat.size, stat.modified, output_name(stat.path)),
-            )
-    order = {name: i for i, name in enumerate(dict.fromkeys(source.name for source in patterns))}
-    return sorted(shards.values(), key=lambda shard: (order[shard.source], shard.path))
+    shards: dict[tuple[str, str, int], Shard] = {}
+    for source in options.patterns:
+        for shard in _LISTERS[source.kind](source, options, folder):
+            first = 0 if isinstance(shard.content, TFRecords) else shard.content.first
+            shards.setdefault((shard.source, shard.path, first), shard)
+    order = {name: i for i, name in enumerate(dict.fromkeys(source.name for source in options.patterns))}
+    return sorted(shards.values(), key=lambda shard: (order[shard.source], shard.path, shard.output_name))
 
 
-def _name_hint(pattern: str) -> str:
-    """Where `=` stands in a pattern that matches nothing, a NAME was probably meant."""
+def publish_listings(folder: str, output: str) -> None:
+    """Copies the lists of images that `list_shards` wrote below `folder` into the run's folder.
+
+    Raises:
+      storage.StorageError: they cannot be written.
+    """
+    there = os.path.join(folder, LISTINGS)
+    for name in sorted(os.listdir(there)) if os.path.isdir(there) else []:
+        storage.copy_from_local(os.path.join(there, name), FileSystems.join(output, LISTINGS, name))
+
+
+def _files_of(source: SourcePattern) -> list[FileStat]:
+    try:
+        stats = storage.list_files(source.pattern)
+    except storage.StorageError as e:
+        raise UsageError(str(e)) from e
+    if not stats:
+        raise UsageError(f"--{source.role} {source.pattern} {_nothing_there(source)}")
+    for stat in stats:
+        if not stat.path.isprintable():
+            shown = stat.path.encode("utf-8", "backslashreplace").decode()
+            raise UsageError(f"--{source.role}: {shown!r} is no name that can be written down: rename that file")
+    return stats
+
+
+def _nothing_there(source: SourcePattern) -> str:
+    """Why a pattern matches nothing, as far as can be seen."""
+    pattern = source.pattern
+    if storage.is_local(pattern) and os.path.isdir(pattern):
+        glob = "**" if source.kind == "files" else "*.tfrecord"
+        return f"is a folder: give a pattern of the files in it, such as {os.path.join(pattern, glob)!r}"
     before = pattern.partition("=")[0].rpartition("/")[2]
     if "=" not in pattern or SOURCE_NAME.fullmatch(before):
-        return ""
-    return f"; if {before!r} was meant as a NAME: a NAME begins with a letter, then letters, digits, _ . and -"
+        return "matches no file"
+    return (
+        f"matches no file; if {before!r} was meant as a NAME: a NAME begins with a letter, then letters, digits, "
+        "_ . and -"
+    )
+
+
+def _tfrecords(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+    return (_file_shard(source, stat, None) for stat in _files_of(source))
+
+
+def _prepared(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+    paths, features = find_split(source.pattern, options.tfds_data_dir)
+    for path in paths:
+        stat = storage.stat_file(path)
+        if stat is None:
+            raise UsageError(f"{source.text} is not whole: {path} is missing; prepare it again")
+        yield _file_shard(source, stat, features)
+
+
+def _file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | None) -> Shard:
+    name = output_name(stat.path)
+    return Shard(source.name, source.role, stat.path, stat.size, stat.modified, name, TFRecords(features))
+
+
+def _loose_files(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+    rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in _files_of(source))
+    return _image_list(source, rows, folder)
+
+
+def _manifest(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+    return _image_list(source, manifest_rows(source.pattern), folder)
+
+
+def _image_list(source: SourcePattern, rows: Iterable[dict], folder: str) -> Iterator[Shard]:
+    listing = f"{LISTINGS}/{source.name}-{output_name(source.text, 0)}"
+    local = os.path.join(folder, listing)
+    os.makedirs(os.path.dirname(local), exist_ok=True)
+    with ListWriter(local) as writer:
+        for row in rows:
+            writer.write([row])
+    for part in writer.ranges:
+        content = ImageList(listing, part.first, part.count, part.digest)
+        yield _virtual_shard(source, content, part.count * _NOMINAL_BYTES)
+
+
+def _noise(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+    if source.pattern not in DISTRIBUTIONS:
+        raise UsageError(f"--{source.role} {source.text}: the kinds of noise are {' and '.join(DISTRIBUTIONS)}")
+    for first in range(0, options.noise_count, IMAGES_PER_SHARD):
+        count = min(IMAGES_PER_SHARD, options.noise_count - first)
+        yield _virtual_shard(source, Noise(source.pattern, first, count), count * _NOMINAL_BYTES)
+
+
+def _virtual_shard(source: SourcePattern, content: Content, size: int) -> Shard:
+    return Shard(source.name, source.role, source.text, size, 0.0, output_name(source.text, content.first), content)
+
+
+_LISTERS = {
+    "tfrecord": _tfrecords,
+    "files": _loose_files,
+    "manifest": _manifest,
+    "tfds": _prepared,
+    "noise": _noise,
+}

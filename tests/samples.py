@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transforms import records
+from transforms.shards import Shard
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -88,12 +89,12 @@ def write_shard(path, payloads: Iterable[bytes]) -> Path:
     return path
 
 
-def shard(path, source: str = "photos", role: str = "in_distribution") -> records.Shard:
+def shard(path, source: str = "photos", role: str = "in_distribution") -> Shard:
     """The `Shard` of a file as `score` would list it."""
     from transforms.score_table import output_name
 
     stat = Path(path).stat()
-    return records.Shard(source, role, str(path), stat.st_size, stat.st_mtime, output_name(str(path)))
+    return Shard(source, role, str(path), stat.st_size, stat.st_mtime, output_name(str(path)))
 
 
 def small_model(input_shape=(8, 8, 3), classes: int = 4, seed: int = 0, scale: float = 8.0) -> keras.Model:

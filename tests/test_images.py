@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transforms import images
-from transforms.images import FeatureNames, Geometry, ImageError, ImageRecord
+from transforms.images import Geometry, ImageError, ImageRecord
+from transforms.shards import FeatureNames
 
 RGB = samples.random_images(1, (5, 7, 3), seed=1)[0]
 GREY = samples.random_images(1, (5, 7, 1), seed=2)[0]

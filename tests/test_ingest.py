@@ -415,7 +415,7 @@ def test_hostile_zip_members_do_no_harm(tmp_path, monkeypatch):
     path.write_bytes(data)
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 4000)
     prefix = tmp_path / "out" / "p"
-    assert ingest(path, prefix, 1) == 0
+    assert ingest(path, prefix, 1) == 3
     assert ids(prefix) == ["abs.png", "good.png"]
     reasons = rejected(prefix)
     assert "leads out" in reasons["../up.png"]
@@ -439,7 +439,7 @@ def test_a_zip_member_that_lies_about_its_size_is_not_read_beyond_it(tmp_path, m
     read = []
     original = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n: read.append(n) or original(self, n))
-    assert ingest(path, tmp_path / "out" / "p", 1) == 0
+    assert ingest(path, tmp_path / "out" / "p", 1) == 3
     assert "damaged" in rejected(tmp_path / "out" / "p")["bomb.png"]
     assert ids(tmp_path / "out" / "p") == ["good.png"]
     assert max(read) == 1000

@@ -15,10 +15,12 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import samples
+import tensorflow_datasets as tfds
 from sklearn.metrics import roc_auc_score
 
 from pipeline.__main__ import main
-from transforms import records, score_shards, score_table, storage
+from transforms import image_list, records, score_shards, score_table, storage
+from transforms.noise import noise_image
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTORS = ["odin", "odin_logit", "msp", "max_logit", "energy", "neg_entropy", "margin"]
@@ -62,6 +64,11 @@ def rows(output, folder="scores"):
     """All rows below a folder, in the order of (source, shard, index)."""
     table = pyarrow.dataset.dataset(f"{output}/{folder}", partitioning="hive").to_table()
     return sorted(table.to_pylist(), key=lambda r: (r["source"], r["shard"], r["index"]))
+
+
+def everything(output):
+    """The bytes of every file below a folder."""
+    return {path: path.read_bytes() for path in Path(output).rglob("*") if path.is_file()}
 
 
 def read(output, name):
@@ -204,14 +211,14 @@ main({command(model, archive, "--batch_size=8")!r})
     output = archive / "out"
     finished = {path: path.stat().st_mtime_ns for path in output.glob("scores/*/*.parquet")}
     assert len(finished) == 3
-    assert list((output / "tmp").iterdir())
+    assert list((output / storage.TEMPORARY).iterdir())
     assert not (output / "summary.json").exists()
 
     scored = counted_shards(monkeypatch)
     assert main(command(model, archive, "--batch_size=64")) == 0
     assert len(scored) == 3
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert not (output / "tmp").exists()
+    assert not (output / storage.TEMPORARY).exists()
     for a, b in zip(rows(output), rows(archive / "whole"), strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
@@ -242,10 +249,10 @@ def test_only_a_replaced_shard_is_scored_again_and_a_removed_one_is_an_orphan(mo
 
 def test_an_output_of_other_settings_is_refused_with_the_difference_until_overwritten(model, archive, capsys):
     main(command(model, archive))
-    before = {path: path.read_bytes() for path in (archive / "out").rglob("*") if path.is_file()}
+    before = everything(archive / "out")
     assert main(command(model, archive, "--epsilon=0.002")) == 2
     assert "odin.epsilon was 0.0014, is 0.002" in last_line(capsys)
-    assert {path: path.read_bytes() for path in (archive / "out").rglob("*") if path.is_file()} == before
+    assert everything(archive / "out") == before
     assert main(command(model, archive, "--epsilon=0.002", "--overwrite")) == 0
     assert read(archive / "out", "run.json")["settings"]["odin"]["epsilon"] == 0.002
 
@@ -255,6 +262,28 @@ def test_scores_of_unknown_origin_are_not_mixed_in(model, archive, capsys):
     (archive / "out/run.json").unlink()
     assert main(command(model, archive)) == 2
     assert "without run.json" in last_line(capsys)
+    before = everything(archive / "out")
+    assert main(command(model, archive, "--overwrite")) == 2
+    assert "has no run.json, so it is no output of `score`" in last_line(capsys)
+    assert everything(archive / "out") == before
+
+
+def test_files_of_others_in_the_output_folder_are_left_alone(model, archive):
+    own = {"tmp/notes.txt": "mine", "report.tmp": "mine", "photos/scores/a.txt": "mine"}
+    for name, text in own.items():
+        (archive / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (archive / "out" / name).write_text(text)
+    assert main(command(model, archive)) == 0
+    assert main(command(model, archive, "--epsilon=0", "--overwrite")) == 0
+    assert {name: (archive / "out" / name).read_text() for name in own} == own
+
+
+def test_metrics_of_an_earlier_run_do_not_outlive_their_source(model, archive, capsys):
+    main(command(model, archive))
+    capsys.readouterr()
+    assert main(["score", f"--model={model}", f"--output={archive}/out", f"--input={archive}/new-*"]) == 0
+    assert "against" not in capsys.readouterr().out
+    assert not (archive / "out/metrics.json").exists()
 
 
 def test_an_output_that_cannot_be_written_stops_the_run_with_one_line(model, archive, capsys):
@@ -296,7 +325,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monk
     monkeypatch.setattr(score_table.ShardWriter, "write", interrupted)
     assert main(command(model, archive)) == 130
     assert last_line(capsys) == "odin-beam score: interrupted; run the same command again to go on"
-    assert not list((archive / "out").rglob("tmp/*"))
+    assert not list((archive / "out").rglob(f"{storage.TEMPORARY}/*"))
     monkeypatch.setattr(score_table.ShardWriter, "write", write)
     assert main(command(model, archive)) == 0
 
@@ -445,6 +474,113 @@ def test_a_shard_replaced_between_listing_and_reading_is_not_committed(model, ar
     assert "has changed since it was listed" in read(archive / "out", "summary.json")["failed_shards"][0]["reason"]
 
 
+# --- other sources than TFRecord -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Ten PNG in two folders, and the same ingested."""
+    for i, image in enumerate(samples.random_images(10, seed=5)):
+        path = tmp_path / f"photos/{'ab'[i % 2]}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(samples.encoded(image))
+    assert main(["ingest", f"--images={tmp_path}/photos", f"--output={tmp_path}/shards/p", "--shards=3"]) == 0
+    return tmp_path
+
+
+def score_values(output):
+    """Scores by the file name of the image."""
+    return {os.path.basename(row["id"]): [row[name] for name in ("prediction", *DETECTORS)] for row in rows(output)}
+
+
+def test_loose_files_give_the_scores_of_the_same_images_ingested(model, pictures):
+    base = ["score", f"--model={model}"]
+    assert main([*base, f"--output={pictures}/1", f"--input={pictures}/shards/*.tfrecord"]) == 0
+    assert main([*base, f"--output={pictures}/2", f"--input=files:{pictures}/photos/**.png"]) == 0
+    assert len(score_values(pictures / "1")) == 10
+    for name, values in score_values(pictures / "2").items():
+        assert values == pytest.approx(score_values(pictures / "1")[name], rel=1e-5)
+    first = rows(pictures / "2")[0]
+    assert first["id"] == f"{pictures}/photos/a/0.png"
+    assert (first["shard"], first["index"], first["offset"]) == (f"files:{pictures}/photos/**.png", 0, None)
+
+
+def test_a_manifest_gives_labels_and_ids(model, pictures):
+    lines = [f"photos/{'ab'[i % 2]}/{i}.png,{i % 4},{i:03d}" for i in (3, 1, 2)]
+    (pictures / "m.csv").write_text("\n".join(["uri,label,id", *lines]))
+    source = f"--in_distribution=known=manifest:{pictures}/m.csv"
+    assert main(["score", f"--model={model}", f"--output={pictures}/out", source]) == 0
+    assert [(r["index"], r["id"], r["label"]) for r in rows(pictures / "out")] == [
+        (0, "003", 3),
+        (1, "001", 1),
+        (2, "002", 2),
+    ]
+    assert read(pictures / "out", "metrics.json")["in_distribution"]["known"]["accuracy"] is not None
+
+
+def test_a_loose_file_that_is_no_image_or_went_away_is_one_reject(model, pictures):
+    (pictures / "photos/a/notes.png").write_bytes(bytes(8 * 8 * 3))
+    uris = [f"photos/a/{name}.png" for name in ("0", "2", "notes", "gone", "4")]
+    (pictures / "m.csv").write_text("\n".join(["uri", *uris]))
+    command = ["score", f"--model={model}", f"--output={pictures}/out", f"--input=manifest:{pictures}/m.csv"]
+    assert main(command) == 3
+    assert len(rows(pictures / "out")) == 3
+    rejects = rows(pictures / "out", "rejects")
+    assert [(r["index"], r["reason"]) for r in rejects] == [(2, "undecodable"), (3, "not_found")]
+    assert rejects[1]["id"] == f"{pictures}/photos/a/gone.png"
+
+
+def test_a_rerun_scores_only_the_virtual_shards_that_changed(model, pictures, monkeypatch):
+    monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
+    command = ["score", f"--model={model}", f"--output={pictures}/out", f"--input=files:{pictures}/photos/**.png"]
+    assert main(command) == 0
+    assert read(pictures / "out", "summary.json")["shards"] == 3
+    monkeypatch.setattr(score_shards, "load_classifier", lambda *_: pytest.fail("the model was loaded"))
+    assert main(command) == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
+    (pictures / "photos/b/9.png").write_bytes(samples.encoded(samples.random_images(1, seed=8)[0]))
+    scored = counted_shards(monkeypatch)
+    assert main(command) == 0
+    assert len(scored) == 1
+    assert len(rows(pictures / "out")) == 10
+
+
+def test_noise_is_scored_as_the_images_that_it_is(model, tmp_path):
+    sources = ["--out_distribution=noise:gaussian,noise:uniform", "--noise_count=2100"]
+    assert main(["score", f"--model={model}", f"--output={tmp_path}/out", *sources, "--detectors=msp"]) == 0
+    scored = rows(tmp_path / "out")
+    assert len(scored) == 4200
+    assert {row["source"] for row in scored} == {"gaussian", "uniform"}
+    last = scored[2099]
+    assert (last["shard"], last["index"], last["id"]) == ("noise:gaussian", 2099, "gaussian__2099")
+    settings = score_shards.ScoreSettings(model, "")
+    pixels = noise_image("gaussian", 2099, (8, 8, 3))[None]
+    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels, 0)["msp"][0], rel=1e-5)
+
+
+def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
+    images = samples.random_images(6, seed=6)
+    features = {"photo": tfds.features.Image(shape=(8, 8, 3)), "breed": tfds.features.ClassLabel(num_classes=4)}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny",
+        version="1.0.0",
+        data_dir=tmp_path / "tfds",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"test": [(i, {"photo": image, "breed": i % 4}) for i, image in enumerate(images)]},
+        disable_shuffling=True,
+    )
+    sources = ["--in_distribution=tfds:tiny/test", f"--tfds_data_dir={tmp_path}/tfds"]
+    assert main(["score", f"--model={model}", f"--output={tmp_path}/out", *sources]) == 0
+    scored = rows(tmp_path / "out")
+    assert [(row["source"], row["id"], row["label"]) for row in scored] == [
+        ("tiny", f"tiny-test.tfrecord-00000-of-00001__{i}", i % 4) for i in range(6)
+    ]
+    scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
+    expected = scorer.score(images.astype(np.float32) / np.float32(255), 0)["odin_logit"]
+    np.testing.assert_allclose([row["odin_logit"] for row in scored], expected, rtol=1e-5)
+
+
 # --- usage errors --------------------------------------------------------------------------------------------------
 
 
@@ -470,9 +606,16 @@ def heads():
         (["--temperature=nan"], "temperature must be a number above 0"),
         (["--epsilon=-0.1"], "epsilon must be a number of at least 0"),
         (["--epsilon=nan"], "epsilon must be a number of at least 0"),
-        (["--epsilon=much"], "invalid float value: 'much'"),
+        (["--epsilon=much"], "'much' is no number"),
         (["--temprature=10"], "unknown flag --temprature; did you mean --temperature?"),
-        (["--temp=10"], "unknown flag --temp"),
+        (["--temp=10"], "unknown flag --temp; did you mean --temperature?"),
+        (["--batch_size=abc"], "'abc' is no whole number"),
+        (["--image_size=a,b"], "'a' is no whole number"),
+        (["--mean=a,b", "--std=1,1,1"], "'a' is no number"),
+        (["--max_rejected=most"], "'most' is no number"),
+        (["--output={d}/in-0.tfrecord"], "in-0.tfrecord is a file: give a folder"),
+        (["--output={d}/o*t"], "must not hold *, ? or ["),
+        (["--input={d}"], "is a folder: give a pattern of the files in it, such as"),
         (["stray"], "unknown argument stray"),
         (["--model={d}/gone.keras"], "gone.keras"),
         (["--model={d}/in-0.tfrecord"], "its name must end in .keras"),
@@ -494,6 +637,11 @@ def heads():
         (["--max_rejected=2"], "no share between 0 and 1"),
         (["--overwrite=maybe"], "neither true nor false"),
         (["--input=pictures={d}/picture-*.png"], "looks like a PNG image; `odin-beam ingest`"),
+        (["--input=files:{d}/new-*"], "that are no readable PNG, JPEG, GIF or BMP"),
+        (["--input=manifest:{d}/absent.csv"], "absent.csv: No such file"),
+        (["--input=manifest:{d}/list.csv"], "gone.png: No such file or directory; the first images listed are not"),
+        (["--input=noise:pink"], "the kinds of noise are gaussian and uniform"),
+        (["--input=tfds:huge/test", "--tfds_data_dir={d}"], "run `tfds build huge --data_dir"),
     ],
 )
 def test_a_usage_error_is_one_line_exit_code_2_and_nothing_written(model, archive, capsys, flags, message):
@@ -502,6 +650,7 @@ def test_a_usage_error_is_one_line_exit_code_2_and_nothing_written(model, archiv
     for name in ("garbage.keras", "garbage.h5"):
         (archive / name).write_bytes(b"garbage" * 100)
     (archive / "picture-0.png").write_bytes(samples.encoded(samples.random_images(1)[0]))
+    (archive / "list.csv").write_text("uri\ngone.png\n")
     assert main(command(model, archive, *(flag.format(d=archive) for flag in flags))) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -13,6 +13,7 @@ from transforms import images, records, score_shards
 from transforms.classifier import as_classifier
 from transforms.odin import OdinSettings
 from transforms.score_shards import ScoreSettings
+from transforms.shards import FeatureNames
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_identity_covers_what_moves_a_score_and_nothing_else():
         ScoreSettings("m.keras", "d1g3st", odin=OdinSettings(1000, 0.002)),
         ScoreSettings("m.keras", "d1g3st", geometry=images.Geometry(antialias=True)),
         ScoreSettings("m.keras", "d1g3st", detectors=("msp",)),
-        ScoreSettings("m.keras", "d1g3st", features=images.FeatureNames(image="img")),
+        ScoreSettings("m.keras", "d1g3st", features=FeatureNames(image="img")),
     ]
     assert all(variant.identity() == settings.identity() for variant in same)
     assert all(variant.identity() != settings.identity() for variant in other)

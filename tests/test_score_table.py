@@ -56,7 +56,7 @@ def committed(
     """Writes a shard's files in one go."""
     with ShardWriter(output, shard) as writer:
         writer.write(score_rows(shard, scores), list(map(reject, rejects)))
-        return writer.commit(fingerprint, head, settings)
+        return writer.commit(fingerprint, len(scores) + len(rejects), head, settings)
 
 
 def files(output) -> list[str]:
@@ -107,7 +107,7 @@ def test_rows_read_back_as_they_were_written(output, shard):
     with ShardWriter(output, shard) as writer:
         for start in (0, 5, 10):
             writer.write(score_rows(shard, range(start, start + 5)), [reject(100 + start), reject(101 + start)])
-        writer.commit("f", "linear", {})
+        writer.commit("f", 21, "linear", {})
     scores = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
     assert scores.to_pylist() == score_rows(shard, range(15)).to_pylist()
     rejects = pq.read_table(score_table.rejects_path(output, shard), partitioning=None)
@@ -145,7 +145,7 @@ def test_rows_are_gathered_into_row_groups(output, shard, monkeypatch, batches, 
     with ShardWriter(output, shard) as writer:
         for end, size in zip(ends, batches, strict=True):
             writer.write(score_rows(shard, range(end - size, end)), [])
-        writer.commit("f", "linear", {})
+        writer.commit("f", int(ends[-1]), "linear", {})
     metadata = pq.read_metadata(score_table.scores_path(output, shard))
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == groups
     assert {metadata.row_group(0).column(i).compression for i in range(metadata.num_columns)} == {"ZSTD"}
@@ -156,7 +156,7 @@ def test_rows_are_gathered_into_row_groups(output, shard, monkeypatch, batches, 
 
 def test_a_shard_without_scores_still_has_a_scores_file(output, shard):
     with ShardWriter(output, shard) as writer:
-        commit = writer.commit("f", "linear", {})
+        commit = writer.commit("f", 0, "linear", {})
     assert commit == Commit("f", framed=0, scored=0, rejected=0, head="linear")
     assert files(output) == expected_files(shard, "scores")
     table = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
@@ -173,6 +173,15 @@ def test_the_commit_record_is_read_back_with_its_counts(output, shard):
     assert commit == Commit("f1", framed=7, scored=5, rejected=2, head="softmax removed")
     assert score_table.read_commit(score_table.scores_path(output, shard)) == commit
     assert score_table.read_commit(score_table.rejects_path(output, shard)) == commit
+
+
+@pytest.mark.parametrize("framed", [4, 6])
+def test_rows_that_are_not_those_of_the_records_found_are_not_committed(output, shard, framed):
+    with ShardWriter(output, shard) as writer:
+        writer.write(score_rows(shard, range(3)), [reject(7), reject(8)])
+        with pytest.raises(ValueError, match=rf"{framed} records, but 3 scores and 2 rejects"):
+            writer.commit("f", framed, "linear", {})
+    assert files(output) == []
 
 
 def test_the_settings_stand_in_the_files_metadata(output, shard):
@@ -233,7 +242,7 @@ def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_g
         with ShardWriter(output, shard) as writer:
             writer.write(score_rows(shard, range(5)), [reject(7), reject(8), reject(9)])
             if row_group_rows == 2:
-                assert len(files(f"{output}/tmp")) == 2
+                assert len(files(f"{output}/{storage.TEMPORARY}")) == 2
             if error:
                 raise error()
 
@@ -251,7 +260,7 @@ def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, 
     monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 1)
     with ShardWriter(output, shard) as writer:
         writer.write(score_rows(shard, range(5)), [reject(7)])
-        assert {name.partition("/")[0] for name in files(output)} == {"tmp"}
+        assert {name.partition("/")[0] for name in files(output)} == {storage.TEMPORARY}
 
 
 @pytest.mark.parametrize("lost_at", ["rejects", "scores"])
@@ -272,10 +281,10 @@ def test_losing_a_race_is_success_only_against_an_equal_file(output, shard, monk
 
         monkeypatch.setattr(storage, "publish", lose)
         if winner == "equal":
-            assert writer.commit("f1", "linear", SETTINGS) == Commit("f1", 4, 3, 1, "linear")
+            assert writer.commit("f1", 4, "linear", SETTINGS) == Commit("f1", 4, 3, 1, "linear")
         else:
             with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*it is another's$"):
-                writer.commit("f1", "linear", SETTINGS)
+                writer.commit("f1", 4, "linear", SETTINGS)
     after = [name for name in files(output) if not name.startswith("rejects/")]
     assert after == [name for name in before if name.startswith("scores/")]
 
@@ -391,6 +400,14 @@ def test_output_names_tell_shards_of_one_base_name_apart():
     assert names[0] == "x.tfrecord-1f57af00.parquet"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" * 179 + "ä" * 30])
+def test_a_name_as_long_as_file_systems_allow_can_be_written(output, shard, name):
+    path = f"/in/{name}"
+    assert score_table.output_name(path) != score_table.output_name(path[:-1] + "z")
+    committed(output, dataclasses.replace(shard, path=path, output_name=score_table.output_name(path)), rejects=[7])
+    assert len(files(output)) == 2
+
+
 def test_paths_of_a_shards_files(shard):
     assert score_table.scores_path("/out", shard) == f"/out/scores/source=photos/{shard.output_name}"
     assert score_table.rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.output_name}"
@@ -422,7 +439,7 @@ def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):
 # An output that cannot be written.
 
 
-@pytest.mark.parametrize("stands", ["", "tmp", "scores", "rejects", "scores/source=photos"])
+@pytest.mark.parametrize("stands", ["", storage.TEMPORARY, "scores", "rejects", "scores/source=photos"])
 def test_a_file_where_a_folder_should_be_is_an_output_error_that_names_the_output(output, shard, stands):
     path = Path(output, stands)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -218,10 +218,10 @@ def test_cause_is_the_innermost_reason_in_one_line(error, text):
     assert storage.cause(error) == text
 
 
-def test_temporary_paths_differ_and_lie_in_tmp():
-    paths = {storage.temporary_path("/out") for _ in range(100)}
+def test_temporary_paths_differ_and_lie_in_a_folder_of_their_own():
+    paths = {storage.temporary_path("/out", "x") for _ in range(100)}
     assert len(paths) == 100
-    assert {os.path.dirname(path) for path in paths} == {"/out/tmp"}
+    assert {os.path.dirname(path) for path in paths} == {"/out/odin-beam-tmp"}
 
 
 @pytest.mark.parametrize("before", [None, b"old and longer"])
@@ -364,9 +364,14 @@ def test_delete_folder_on_a_cloud_removes_every_object_below(monkeypatch):
     assert removed == objects
 
 
-def test_delete_temporary_takes_the_remains_of_attempts_and_nothing_else(tmp_path):
-    for name in ("tmp/1", "tmp/2", "run.json.12ab.tmp", "run.json", "scores/source=a/x.parquet", "scores/tmp"):
+def test_delete_temporary_takes_the_remains_of_attempts_at_given_files_and_nothing_else(tmp_path):
+    others = ["report.tmp", "run.json", "scores/source=a/x.parquet", "tmp/1", "x.parquet.12ab"]
+    own = ["odin-beam-tmp/x.parquet.12ab", "odin-beam-tmp/x.parquet.34cd", "run.json.12ab.odin-beam-tmp"]
+    for name in (*others, *own, "odin-beam-tmp/y.parquet.12ab"):
         storage.write_bytes(f"{tmp_path}/{name}", b"")
+    storage.delete_temporary(str(tmp_path), {"x.parquet"})
+    assert names(tmp_path) == sorted([*others, "odin-beam-tmp/y.parquet.12ab"])
     for _ in range(2):
-        storage.delete_temporary(str(tmp_path))
-        assert names(tmp_path) == ["run.json", "scores/source=a/x.parquet", "scores/tmp"]
+        storage.delete_temporary(str(tmp_path), {"x.parquet", "y.parquet"})
+        assert names(tmp_path) == others
+        assert not (tmp_path / "odin-beam-tmp").exists()

@@ -74,7 +74,7 @@ def scores_file(tmp_path, rows):
     ]
     with score_table.ShardWriter(str(tmp_path), shard) as writer:
         writer.write(pa.RecordBatch.from_pylist(full, score_table.SCORE_SCHEMA), [])
-        writer.commit("f", "linear", {})
+        writer.commit("f", len(full), "linear", {})
     return score_table.scores_path(str(tmp_path), shard)
 
 

@@ -6,7 +6,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms import score_table
-from transforms.records import Shard
+from transforms.shards import Shard
 
 
 def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:

@@ -42,6 +42,7 @@ _MAX_TAR_HEADER_BYTES = 1 << 20
 _MAX_NAME_LENGTH = 4096
 _SPOOL_BYTES = 1 << 26
 _SKIP_BYTES = 1 << 20
+_OUTSIDE = "damaged: the directory points outside the archive"
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _list_archive(archive: Container) -> tuple[list[Member], list[Reject]]:
             if is_hidden(member.id):
                 continue
             if problem := entry.problem or _size_problem(entry.size):
-                rejects.append(Reject(printable(member.id), problem, archive.path))
+                rejects.append(Reject(printable(member.id), problem, archive.path, problem == _OUTSIDE))
             else:
                 members.append(member)
     except _Broken as e:
@@ -283,7 +284,7 @@ def _zip_problem(info: zipfile.ZipInfo, archive: Container) -> str | None:
         # The modules for the others cannot bound what a few input bytes expand to.
         return "compressed by another method than deflate: unpack it and pack it again"
     if not 0 <= info.header_offset < archive.size:
-        return "damaged: the directory points outside the archive"
+        return _OUTSIDE
     return None
 
 
@@ -420,12 +421,12 @@ def _read_archive(archive: Container, members: Iterable[Member]) -> Iterator[Con
                 with _reading():
                     data = read(member)
             except _Broken as e:
-                yield Content(member, None, f"damaged: {e}")
+                yield Content(member, None, f"damaged: {e}", damage=True)
                 continue
             if len(data) == member.size:
                 yield Content(member, data)
             else:
-                yield Content(member, None, f"cut off: {len(data)} of {member.size} bytes are there")
+                yield Content(member, None, f"cut off: {len(data)} of {member.size} bytes are there", damage=True)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image
 
+from transforms.shards import FeatureNames
+
 # The bound at which Pillow too speaks of a decompression bomb (268 MB as RGB); read from the header before decoding.
 MAX_PIXELS = 89_478_485
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP")
@@ -43,15 +45,6 @@ class ImageError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
-
-
-@dataclass(frozen=True)
-class FeatureNames:
-    """Names of the `tf.train.Example` features; the defaults are TensorFlow Datasets' own."""
-
-    image: str = "image"
-    label: str = "label"
-    id: str = "id"
 
 
 @dataclass(frozen=True)
@@ -254,7 +247,7 @@ def _undecodable(data: bytes, error: Exception) -> str:
 
 def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], by the same policy as encoded images."""
-    image = image[..., :3] if image.shape[2] == 4 else image
+    image = image[..., :3]
     if image.shape[2] == channels:
         return image
     if channels == 3:

@@ -4,7 +4,9 @@ It lies in the run's folder and the workers read it there, so that the job's des
 """
 
 import io
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import apache_beam as beam
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from transforms import storage
-from transforms.records import Shard
+from transforms.shards import Content, FeatureNames, ImageList, Noise, Shard, TFRecords
 
 _SCHEMA = pa.schema(
     [
@@ -22,8 +24,13 @@ _SCHEMA = pa.schema(
         pa.field("size", pa.int64(), nullable=False),
         pa.field("modified", pa.float64(), nullable=False),
         pa.field("output_name", pa.string(), nullable=False),
+        # JSON: the kind, and what it needs.
+        pa.field("content", pa.string(), nullable=False),
     ]
 )
+
+
+_KINDS = {kind.__name__: kind for kind in (TFRecords, ImageList, Noise)}
 
 
 def manifest_path(output: str) -> str:
@@ -37,7 +44,7 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     Raises:
       storage.StorageError: it cannot be written.
     """
-    rows = [{name: getattr(shard, name) for name in _SCHEMA.names} for shard in shards]
+    rows = [{name: getattr(shard, name) for name in _SCHEMA.names} | {"content": _to_json(shard)} for shard in shards]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, compression="zstd")
     storage.write_bytes(manifest_path(output), buffer.getvalue())
@@ -52,10 +59,23 @@ def read_manifest(output: str) -> list[Shard]:
     path = manifest_path(output)
     content = storage.read_bytes(path)
     try:
-        table = pq.read_table(io.BytesIO(content), schema=_SCHEMA)
-    except (pa.ArrowException, OSError, ValueError) as e:
+        # Arrow's own threads may still be at work when a short job ends, which then aborts.
+        table = pq.read_table(io.BytesIO(content), schema=_SCHEMA, use_threads=False, pre_buffer=False)
+        return [Shard(**{**row, "content": _from_json(row["content"])}) for row in table.to_pylist()]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as e:
         raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
-    return [Shard(**row) for row in table.to_pylist()]
+
+
+def _to_json(shard: Shard) -> str:
+    return json.dumps({"kind": type(shard.content).__name__, **asdict(shard.content)})
+
+
+def _from_json(text: str) -> Content:
+    values = json.loads(text)
+    kind = values.pop("kind")
+    if values.get("features"):
+        values["features"] = FeatureNames(**values["features"])
+    return _KINDS[kind](**values)
 
 
 class ReadManifest(beam.PTransform):

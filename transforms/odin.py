@@ -19,6 +19,10 @@ import tensorflow as tf
 LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
+class NoGradient(ValueError):
+    """The logits are no differentiable function of the pixels."""
+
+
 @dataclass(frozen=True)
 class OdinSettings:
     """The method's two parameters; the defaults are the paper's for DenseNet-BC on CIFAR-10.
@@ -109,14 +113,14 @@ def perturbed(
       (logits [N, K], perturbed pixels [N, H, W, C], up to epsilon outside [0, 1]).
 
     Raises:
-      ValueError: the logits have no gradient.
+      NoGradient: no gradient reaches the pixels; a cast to integers inside the model stops it.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(pixels)
         logits = logits_function(pixels)
     gradient = tape.gradient(logits, pixels, output_gradients=backward_seed(logits, settings.temperature))
     if gradient is None:
-        raise ValueError("no gradient reaches the pixels: does the model cast them to integers? epsilon 0 needs none")
+        raise NoGradient("no gradient reaches the pixels, so ODIN cannot perturb them")
     return logits, pixels - tf.cast(settings.epsilon, pixels.dtype) * tf.sign(gradient)
 
 

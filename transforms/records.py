@@ -29,45 +29,24 @@ MAX_BATCH_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One input file of a source: the unit of work, of retry and of resume.
-
-    Attributes:
-      source: the source's NAME.
-      role: `in_distribution`, `out_distribution` or `input`.
-      path: full path of the TFRecord file.
-      size: bytes, as listed.
-      modified: seconds since the epoch, as listed.
-      output_name: base name of its scores file, unique within the source.
-    """
-
-    source: str
-    role: str
-    path: str
-    size: int
-    modified: float
-    output_name: str
-
-    @property
-    def compressed(self) -> bool:
-        return self.path.endswith(".gz")
-
-
-@dataclass(frozen=True)
 class Record:
-    """One framed record, or the one place where a shard's framing broke.
+    """One image's bytes as a shard holds them, or the one place where they cannot be had.
 
     Attributes:
-      index: position in the shard, from 0.
-      offset: byte offset of the record's header; None in a compressed shard.
+      index: position in the TFRecord file, in the list of images or in the noise, from 0.
+      offset: byte offset of the record's header; None where there is none, or in a compressed shard.
       payload: the record's bytes; None where they cannot be trusted.
       problem: why there is no payload: `(reason, detail)`; None for a good record.
+      id: as a list of images gives it; None for an Example, which says it itself.
+      label: likewise.
     """
 
     index: int
     offset: int | None
     payload: bytes | None
     problem: tuple[str, str] | None = None
+    id: str | None = None
+    label: int | None = None
 
 
 class _FramingBroken(Exception):
@@ -95,6 +74,9 @@ def read_shard(path: str) -> Iterator[Record]:
     """
     with storage.open_file(path) as stream:
         if path.endswith(".gz"):
+            if not stream.peek(1):
+                yield Record(0, None, None, ("bad_gzip", "an empty file"))
+                return
             with gzip.GzipFile(fileobj=stream) as decompressed:
                 yield from read_records(decompressed, compressed=True)
         else:

@@ -1,16 +1,18 @@
 """A few images of a source, spread over its shards: enough to see whether a classifier understands them."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from transforms import records, storage
-from transforms.records import Shard
+from transforms import records, shard_images, storage
+from transforms.image_list import FETCHES_AT_ONCE
 from transforms.score_shards import DecodedBatch, ScoreSettings, decode_batch
+from transforms.shards import Shard
 
 
 def sample_images(
-    shards: Sequence[Shard], settings: ScoreSettings, input_shape: tuple[int, int, int], count: int
+    shards: Sequence[Shard], folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads and decodes images from the beginnings of shards that lie evenly over the list.
 
@@ -18,6 +20,7 @@ def sample_images(
 
     Args:
       shards: of one or more sources; those that cannot be read are passed over.
+      folder: where the run's lists of images are.
       settings: geometry and feature names.
       input_shape: of the classifier.
       count: how many images at most.
@@ -31,18 +34,19 @@ def sample_images(
     batches = []
     for i, shard in enumerate(tried):
         wanted = -(-(count - sum(len(batch.rows) for batch in batches)) // (len(tried) - i))
-        batches.append(_first_images(shard, settings, input_shape, wanted))
+        batches.append(_first_images(shard, folder, settings, input_shape, wanted))
     labels = [-1 if row["label"] is None else row["label"] for batch in batches for row in batch.rows]
     pixels = np.concatenate([np.empty((0, *input_shape), np.float32), *(batch.pixels for batch in batches)])
     return pixels, np.array(labels, np.int64)
 
 
 def _first_images(
-    shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int], wanted: int
+    shard: Shard, folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], wanted: int
 ) -> DecodedBatch:
     """The first images of a shard; its bad records do not count."""
-    try:
-        batch = next(records.batches(records.read_shard(shard.path), max(1, wanted)), [])
-    except storage.StorageError:
-        batch = []
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
+        try:
+            batch = next(records.batches(shard_images.read_records(shard, folder, fetchers), max(1, wanted)), [])
+        except storage.StorageError:
+            batch = []
     return decode_batch(batch, shard, settings, input_shape)

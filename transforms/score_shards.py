@@ -21,11 +21,13 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 import transforms
-from transforms import detectors, images, records, score_table, storage
+from transforms import detectors, images, records, score_table, shard_images, storage
 from transforms.check_finished import CheckFinished, is_finished
-from transforms.classifier import Classifier, Preprocessing, load_classifier
-from transforms.odin import OdinSettings, max_softmax, odin, score_logit
-from transforms.records import Record, Shard
+from transforms.classifier import Classifier, ClassifierError, Preprocessing, load_classifier
+from transforms.image_list import FETCHES_AT_ONCE
+from transforms.odin import NoGradient, OdinSettings, max_softmax, odin, score_logit
+from transforms.records import Record
+from transforms.shards import FeatureNames, Shard, TFRecords
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
@@ -54,7 +56,7 @@ class ScoreSettings:
     model_digest: str
     preprocessing: Preprocessing = Preprocessing()
     geometry: images.Geometry = images.Geometry()
-    features: images.FeatureNames = images.FeatureNames()
+    features: FeatureNames = FeatureNames()
     odin: OdinSettings = OdinSettings()
     detectors: tuple[str, ...] = score_table.DETECTORS
     precision: str = "float32"
@@ -105,9 +107,14 @@ class Scorer:
         self.classifier = load_classifier(settings.model, settings.preprocessing, settings.geometry.image_size)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
+        self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
         self.progress = Progress()
         self._device = threading.Lock()
         self._score = score_function(self.classifier, settings.odin, settings.detectors)
+        try:
+            self._score.get_concrete_function()
+        except NoGradient as e:
+            raise ClassifierError(f"{e}: score with --epsilon 0") from e
 
     def score(self, pixels: np.ndarray, read_bytes: int) -> dict[str, np.ndarray]:
         """The columns of a batch.
@@ -171,36 +178,44 @@ class DecodedBatch:
       rows: `index`, `offset`, `id`, `label` of each of the N.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
       read_bytes: of the shard that the batch covers.
+      framed: records that it was made of.
     """
 
     pixels: np.ndarray
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
     read_bytes: int = 0
+    framed: int = 0
 
 
 def decode_batch(
     batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int]
 ) -> DecodedBatch:
     """Parses and decodes records; what gives no pixels becomes a reject, never an error."""
-    pixels, decoded = [], DecodedBatch(np.empty((0, *input_shape), np.float32))
-    default_id = os.path.basename(shard.path)
+    pixels, decoded = [], DecodedBatch(np.empty((0, *input_shape), np.float32), framed=len(batch))
     for record in batch:
-        row = {"index": record.index, "offset": record.offset, "id": f"{default_id}__{record.index}"}
-        decoded.read_bytes += len(record.payload or b"")
+        row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
         if record.problem:
             decoded.rejects.append(_reject(row, *record.problem))
             continue
         try:
-            example = images.parse_example(record.payload, settings.features)
-            row["id"] = example.id if example.id is not None else row["id"]
-            pixels.append(images.pixels(example, input_shape, settings.geometry))
-            decoded.rows.append({**row, "label": example.label})
+            parsed = shard_images.parse_record(record, shard, settings.features)
+            row["id"] = parsed.id if parsed.id is not None else row["id"]
+            pixels.append(shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry))
+            decoded.rows.append({**row, "label": parsed.label})
         except images.ImageError as e:
             decoded.rejects.append(_reject(row, e.reason, e.detail))
     if pixels:
         decoded.pixels = np.stack(pixels)
+    decoded.read_bytes = _share_of_size(batch, shard)
     return decoded
+
+
+def _share_of_size(batch: list[Record], shard: Shard) -> int:
+    """How much of the shard's listed size a batch stands for."""
+    if isinstance(shard.content, TFRecords):
+        return sum(len(record.payload or b"") for record in batch)
+    return shard.size * len(batch) // shard.content.count
 
 
 def _reject(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
@@ -264,8 +279,8 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     def decode(batch: list[Record]) -> DecodedBatch:
         return decode_batch(batch, shard, settings, input_shape)
 
-    _check_unchanged(shard)
-    batches = records.batches(records.read_shard(shard.path), settings.batch_size)
+    framed = 0
+    batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
     with score_table.ShardWriter(output, shard) as writer:
         for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
             columns = scorer.score(decoded.pixels, decoded.read_bytes)
@@ -275,20 +290,11 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
                 if not good
             ]
             writer.write(score_rows(shard, decoded, columns), sorted(rejects, key=lambda r: r["index"]))
+            framed += decoded.framed
             _count("num_inferences", len(decoded.pixels))
             _count("images_rejected", len(rejects))
-        _check_unchanged(shard)
         identity = settings.identity()
-        return writer.commit(score_table.fingerprint(identity, shard), scorer.classifier.head, identity)
-
-
-def _check_unchanged(shard: Shard) -> None:
-    """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint."""
-    now = storage.stat_file(shard.path)
-    if now is None:
-        raise storage.StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
-    if (now.size, now.modified) != (shard.size, shard.modified):
-        raise storage.StorageError(f"{shard.path} has changed since it was listed: run again")
+        return writer.commit(score_table.fingerprint(identity, shard), framed, scorer.classifier.head, identity)
 
 
 def _count(name: str, n: int = 1) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -18,11 +19,13 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms import storage
-from transforms.records import Shard
+from transforms.shards import Shard
 
 SCHEMA_VERSION = 1
 ROW_GROUP_ROWS = 1 << 16
 _METADATA_KEY = b"odin_beam"
+# File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
+_MAX_BASE_BYTES = 180
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -78,18 +81,26 @@ def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
 
     Args:
       settings: the run's settings as JSON-able values, code version included.
-      shard: its path, size and modification time enter.
+      shard: its path, size, modification time and content enter.
     """
-    identity = [settings, shard.path, shard.size, shard.modified]
+    identity = [settings, shard.path, shard.size, shard.modified, type(shard.content).__name__, asdict(shard.content)]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def output_name(path: str) -> str:
+def output_name(path: str, first: int | None = None) -> str:
     """Base name of a shard's files: its own, and 8 hex digits of its full path's digest.
 
-    The digest keeps shards of one base name in two folders apart.
+    The digest keeps shards of one base name in two folders apart. A name too long to add to is cut.
+
+    Args:
+      path: of the shard; of a virtual one the pattern that it is a part of.
+      first: index of a virtual shard's first image.
     """
-    return f"{os.path.basename(path)}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.parquet"
+    base, digest = os.path.basename(path), hashlib.sha256(path.encode()).hexdigest()[:8]
+    if first is not None:
+        # A pattern may hold characters that file names had better not.
+        base = f"{re.sub(r'[^A-Za-z0-9_.]+', '_', base).strip('_.')}-{first:09d}"
+    return f"{base.encode()[:_MAX_BASE_BYTES].decode(errors='ignore')}-{digest}.parquet"
 
 
 def scores_path(output: str, shard: Shard) -> str:
@@ -119,8 +130,8 @@ class ShardWriter:
     def __init__(self, output: str, shard: Shard):
         self._output = output
         self._shard = shard
-        self._scores = _ParquetStream(output, SCORE_SCHEMA)
-        self._rejects = _ParquetStream(output, REJECT_SCHEMA)
+        self._scores = _ParquetStream(output, shard.output_name, SCORE_SCHEMA)
+        self._rejects = _ParquetStream(output, shard.output_name, REJECT_SCHEMA)
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -140,14 +151,23 @@ class ShardWriter:
             rows = [{"shard": self._shard.path, **reject} for reject in rejects]
             self._rejects.write(pa.RecordBatch.from_pylist(rows, REJECT_SCHEMA))
 
-    def commit(self, shard_fingerprint: str, head: str, settings: dict[str, Any]) -> Commit:
+    def commit(self, shard_fingerprint: str, framed: int, head: str, settings: dict[str, Any]) -> Commit:
         """Publishes the rejects, then the scores. Losing a race to an equal file is success.
+
+        Args:
+          shard_fingerprint: see `fingerprint`.
+          framed: records that were found in the shard.
+          head: of the classifier.
+          settings: for people who open the file.
 
         Raises:
           OutputError: the storage refused.
+          ValueError: the rows are not those of `framed` records.
         """
         scored, rejected = self._scores.rows, self._rejects.rows
-        commit = Commit(shard_fingerprint, scored + rejected, scored, rejected, head)
+        if framed != scored + rejected:
+            raise ValueError(f"{self._shard.path}: {framed} records, but {scored} scores and {rejected} rejects")
+        commit = Commit(shard_fingerprint, framed, scored, rejected, head)
         metadata = {_METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
         final, final_rejects = scores_path(self._output, self._shard), rejects_path(self._output, self._shard)
         with _as_output_error(self._output):
@@ -166,8 +186,8 @@ class ShardWriter:
 class _ParquetStream:
     """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name."""
 
-    def __init__(self, output: str, schema: pa.Schema):
-        self._temporary = storage.temporary_path(output)
+    def __init__(self, output: str, name: str, schema: pa.Schema):
+        self._temporary = storage.temporary_path(output, name)
         self._schema = schema
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -16,11 +16,17 @@ from apache_beam.io.filesystems import FileSystems
 
 # Seconds before each new attempt at a failed read; after the last one the file counts as unreadable.
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+# Marks what is not finished: a name that nobody else gives to a file, so that it is ours to remove.
+TEMPORARY = "odin-beam-tmp"
 READ_BUFFER_BYTES = 1 << 20
 
 
 class StorageError(Exception):
     """A file could not be listed, read or written; the message names it."""
+
+
+class NoSuchFile(StorageError):
+    """There is no file of that name, and another attempt would not find one."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,15 @@ def cause(error: BaseException) -> str:
     return " ".join(text.split())[:300]
 
 
-def _is_lasting(error: Exception) -> bool:
-    """Whether the file is gone or denied, so that another attempt would change nothing."""
-    lasting = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
+def _is_absent(error: Exception) -> bool:
+    """Whether there is no such file, and another attempt would not find one."""
+    absent = FileNotFoundError | IsADirectoryError | NotADirectoryError
     # Cloud storage has errors of its own, which carry an HTTP status.
-    return isinstance(error, lasting) or getattr(error, "code", None) in (401, 403, 404)
+    return isinstance(error, absent) or getattr(error, "code", None) == 404
+
+
+def _is_denied(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403)
 
 
 class RetryingReader(io.RawIOBase):
@@ -139,8 +149,11 @@ class RetryingReader(io.RawIOBase):
             except Exception as e:
                 self._drop_stream()
                 delay = next(delays, None)
-                if delay is None or _is_lasting(e):
-                    raise StorageError(f"cannot read {self._path}: {cause(e)}") from e
+                message = f"cannot read {self._path}: {cause(e)}"
+                if _is_absent(e):
+                    raise NoSuchFile(message) from e
+                if delay is None or _is_denied(e):
+                    raise StorageError(message) from e
                 time.sleep(delay)
 
     def _drop_stream(self):
@@ -186,9 +199,9 @@ def read_bytes(path: str) -> bytes:
         return stream.read()
 
 
-def temporary_path(output: str) -> str:
-    """A name of its own for each attempt, in `OUTPUT/tmp`, where no reader of results looks."""
-    return FileSystems.join(output, "tmp", uuid.uuid4().hex)
+def temporary_path(output: str, name: str) -> str:
+    """A path of its own for each attempt at the file of that name, in a folder where no reader of results looks."""
+    return FileSystems.join(output, TEMPORARY, f"{name}.{uuid.uuid4().hex}")
 
 
 def publish(temporary: str, final: str) -> None:
@@ -211,10 +224,24 @@ def write_bytes(path: str, data: bytes) -> None:
     Raises:
       StorageError: the storage refused.
     """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    _write_whole(path, io.BytesIO(data))
+
+
+def copy_from_local(local: str, path: str) -> None:
+    """Copies a local file of any size, whole or not at all.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    with open(local, "rb") as source:
+        _write_whole(path, source)
+
+
+def _write_whole(path: str, source: BinaryIO) -> None:
+    temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
     try:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
-            stream.write(data)
+            shutil.copyfileobj(source, stream, READ_BUFFER_BYTES)
         publish(temporary, path)
     except StorageError:
         raise
@@ -224,14 +251,20 @@ def write_bytes(path: str, data: bytes) -> None:
         delete([temporary])
 
 
-def delete_temporary(output: str) -> None:
-    """Removes what attempts that died have left in a run's folder.
+def delete_temporary(output: str, names: Collection[str]) -> None:
+    """Removes what attempts at the files of these names have left, and unfinished small files of the folder itself.
 
     Raises:
       StorageError: the storage refused.
     """
-    delete_folder(FileSystems.join(output, "tmp"))
-    delete(stat.path for stat in list_files(FileSystems.join(output, "*.tmp")))
+    folder = FileSystems.join(output, TEMPORARY)
+    left = [stat.path for stat in list_files(FileSystems.join(folder, "*"))]
+    delete(path for path in left if path.rpartition("/")[2].rpartition(".")[0] in names)
+    delete(stat.path for stat in list_files(FileSystems.join(output, f"*.{TEMPORARY}")))
+    if is_local(folder):
+        # Another run may be at work in it.
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -18,8 +18,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms import score_table, storage
 from transforms.detection_metrics import CombineScoreHistograms, detection_metrics, threshold_at_tpr
-from transforms.records import Shard
 from transforms.score_histogram import ScoreHistogram
+from transforms.shards import Shard
 
 Histograms = Mapping[tuple[str, str], ScoreHistogram]
 
@@ -230,7 +230,6 @@ def write_summary(
     if facts is not None:
         orphans = find_orphans(output, [*finished, *(shard for shard, _ in failed)])
         write_json(output, "summary.json", summary_report(facts, roles, counts, failed, orphans))
-        if not failed:
-            # Nobody needs an attempt's temporary file any more, not even another run on this folder.
-            storage.delete_temporary(output)
+        # Nobody needs an attempt at these shards any more, not even another run on this folder.
+        storage.delete_temporary(output, {shard.output_name for shard in finished})
     return output

@@ -1,0 +1,99 @@
+"""From a shard of any kind to the pixels of its images: the one place where the kinds part."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
+import numpy as np
+
+from transforms import images, records, storage
+from transforms.image_list import read_images
+from transforms.images import Geometry, ImageRecord
+from transforms.noise import noise_image
+from transforms.records import Record
+from transforms.shards import FeatureNames, ImageList, Noise, Shard, TFRecords
+
+
+def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
+    """The records of a shard, in order; what is wrong with one comes as its `problem`.
+
+    Args:
+      shard: of any kind.
+      folder: where the run's lists of images are.
+      fetchers: threads to fetch loose images with.
+
+    Raises:
+      storage.StorageError: the storage would not give the bytes, or they are not those that were listed.
+    """
+    match shard.content:
+        case TFRecords():
+            check_unchanged(shard)
+            yield from records.read_shard(shard.path)
+            check_unchanged(shard)
+        case ImageList():
+            yield from read_images(shard.content, folder, fetchers)
+        case Noise(_, first, count):
+            yield from (Record(index, None, b"") for index in range(first, first + count))
+
+
+def check_unchanged(shard: Shard) -> None:
+    """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint.
+
+    Raises:
+      storage.StorageError: the file has changed since it was listed.
+    """
+    now = storage.stat_file(shard.path)
+    if now is None:
+        raise storage.StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
+    if (now.size, now.modified) != (shard.size, shard.modified):
+        raise storage.StorageError(f"{shard.path} has changed since it was listed: run again")
+
+
+def default_id(record: Record, shard: Shard) -> str:
+    """How an image is called whose Example has no id: as the list says, else `<base name>__<index>`."""
+    if record.id is not None:
+        return record.id
+    name = shard.content.distribution if isinstance(shard.content, Noise) else os.path.basename(shard.path)
+    return f"{name}__{record.index}"
+
+
+def parse_record(record: Record, shard: Shard, names: FeatureNames) -> ImageRecord:
+    """What a good record of the shard says: its encoded image (none for noise), label and id.
+
+    Raises:
+      images.ImageError: `not_an_example` or `no_image`.
+    """
+    match shard.content:
+        case TFRecords(features):
+            return images.parse_example(record.payload, features or names)
+        case ImageList():
+            return ImageRecord(record.payload, record.label, record.id, None)
+        case Noise():
+            return ImageRecord(b"", None, None, None)
+
+
+def record_pixels(
+    record: Record, parsed: ImageRecord, shard: Shard, input_shape: tuple[int, int, int], geometry: Geometry
+) -> np.ndarray:
+    """A record's image as the classifier sees it.
+
+    Args:
+      record: a good one of the shard.
+      parsed: what `parse_record` says of it.
+      shard: of any kind.
+      input_shape: (height, width, channels) of the classifier's input.
+      geometry: what to do with images of another size.
+
+    Returns:
+      float32 array of `input_shape`, in [0, 1].
+
+    Raises:
+      images.ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
+    """
+    match shard.content:
+        case TFRecords():
+            return images.pixels(parsed, input_shape, geometry)
+        case ImageList():
+            return images.fit(images.decode(parsed.image, input_shape[2]), input_shape[:2], geometry)
+        case Noise(distribution):
+            return noise_image(distribution, record.index, input_shape)
