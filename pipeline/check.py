@@ -23,6 +23,7 @@ from transforms.check_classifier import (
     best,
     candidates,
     contact_sheet,
+    feature_map,
     gradient_share,
     is_at_chance,
     is_collapsed,
@@ -30,10 +31,11 @@ from transforms.check_classifier import (
     own_preprocessing,
     try_preprocessing,
 )
-from transforms.classifier import Classifier, ClassifierError, Preprocessing, load_classifier, model_digest
+from transforms.classifier import Classifier, Preprocessing
+from transforms.model_file import ClassifierError
 from transforms.odin import OdinSettings
 from transforms.sample_images import sample_images
-from transforms.score_shards import ScoreSettings
+from transforms.score_shards import ScoreSettings, load_settings_classifier
 
 IMAGES = 256
 QUICK_IMAGES = 64
@@ -47,8 +49,8 @@ def run(options: CheckOptions) -> int:
       UsageError: the model cannot be used as given, or how to feed it cannot be decided.
     """
     try:
-        settings = model_settings(options.arguments, options.model, model_digest(options.model))
-        classifier = load_classifier(settings.model, settings.preprocessing, settings.geometry.image_size)
+        settings = model_settings(options.arguments, options.model)
+        classifier = load_settings_classifier(settings)
     except ClassifierError as e:
         raise UsageError(str(e)) from e
     found, own = own_preprocessing(classifier.model)
@@ -95,15 +97,26 @@ def _try_all(
 def describe(classifier: Classifier, found: str | None) -> str:
     """What can be read off the model."""
     height, width, channels = classifier.input_shape
-    policy = getattr(classifier.model.dtype_policy, "name", "float32")
     return "\n".join(
         [
             f"input        {height} x {width} x {channels}",
             f"normalises   {found or 'no layer of its own'}",
             f"head         {classifier.head}, {classifier.classes} classes",
-            f"dtype        {policy}",
+            f"dtype        {_dtype(classifier)}",
+            f"maps         {_maps(classifier)}",
         ]
     )
+
+
+def _dtype(classifier: Classifier) -> str:
+    return f"saved as {classifier.saved_policy}, computes in float32" if classifier.saved_policy else "float32"
+
+
+def _maps(classifier: Classifier) -> str:
+    features = feature_map(classifier.model)
+    if features is None:
+        return "none: activation maps need global average pooling followed by one dense layer"
+    return f"{' x '.join(str(side or '?') for side in features.shape[1:])}, global average pooling, then dense"
 
 
 def trials_table(trials: list[Trial], images: int, labelled: int) -> str:
@@ -208,7 +221,8 @@ def _write(output: str, settings: ScoreSettings, classifier: Classifier, chosen:
         "images": len(pixels),
     }
     identity = settings.identity()
-    config = ModelConfig(settings.model_digest, asdict(settings.preprocessing), identity["geometry"], found)
+    preprocessing, geometry = asdict(settings.preprocessing), identity["geometry"]
+    config = ModelConfig(settings.model_digest, preprocessing, geometry, settings.output_name, found)
     write_model_config(output, config)
     sheet = os.path.splitext(output)[0] + "-images.png"
     buffer = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.options import UsageError
 from transforms import storage
 
-_KEYS = ("model_digest", "preprocessing", "geometry")
+_KEYS = ("model_digest", "preprocessing", "geometry", "output_name")
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class ModelConfig:
       model_digest: SHA-256 of the model file.
       preprocessing: fields of `classifier.Preprocessing`.
       geometry: fields of `images.Geometry`.
+      output_name: which output of the model; None where it has one.
       found: what else was found, for people to read.
     """
 
     model_digest: str
     preprocessing: dict[str, Any]
     geometry: dict[str, Any]
+    output_name: str | None
     found: dict[str, Any]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNNER = "FnApiRunner"
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias")
+_GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias", "jpeg")
 ROLES = ("in_distribution", "out_distribution", "input")
 KINDS = ("files", "manifest", "tfds", "noise")
 _PATTERN_HELP = """PATTERN is one of
@@ -271,7 +271,15 @@ def _parser(job: str, description: str = "") -> _Parser:
 
 def _model_flags(parser: argparse.ArgumentParser) -> None:
     """How a model is fed; None where not given, so that `--model_config` and defaults can fill in."""
-    parser.add_argument("--model", required=True, metavar="FILE", help="Keras classifier, .keras or .h5")
+    parser.add_argument(
+        "--model", required=True, metavar="FILE", help="Keras classifier: .keras, .h5, or the folder of a SavedModel"
+    )
+    parser.add_argument("--output_name", metavar="NAME", help="which output, of a model that has several")
+    parser.add_argument(
+        "--model_factory",
+        metavar="package.module:function",
+        help="runs your own code: a function from the path of a local copy of FILE to the Keras model",
+    )
     parser.add_argument("--model_config", metavar="FILE", help="model.json of `check`: how this model is fed")
     parser.add_argument(
         "--preprocessing",
@@ -286,6 +294,11 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", metavar="MODE", help="none (default) or center, after resizing")
     parser.add_argument("--interpolation", metavar="METHOD", help="of tf.image.resize (default: bilinear)")
     _flag(parser, "--antialias", "average when shrinking, as Pillow does", default=None)
+    parser.add_argument(
+        "--jpeg",
+        metavar="METHOD",
+        help="decoding of JPEG: accurate, as Pillow (default), or fast, as tf.io.decode_jpeg",
+    )
     parser.add_argument("--image_feature", default="image", metavar="K", help="(default: image)")
     parser.add_argument("--label_feature", default="label", metavar="K", help="(default: label)")
     parser.add_argument("--id_feature", default="id", metavar="K", help="(default: id)")
@@ -404,33 +417,38 @@ def _source_pattern(name: str | None, role: str, pattern: str) -> SourcePattern:
     return SourcePattern(name or (own[0] if own else role), role, rest, kind)
 
 
-def model_settings(arguments: argparse.Namespace, model: str, model_digest: str) -> "ScoreSettings":
+def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings":
     """How a model is fed, by flags, `--model_config` and defaults; all else as it is by default.
 
     Imports TensorFlow, which takes seconds; call it when the rest of the command line is known to be good.
 
     Raises:
       UsageError: a value out of its range, or flags that contradict each other.
+      model_file.ClassifierError: the model cannot be read.
     """
     from transforms.classifier import Preprocessing
     from transforms.images import Geometry
+    from transforms.model_file import model_digest
     from transforms.score_shards import ScoreSettings
     from transforms.shards import FeatureNames
 
-    fed = _feeding(arguments, model_digest)
+    digest = model_digest(model, any_file=arguments.model_factory is not None)
+    fed = _feeding(arguments, digest)
     try:
         return ScoreSettings(
             model,
-            model_digest,
+            digest,
             Preprocessing(**fed["preprocessing"]),
             Geometry(**fed["geometry"]),
             FeatureNames(arguments.image_feature, arguments.label_feature, arguments.id_feature),
+            output_name=fed["output_name"],
+            model_factory=arguments.model_factory,
         )
     except (TypeError, ValueError) as e:
         raise UsageError(f"--{e}") from e
 
 
-def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
+def score_settings(options: ScoreOptions) -> "ScoreSettings":
     """The settings of a `score` run; see `model_settings`."""
     from transforms.odin import OdinSettings
     from transforms.score_table import DETECTORS
@@ -438,7 +456,7 @@ def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
     given = options.arguments
     try:
         return replace(
-            model_settings(given, options.model, model_digest),
+            model_settings(given, options.model),
             odin=OdinSettings(given.temperature, given.epsilon),
             detectors=tuple(_items(given.detectors)) or DETECTORS,
             precision=given.precision,
@@ -448,8 +466,8 @@ def score_settings(options: ScoreOptions, model_digest: str) -> "ScoreSettings":
         raise UsageError(f"--{e}") from e
 
 
-def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, dict[str, Any]]:
-    """Fields of `Preprocessing` and `Geometry`: what flags say, else what `--model_config` says, else nothing."""
+def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
+    """Fields of `Preprocessing` and `Geometry`, and the output: as flags say, else `--model_config`, else nothing."""
     if given.preprocessing and (given.mean or given.std):
         raise UsageError("give --preprocessing or --mean and --std, not both")
     if bool(given.mean) != bool(given.std):
@@ -458,7 +476,7 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, dict[str
     preprocessing = {"name": "mean_std", "mean": given.mean, "std": given.std} if given.mean else named
     geometry = {name: getattr(given, name) for name in _GEOMETRY if getattr(given, name) is not None}
     if given.model_config is None:
-        return {"preprocessing": preprocessing, "geometry": geometry}
+        return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}
     from pipeline.model_config import read_model_config
 
     config = read_model_config(absolute_path(given.model_config))
@@ -469,7 +487,10 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, dict[str
         for name, value in flags.items():
             if (known := found[kind].get(name)) != value:
                 raise UsageError(f"{kind} {name} {value} contradicts --model_config, which has {known}")
-    return found
+    if given.output_name not in (None, config.output_name):
+        known = config.output_name
+        raise UsageError(f"--output_name {given.output_name} contradicts --model_config, which has {known}")
+    return {**found, "output_name": config.output_name}
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from pipeline.metrics_table import metrics_table, summary_text
 from pipeline.options import ScoreOptions, UsageError, beam_options, score_settings
 from pipeline.progress import show_progress
 from transforms import images, shard_images, storage
-from transforms.classifier import ClassifierError, model_digest
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.manifest import ReadManifest, read_manifest, write_manifest
+from transforms.model_file import ClassifierError
 from transforms.records import Record
 from transforms.sample_images import sample_images
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
@@ -106,7 +106,7 @@ def report(output: str, max_rejected: float) -> int:
 
 def _settings(options: ScoreOptions) -> ScoreSettings:
     try:
-        return score_settings(options, model_digest(options.model))
+        return score_settings(options)
     except ClassifierError as e:
         raise UsageError(str(e)) from e
 
@@ -132,8 +132,10 @@ def _description(scorer: Scorer) -> str:
     classifier, gpus = scorer.classifier, tf.config.list_physical_devices("GPU")
     height, width, channels = classifier.input_shape
     device = f"{len(gpus)} GPU" if gpus else "CPU"
+    policy = f"; saved as {classifier.saved_policy}, computed in float32" if classifier.saved_policy else ""
     return (
         f"classifier: {height} x {width} x {channels} -> {classifier.classes} classes, {classifier.head}; on {device}"
+        f"{policy}"
     )
 
 

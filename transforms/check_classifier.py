@@ -15,6 +15,7 @@ from PIL import Image
 
 from transforms.classifier import NAMED_PREPROCESSING, Classifier, Preprocessing
 from transforms.odin import OdinSettings, backward_seed, max_softmax, odin
+from transforms.saved_model import SavedModel
 
 # Standard errors of the difference of two accuracies beyond which the lower one is clearly worse.
 CLEARLY_WORSE = 3.0
@@ -63,18 +64,18 @@ def effective_classes(classes: np.ndarray) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def own_preprocessing(model: keras.Model) -> tuple[str | None, Preprocessing | None]:
+def own_preprocessing(model: keras.Model | SavedModel) -> tuple[str | None, Preprocessing | None]:
     """What the model's own normalising layer asks of its input.
 
     Args:
-      model: a Keras model; nested models are looked into.
+      model: a Keras model; nested models are looked into, a SavedModel cannot be.
 
     Returns:
       (the layer in words, the preprocessing that it asks for), or (None, None) where there is no such layer before the
       first convolution or dense layer. `Rescaling` by 1/127.5 or 1/255 asks for bytes. So does `Normalization` with
       a mean above 2; with a smaller one it asks for [0, 1].
     """
-    for layer in _flat_layers(model):
+    for layer in [] if isinstance(model, SavedModel) else _flat_layers(model):
         if isinstance(layer, keras.layers.Rescaling):
             scale, offset = float(np.max(layer.scale)), float(np.max(layer.offset))
             return f"Rescaling({scale:.6g}, {offset:.6g})", Preprocessing("byte" if scale < 0.1 else "unit")
@@ -92,6 +93,41 @@ def _flat_layers(model: keras.Model):
             yield from _flat_layers(layer)
         else:
             yield layer
+
+
+def feature_map(model: keras.Model | SavedModel) -> keras.KerasTensor | None:
+    """What a class activation map is made of: the input of the global average pooling right before the last layer.
+
+    Args:
+      model: a Keras model; of a SavedModel nothing can be said.
+
+    Returns:
+      The symbolic tensor [N, h, w, k], or None where the head is another.
+    """
+    if isinstance(model, SavedModel) or len(model.outputs) != 1:
+        return None
+    dense = None
+    for operation, before in _backwards(model.outputs[0]):
+        if isinstance(operation, keras.layers.Dense):
+            if dense is not None:
+                return None
+            dense = operation
+        elif isinstance(operation, keras.layers.GlobalAveragePooling2D):
+            return before if dense is not None and operation.data_format == "channels_last" else None
+        elif not isinstance(operation, keras.layers.Activation | keras.layers.Softmax | keras.layers.Dropout):
+            return None
+    return None
+
+
+def _backwards(tensor: keras.KerasTensor):
+    """The operations of a chain from its end, each with the tensor that it takes; ends where the chain does."""
+    while True:
+        operation, node, _ = tensor._keras_history
+        inputs = operation._inbound_nodes[node].input_tensors
+        if len(inputs) != 1:
+            return
+        yield operation, inputs[0]
+        tensor = inputs[0]
 
 
 def _numbers(values: np.ndarray) -> str:

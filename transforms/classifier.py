@@ -1,14 +1,5 @@
-"""A Keras model file becomes a function from pixels in [0, 1] to logits, on the device.
+"""A model becomes a function from pixels in [0, 1] to logits, on the device, whatever kind of head it has."""
 
-The model is untrusted: it is read from any file system into a local copy, and loaded in Keras' safe mode, so that it
-cannot bring code of its own.
-"""
-
-import hashlib
-import io
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,15 +7,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from transforms import storage
+from transforms.model_file import ClassifierError, load_model, use_gpus_sparingly
+from transforms.saved_model import SavedModel
 
 NAMED_PREPROCESSING = ("unit", "byte", "tf", "torch", "caffe")
 _TORCH_MEAN, _TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-
-
-class ClassifierError(Exception):
-    """The model cannot serve as a classifier of images; the message says why and what to do."""
+_ACTIVATIONS = ("softmax", "log_softmax", "sigmoid")
+_PASSING = (
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.ActivityRegularization,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+)
+_ONE_UNIT = (
+    "the model's output is a single number; it must be one vector of 2 or more classes, (None, K), or one sigmoid unit "
+    "(if it is the logit of two classes, add a sigmoid)"
+)
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,19 @@ class Classifier:
       preprocessing: from pixels in [0, 1] to what the model expects.
       input_shape: (height, width, channels).
       classes: K >= 2.
-      head: where the logits were found: `linear`, `softmax in LAYER`, `separate softmax LAYER`, or `probabilities`
-        (no logits to be had: `log p` stands in, equal to them up to a constant per image).
+      head: where the logits were found: `linear`, `softmax in LAYER`, `separate softmax LAYER`, the same with
+        `sigmoid` (one unit z, whose two-class logits are [0, z]), or `probabilities` (no logits to be had: `log p`
+        stands in, equal to them up to a constant per image).
+      saved_policy: the reduced-precision policy that the model was saved with; it computes in float32 all the same.
     """
 
-    model: keras.Model
+    model: keras.Model | SavedModel
     model_logits: Callable[[tf.Tensor], tf.Tensor]
     preprocessing: Preprocessing
     input_shape: tuple[int, int, int]
     classes: int
     head: str
+    saved_policy: str | None = None
 
     @property
     def has_logits(self) -> bool:
@@ -117,40 +120,21 @@ class Classifier:
         return replace(self, preprocessing=preprocessing)
 
 
-def model_digest(path: str) -> str:
-    """SHA-256 of the model file's content, in hex.
-
-    Raises:
-      ClassifierError: it cannot be read.
-    """
-    return hashlib.sha256(_model_bytes(path)).hexdigest()
-
-
-def _model_bytes(path: str) -> bytes:
-    if not path.endswith((".keras", ".h5", ".hdf5")):
-        raise ClassifierError(f"model {path}: its name must end in .keras, .h5 or .hdf5")
-    try:
-        return storage.read_bytes(path)
-    except storage.StorageError as e:
-        raise ClassifierError(f"model: {e}") from e
-
-
-def use_gpus_sparingly() -> None:
-    """Lets GPU memory grow with need instead of taking all at once; must come before the first use of the GPU."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        if not tf.config.experimental.get_memory_growth(gpu):
-            tf.config.experimental.set_memory_growth(gpu, True)
-
-
 def load_classifier(
-    path: str, preprocessing: Preprocessing = Preprocessing(), image_size: tuple[int, int] | None = None
+    path: str,
+    preprocessing: Preprocessing = Preprocessing(),
+    image_size: tuple[int, int] | None = None,
+    output_name: str | None = None,
+    factory: str | None = None,
 ) -> Classifier:
-    """Loads a `.keras` or `.h5` model and finds its logits.
+    """Loads a model and finds its logits.
 
     Args:
-      path: on any file system.
+      path: `.keras`, `.h5` or the folder of a SavedModel, on any file system.
       preprocessing: what the model expects of its input.
       image_size: (height, width), for a model whose input leaves them open.
+      output_name: which output, of a model that has several.
+      factory: `package.module:function` that makes the Keras model of a local copy of the file.
 
     Raises:
       ClassifierError: unreadable, not an image classifier, or not matching the other arguments.
@@ -158,78 +142,133 @@ def load_classifier(
     use_gpus_sparingly()
     # Or GPUs round the factors of float32 products to 10 bits (TF32): of a step of epsilon too little is left.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    return as_classifier(_load_keras(path), preprocessing, image_size)
-
-
-def _load_keras(path: str) -> keras.Model:
-    data = _model_bytes(path)
-    if path.endswith(".keras") and not zipfile.is_zipfile(io.BytesIO(data)):
-        raise ClassifierError(f"model {path} cannot be loaded: it is no .keras file, or its end is missing")
-    with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
-        local = os.path.join(folder, "model" + os.path.splitext(path)[1])
-        with open(local, "wb") as stream:
-            stream.write(data)
-        try:
-            model = keras.models.load_model(local, compile=False, safe_mode=True)
-        except Exception as e:
-            raise ClassifierError(f"model {path} cannot be loaded: {_reason(e, local)}") from e
-    if not isinstance(model, keras.Model):
-        raise ClassifierError(f"model {path} holds a {type(model).__name__}, not a Keras model")
-    _compute_in_float32(model, path)
-    return model
-
-
-def _reason(error: Exception, local: str) -> str:
-    """Keras' own words in one line; of errors about errors the innermost, without the configurations between."""
-    text = str(error).rpartition("Exception encountered: ")[2].replace(local, "the file")
-    return " ".join(text.split())[:400] or type(error).__name__
-
-
-def _compute_in_float32(model: keras.Model, path: str) -> None:
-    """Has a mixed-precision model compute with its weights as they are stored: 16 bits cannot hold a step of epsilon.
-
-    Raises:
-      ClassifierError: the weights themselves have 16 bits.
-    """
-    if any(weight.dtype in ("float16", "bfloat16") for weight in model.weights):
-        raise ClassifierError(
-            f"model {path} has 16-bit weights; 16 bits cannot hold a step of epsilon: save it in float32"
-        )
-    for layer in model._flatten_layers():
-        if layer.dtype_policy.name in ("mixed_float16", "mixed_bfloat16"):
-            layer.dtype_policy = "float32"
+    model, policy = load_model(path, factory)
+    return replace(as_classifier(model, preprocessing, image_size, output_name), saved_policy=policy)
 
 
 def as_classifier(
-    model: keras.Model, preprocessing: Preprocessing = Preprocessing(), image_size: tuple[int, int] | None = None
+    model: keras.Model | SavedModel,
+    preprocessing: Preprocessing = Preprocessing(),
+    image_size: tuple[int, int] | None = None,
+    output_name: str | None = None,
 ) -> Classifier:
-    """A `Classifier` from a Keras model in memory; arguments and errors as in `load_classifier`."""
-    input_shape = _input_shape(model, image_size)
-    classes = _output_classes(model)
-    logits_model, head = find_logits(model)
-
-    def model_logits(inputs: tf.Tensor) -> tf.Tensor:
-        return tf.cast(logits_model(inputs, training=False), tf.float32)
-
-    plain = Classifier(model, model_logits, Preprocessing(), input_shape, classes, head).preprocessed(preprocessing)
+    """A `Classifier` from a model in memory; arguments and errors as in `load_classifier`."""
+    head = _saved_model_head(model, output_name) if isinstance(model, SavedModel) else _keras_head(model, output_name)
+    input_shape = _input_shape(head.input, image_size)
+    plain = Classifier(model, head.outputs, Preprocessing(), input_shape, max(2, head.units), head.name)
+    plain = plain.preprocessed(preprocessing)
     probe = tf.constant(np.random.default_rng(0).uniform(size=(4, *input_shape)), tf.float32)
     outputs = plain.logits(probe).numpy()
     _check_independence(outputs[:1], plain.logits(probe[:1]).numpy())
-    if _are_probabilities(outputs):
-        return replace(plain, model_logits=lambda i: _log_probabilities(model_logits(i)), head="probabilities")
-    if _are_probabilities(np.exp(np.minimum(outputs, 1))):
-        return replace(plain, head="probabilities")
-    return plain
+    name, to_logits = _reading(outputs, head)
+    return replace(plain, model_logits=lambda inputs: to_logits(head.outputs(inputs)), head=name)
 
 
-def _input_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int, int]:
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """The end of a model.
+
+    Attributes:
+      input: shape and dtype of the model's one input.
+      outputs: preprocessed float32 [N, H, W, C] -> float32 [N, units], logits as far as they can be had.
+      units: of the output.
+      name: where they are; `unknown` where the model does not tell what its outputs are.
+    """
+
+    input: tuple[tuple[int | None, ...], str]
+    outputs: Callable[[tf.Tensor], tf.Tensor]
+    units: int
+    name: str
+
+
+def _keras_head(model: keras.Model, output_name: str | None) -> _Head:
     inputs = getattr(model, "inputs", None) or []
-    shape = tuple(inputs[0].shape) if len(inputs) == 1 else None
-    if shape is None or len(shape) != 4 or shape[3] not in (1, 3):
-        described = shape if len(inputs) == 1 else f"{len(inputs)} inputs"
-        raise ClassifierError(f"the model's input is {described}; images need one of shape (None, H, W, 1 or 3)")
-    if inputs[0].dtype not in ("float32", "float64"):
-        raise ClassifierError(f"the model's input is {inputs[0].dtype}; a step of epsilon needs one of float32")
+    if not inputs:
+        raise ClassifierError("the model does not say what its input is: build it from keras.Input or as Sequential")
+    if len(inputs) != 1:
+        raise ClassifierError(
+            f"the model's input is {len(inputs)} inputs; images need one of shape (None, H, W, 1 or 3)"
+        )
+    # A Sequential model has one output, and no name for it.
+    outputs = dict(zip(getattr(model, "output_names", ["output"]), model.outputs, strict=True))
+    output = outputs[_choose_output(list(outputs), output_name)]
+    units = _units(tuple(output.shape))
+    logits_model, name = find_logits(keras.Model(model.inputs, output))
+    if units == 1 and not _is_sigmoid(name):
+        raise ClassifierError(_ONE_UNIT)
+
+    def outputs_of(batch: tf.Tensor) -> tf.Tensor:
+        return tf.cast(logits_model(batch, training=False), tf.float32)
+
+    return _Head((tuple(inputs[0].shape), inputs[0].dtype), outputs_of, units, name)
+
+
+def _is_sigmoid(head: str) -> bool:
+    return head.removeprefix("separate ").startswith("sigmoid ")
+
+
+def _saved_model_head(model: SavedModel, output_name: str | None) -> _Head:
+    output = _choose_output(list(model.outputs), output_name)
+    spec = model.input[1]
+    shape = tuple(spec.shape) if spec.shape.rank is not None else ()
+    there = model.outputs[output].shape
+    units = _units(tuple(there) if there.rank is not None else ())
+
+    def outputs_of(batch: tf.Tensor) -> tf.Tensor:
+        return tf.cast(model.call(batch, output), tf.float32)
+
+    return _Head((shape, spec.dtype.name), outputs_of, units, "unknown")
+
+
+def _choose_output(names: list[str], wanted: str | None) -> str:
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return wanted
+    there = f"outputs there: {', '.join(names)}"
+    if wanted is None:
+        raise ClassifierError(f"the model has {len(names)} outputs: choose one with --output_name; {there}")
+    raise ClassifierError(f"the model has no output {wanted!r}; {there}")
+
+
+def _units(shape: tuple[int | None, ...]) -> int:
+    if len(shape) != 2 or shape[1] is None or shape[1] < 1:
+        raise ClassifierError(f"the model's output is {shape}; it must be one vector of 2 or more classes, (None, K)")
+    return shape[1]
+
+
+def _reading(outputs: np.ndarray, head: _Head) -> tuple[str, Callable[[tf.Tensor], tf.Tensor]]:
+    """What the outputs for some images show them to be, and what makes logits of them.
+
+    Raises:
+      ClassifierError: they are no scores of classes that exclude each other.
+    """
+    name = "linear" if head.name == "unknown" else head.name
+    between = bool(np.all(outputs >= 0) and np.all(outputs <= 1))
+    if head.units == 1:
+        if _is_sigmoid(head.name):
+            return name, lambda z: tf.concat([tf.zeros_like(z), z], axis=1)
+        if not between:
+            raise ClassifierError(_ONE_UNIT)
+        return "probabilities", lambda p: _log_probabilities(tf.concat([1 - p, p], axis=1))
+    if _are_probabilities(outputs):
+        return "probabilities", _log_probabilities
+    if _are_probabilities(np.exp(np.minimum(outputs, 1))):
+        return "probabilities", tf.identity
+    if between and head.name == "unknown":
+        raise ClassifierError(
+            "the model's outputs lie between 0 and 1 and do not sum to 1, as those of one sigmoid per class: "
+            "scores need classes that exclude each other"
+        )
+    return name, tf.identity
+
+
+def _input_shape(there: tuple[tuple[int | None, ...], str], image_size: tuple[int, int] | None) -> tuple[int, int, int]:
+    shape, dtype = there
+    if len(shape) != 4 or shape[3] not in (1, 3):
+        raise ClassifierError(f"the model's input is {shape}; images need one of shape (None, H, W, 1 or 3)")
+    if dtype not in ("float32", "float64"):
+        raise ClassifierError(f"the model's input is {dtype}; a step of epsilon needs one of float32")
     if shape[0] is not None:
         raise ClassifierError(f"the model's input is {shape}: its batch size is fixed; save it with an open one")
     fixed = tuple(shape[1:3])
@@ -241,51 +280,60 @@ def _input_shape(model: keras.Model, image_size: tuple[int, int] | None) -> tupl
     return (*size, shape[3])
 
 
-def _output_classes(model: keras.Model) -> int:
-    outputs = getattr(model, "outputs", None) or []
-    shape = tuple(outputs[0].shape) if len(outputs) == 1 else None
-    if shape is None or len(shape) != 2 or shape[1] is None or shape[1] < 2:
-        described = shape if len(outputs) == 1 else f"{len(outputs)} outputs"
-        raise ClassifierError(
-            f"the model's output is {described}; it must be one vector of 2 or more classes, (None, K)"
-        )
-    return shape[1]
-
-
 def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     """The same model ending in its logits, whatever kind of head it has, and a word on where they were.
 
     Taking a softmax of softmax outputs for ODIN's is the classic mistake. A softmax inside the last Dense layer is
-    left out of a copy of that layer; a separate softmax of any name is left out of the model. So is log_softmax. A head
-    inside a nested model is found too.
+    left out of a copy of that layer; a separate softmax of any name is left out of the model. So are log_softmax, the
+    sigmoid of a single unit, and layers behind them that do nothing in inference. A head inside a nested model is
+    found too.
 
     Args:
       model: functional or sequential, with one output [N, K]; it stays as it is.
 
+    Returns:
+      (model from inputs to [N, K], or to z [N, 1] of a sigmoid unit; where it was found, see `Classifier.head`).
+
     Raises:
       ClassifierError: the model ends in one sigmoid per class.
     """
-    history = model.outputs[0]._keras_history
+    tensor = _step_over(model.outputs[0])
+    history = tensor._keras_history
     operation = history.operation
     before = operation._inbound_nodes[history.node_index].input_tensors
     if isinstance(operation, keras.Model):
         inner, head = find_logits(keras.Model(operation.inputs, operation.outputs[history.tensor_index]))
         return (model if head == "linear" else keras.Model(model.inputs, inner(before))), head
-    if _ends_in(operation, "sigmoid"):
+    activation = next((kind for kind in _ACTIVATIONS if _ends_in(operation, kind)), None)
+    if activation == "sigmoid" and model.outputs[0].shape[1] > 1:
         raise ClassifierError(
             f"the model ends in one sigmoid per class ({operation.name}): any number of labels at once; "
             "scores need classes that exclude each other"
         )
-    if not (_ends_in(operation, "softmax") or _ends_in(operation, "log_softmax")):
+    if activation is None:
         return model, "linear"
+    kind = "sigmoid" if activation == "sigmoid" else "softmax"
     if not isinstance(operation, keras.layers.Dense):
-        return keras.Model(model.inputs, before[0]), f"separate softmax {operation.name}"
+        return keras.Model(model.inputs, before[0]), f"separate {kind} {operation.name}"
     # A copy, since a layer can serve in several places.
-    config = {**operation.get_config(), "name": f"{operation.name}_without_softmax", "activation": "linear"}
+    config = {**operation.get_config(), "name": f"{operation.name}_without_{kind}", "activation": "linear"}
     copy = type(operation).from_config(config)
     logits = copy(before[0])
     copy.set_weights(operation.get_weights())
-    return keras.Model(model.inputs, logits), f"softmax in {operation.name}"
+    return keras.Model(model.inputs, logits), f"{kind} in {operation.name}"
+
+
+def _step_over(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """The tensor before the last operations, where these hand it on unchanged when not training."""
+    while True:
+        operation, node, _ = tensor._keras_history
+        inputs = operation._inbound_nodes[node].input_tensors
+        passing = isinstance(operation, _PASSING) or (
+            isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+        )
+        if not passing or tuple(inputs[0].shape) != tuple(tensor.shape):
+            return tensor
+        tensor = inputs[0]
 
 
 def _ends_in(operation: keras.Operation, activation: str) -> bool:

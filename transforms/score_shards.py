@@ -23,8 +23,9 @@ from apache_beam.utils.shared import Shared
 import transforms
 from transforms import detectors, images, records, score_table, shard_images, storage
 from transforms.check_finished import CheckFinished, is_finished
-from transforms.classifier import Classifier, ClassifierError, Preprocessing, load_classifier
+from transforms.classifier import Classifier, Preprocessing, load_classifier
 from transforms.image_list import FETCHES_AT_ONCE
+from transforms.model_file import ClassifierError
 from transforms.odin import NoGradient, OdinSettings, max_softmax, odin, score_logit
 from transforms.records import Record
 from transforms.shards import FeatureNames, Shard, TFRecords
@@ -49,6 +50,8 @@ class ScoreSettings:
       odin: temperature and epsilon.
       detectors: those to compute, of `score_table.DETECTORS`; the other columns are null.
       precision: `float32`.
+      output_name: which output of the model, where it has several.
+      model_factory: `package.module:function` that makes the model of the file, where Keras alone cannot.
       batch_size: images scored at once; moves float32 logits by an ulp at most, so it is not in the fingerprint.
     """
 
@@ -60,6 +63,8 @@ class ScoreSettings:
     odin: OdinSettings = OdinSettings()
     detectors: tuple[str, ...] = score_table.DETECTORS
     precision: str = "float32"
+    output_name: str | None = None
+    model_factory: str | None = None
     batch_size: int = 64
 
     def __post_init__(self):
@@ -92,6 +97,21 @@ class Progress:
     bytes: int = 0
 
 
+def load_settings_classifier(settings: ScoreSettings) -> Classifier:
+    """The classifier that the settings name.
+
+    Raises:
+      model_file.ClassifierError: the model cannot be used.
+    """
+    return load_classifier(
+        settings.model,
+        settings.preprocessing,
+        settings.geometry.image_size,
+        settings.output_name,
+        settings.model_factory,
+    )
+
+
 class Scorer:
     """The classifier and its device: one per process, used by all of Beam's threads in turn.
 
@@ -99,12 +119,12 @@ class Scorer:
       settings: which model, and what to compute.
 
     Raises:
-      classifier.ClassifierError: the model cannot be used.
+      model_file.ClassifierError: the model cannot be used.
     """
 
     def __init__(self, settings: ScoreSettings):
         started = time.monotonic()
-        self.classifier = load_classifier(settings.model, settings.preprocessing, settings.geometry.image_size)
+        self.classifier = load_settings_classifier(settings)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")

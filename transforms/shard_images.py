@@ -94,6 +94,6 @@ def record_pixels(
         case TFRecords():
             return images.pixels(parsed, input_shape, geometry)
         case ImageList():
-            return images.fit(images.decode(parsed.image, input_shape[2]), input_shape[:2], geometry)
+            return images.fit(images.decode(parsed.image, input_shape[2], geometry.jpeg), input_shape[:2], geometry)
         case Noise(distribution):
             return noise_image(distribution, record.index, input_shape)

@@ -1,0 +1,89 @@
+"""A TensorFlow SavedModel, as Keras 2 saved its models and as `model.export` still does, as a function of images.
+
+A SavedModel is a program. Before it is loaded its operations are looked through, and one that could touch files, run
+Python or talk to a network is refused. What is left can compute, and spend memory and time, but do nothing else.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+_SIGNATURE = "serving_default"
+_FORBIDDEN = re.compile(
+    r"PyFunc|ReadFile|WriteFile|MatchingFiles|FileSystem|Reader|Dataset|FromTextFile|Print|Debug|Summary|Rpc|Remote"
+    r"|^_?Send|^_?Recv|Save|Restore|MergeV2Checkpoints|LoadAndRemap|CustomCall|BigQuery|Bigtable|LoadLibrary"
+)
+# Keras' own functions for saving and restoring are in every file; nothing calls them here.
+_SAVER = re.compile(r"__inference__traced_(save|restore)_\d+$")
+_SAVER_OPS = {"SaveV2", "RestoreV2", "MergeV2Checkpoints"}
+
+
+class SavedModelError(Exception):
+    """The folder holds no SavedModel that can be used; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """The serving function of a SavedModel.
+
+    Attributes:
+      loaded: what TensorFlow loaded; its variables live as long as it does.
+      input: name and `tf.TensorSpec` of its one input.
+      outputs: name -> `tf.TensorSpec`.
+    """
+
+    loaded: Any
+    input: tuple[str, tf.TensorSpec]
+    outputs: dict[str, tf.TensorSpec]
+
+    def call(self, inputs: tf.Tensor, output: str) -> tf.Tensor:
+        """One of the outputs for a batch of inputs; gradients flow through."""
+        name, spec = self.input
+        return self.loaded.signatures[_SIGNATURE](**{name: tf.cast(inputs, spec.dtype)})[output]
+
+
+def load_saved_model(folder: str) -> SavedModel:
+    """Loads a SavedModel for inference.
+
+    Args:
+      folder: local, with `saved_model.pb`.
+
+    Raises:
+      SavedModelError: damaged, without a serving function of one tensor, or with operations that are refused.
+    """
+    try:
+        with open(os.path.join(folder, "saved_model.pb"), "rb") as stream:
+            description = saved_model_pb2.SavedModel.FromString(stream.read())
+    except DecodeError as e:
+        raise SavedModelError("its saved_model.pb is damaged") from e
+    if forbidden := forbidden_operations(description):
+        raise SavedModelError(f"it holds operations that are not run from a model file: {', '.join(forbidden)}")
+    try:
+        loaded = tf.saved_model.load(folder)
+    except Exception as e:
+        text = " ".join(str(e).replace(folder, "the folder").split())[:300]
+        raise SavedModelError(text or type(e).__name__) from e
+    if _SIGNATURE not in loaded.signatures:
+        there = ", ".join(loaded.signatures) or "none"
+        raise SavedModelError(f"it has no signature {_SIGNATURE}; signatures there: {there}")
+    function = loaded.signatures[_SIGNATURE]
+    inputs = function.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise SavedModelError(f"its signature {_SIGNATURE} has {len(inputs)} inputs, not one")
+    return SavedModel(loaded, next(iter(inputs.items())), dict(function.structured_outputs))
+
+
+def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
+    """Names of the operations that a model has no need of, sorted; Keras' own saver is passed over."""
+    found = set()
+    for graph in (meta.graph_def for meta in description.meta_graphs):
+        found |= {node.op for node in graph.node} - _SAVER_OPS
+        for function in graph.library.function:
+            saver = _SAVER_OPS if _SAVER.match(function.signature.name) else set()
+            found |= {node.op for node in function.node_def} - saver
+    return sorted(op for op in found if _FORBIDDEN.search(op))
