@@ -40,6 +40,7 @@ setup(
             "pytest>=8,<10",
             "ruff>=0.14,<0.18",
             "scikit-learn>=1.5,<2",
+            "tf-keras>=2.21,<2.22",
         ],
     },
     entry_points={"console_scripts": ["odin-beam = pipeline.__main__:main"]},

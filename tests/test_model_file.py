@@ -1,8 +1,10 @@
 """A model's file, untrusted, becomes a model in memory, or one line says why it cannot."""
 
 import hashlib
+import importlib
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import samples
+import tensorflow as tf
 from keras import layers
 
 from transforms import model_file, storage
@@ -178,3 +181,79 @@ def test_a_model_in_the_cloud_is_loaded_from_a_local_copy_that_is_gone_afterward
 def test_the_digest_is_of_the_files_content(tmp_path):
     path = samples.save_model(linear(), tmp_path / "model.keras")
     assert model_file.model_digest(path) == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+FACTORY = """
+import keras
+
+class Homemade(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+
+def load(path):
+    return keras.models.load_model(path, custom_objects={"Homemade": Homemade}, compile=False)
+
+def fails(path):
+    raise RuntimeError(f"nothing in {path}")
+
+def text(path):
+    return path
+"""
+
+
+@pytest.fixture
+def homemade(tmp_path, monkeypatch):
+    """A model with a layer of the user's own, and the module that has it."""
+    (tmp_path / "homemade_layers.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = importlib.import_module("homemade_layers").Homemade()
+    inputs, x = body()
+    yield samples.save_model(keras.Model(inputs, layers.Dense(4)(layer(x))), tmp_path / "model.keras")
+    sys.modules.pop("homemade_layers")
+
+
+def test_a_factory_brings_the_users_own_layers(homemade):
+    with pytest.raises(ClassifierError, match=r"Homemade.*--model_factory loads layers of your own"):
+        load_classifier(homemade)
+    found = load_classifier(homemade, factory="homemade_layers:load")
+    expected = importlib.import_module("homemade_layers").load(homemade)(PIXELS)
+    np.testing.assert_allclose(found.logits(PIXELS), expected, rtol=1e-5)
+
+
+def test_with_a_factory_the_file_may_have_any_name(homemade, tmp_path):
+    Path(homemade).rename(tmp_path / "model.zip")
+    (tmp_path / "homemade_layers.py").touch()
+    with pytest.raises(ClassifierError, match=r"must end in \.keras"):
+        model_file.model_digest(f"{tmp_path}/model.zip")
+    assert len(model_file.model_digest(f"{tmp_path}/model.zip", any_file=True)) == 64
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("homemade_layers", "not of the form package.module:function"),
+        ("no_such_package_here:load", "No module named 'no_such_package_here'; install that package"),
+        ("homemade_layers:lode", "has no attribute 'lode'"),
+        ("homemade_layers:fails", "failed: RuntimeError: nothing in the file"),
+        ("homemade_layers:text", "holds a str, not a Keras model"),
+    ],
+)
+def test_a_factory_that_does_not_work_is_refused_in_one_line(homemade, factory, message):
+    with pytest.raises(ClassifierError, match=message):
+        load_classifier(homemade, factory=factory)
+
+
+@pytest.mark.parametrize("activation", [tf.nn.softmax, tf.nn.log_softmax])
+def test_tensorflows_functions_as_activations_are_known(activation, tmp_path):
+    inputs, x = body()
+    path = samples.save_model(keras.Model(inputs, layers.Dense(4, activation=activation)(x)), tmp_path / "m.keras")
+    found = load_classifier(path)
+    assert found.head.startswith("softmax in ")
+
+
+def test_an_archive_that_expands_without_bound_is_refused_before_it_is_unpacked(tmp_path):
+    path = samples.save_model(linear(), tmp_path / "model.keras")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/zeros", bytes(200 << 20))
+    with pytest.raises(ClassifierError, match="it would expand to"):
+        load_classifier(path)

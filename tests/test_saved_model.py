@@ -1,0 +1,180 @@
+"""SavedModels, of Keras 2 and of `model.export`, and those that would do more than compute."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import samples
+import tensorflow as tf
+import tf_keras
+from scipy import special
+
+from transforms.classifier import load_classifier
+from transforms.model_file import ClassifierError, model_digest
+from transforms.odin import OdinSettings, odin
+
+PIXELS = samples.random_images(5).astype(np.float32) / np.float32(255)
+
+
+def keras_2_model(units: int = 4, activation="softmax"):
+    tf_keras.utils.set_random_seed(0)
+    wide = tf_keras.initializers.RandomNormal(0, 8)
+    return tf_keras.Sequential(
+        [
+            tf_keras.layers.Input((8, 8, 3)),
+            tf_keras.layers.Conv2D(6, 3, activation="relu"),
+            tf_keras.layers.BatchNormalization(),
+            tf_keras.layers.Dropout(0.5),
+            tf_keras.layers.GlobalAveragePooling2D(),
+            tf_keras.layers.Dense(units, activation=activation, kernel_initializer=wide),
+        ]
+    )
+
+
+def saved(model, tmp_path) -> str:
+    folder = str(tmp_path / "saved")
+    if isinstance(model, keras.Model):
+        model.export(folder, verbose=False)
+    else:
+        model.save(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "head"),
+    [
+        (keras_2_model, "probabilities"),
+        (lambda: keras_2_model(activation=None), "linear"),
+        (lambda: samples.small_model(), "linear"),
+    ],
+)
+def test_a_saved_model_gives_what_it_gave_when_it_was_saved(make, head, tmp_path):
+    model = make()
+    found = load_classifier(saved(model, tmp_path))
+    assert (found.head, found.classes, found.input_shape) == (head, 4, (8, 8, 3))
+    logits, moved = odin(found.logits, tf.constant(PIXELS), OdinSettings(epsilon=0.01))
+    expected = model(PIXELS, training=False)
+    got = tf.nn.softmax(logits) if head == "probabilities" else logits
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(moved - logits).max() > 1e-3
+
+
+def test_one_sigmoid_unit_gives_the_logarithms_of_both_probabilities(tmp_path):
+    model = keras_2_model(1, "sigmoid")
+    found = load_classifier(saved(model, tmp_path))
+    assert (found.head, found.classes) == ("probabilities", 2)
+    np.testing.assert_allclose(special.softmax(found.logits(PIXELS), axis=1)[:, 1:], model(PIXELS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: keras_2_model(4, "sigmoid"), "do not sum to 1, as those of one sigmoid per class"),
+        (lambda: keras_2_model(1, None), "the model's output is a single number"),
+    ],
+)
+def test_outputs_that_are_no_classes_are_refused(make, message, tmp_path):
+    with pytest.raises(ClassifierError, match=message):
+        load_classifier(saved(make(), tmp_path))
+
+
+def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
+    inner = samples.small_model()
+    inputs = keras.Input((8, 8, 3))
+    path = saved(keras.Model(inputs, {"first": inner(inputs), "second": -inner(inputs)}), tmp_path)
+    with pytest.raises(ClassifierError, match="choose one with --output_name; outputs there: first, second"):
+        load_classifier(path)
+    found = load_classifier(path, output_name="second")
+    np.testing.assert_allclose(found.logits(PIXELS), -inner(PIXELS), rtol=1e-5)
+
+
+class Module(tf.Module):
+    """A function of images that also does what the argument says, if it is reached or not."""
+
+    def __init__(self, deed):
+        super().__init__()
+        self.kernel = tf.Variable(tf.random.stateless_normal((192, 4), [1, 2]))
+        self.deed = deed
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+    def serve(self, x):
+        return {"y": self.deed(tf.reshape(x, [-1, 192]) @ self.kernel)}
+
+
+def writes(y):
+    tf.io.write_file("/tmp/odin-beam-was-here", "x")
+    return y
+
+
+def writes_in_a_branch(y):
+    return tf.cond(tf.reduce_sum(y) > 1e9, lambda: writes(y), lambda: y)
+
+
+def reads(y):
+    return y + tf.cast(tf.strings.length(tf.io.read_file("/etc/passwd")), tf.float32)
+
+
+def runs_python(y):
+    return tf.ensure_shape(tf.py_function(lambda v: v, [y], tf.float32), [None, 4])
+
+
+def saves(y):
+    tf.raw_ops.SaveV2(prefix="/tmp/odin-beam-was-here", tensor_names=["y"], shape_and_slices=[""], tensors=[y])
+    return y
+
+
+@pytest.mark.parametrize(
+    ("deed", "operation"),
+    [
+        (writes, "WriteFile"),
+        (writes_in_a_branch, "WriteFile"),
+        (reads, "ReadFile"),
+        (runs_python, "EagerPyFunc"),
+        (saves, "SaveV2"),
+    ],
+)
+def test_a_model_that_would_do_more_than_compute_is_refused_before_it_is_loaded(deed, operation, tmp_path):
+    module = Module(deed)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": module.serve})
+    with pytest.raises(ClassifierError, match=f"operations that are not run from a model file: .*{operation}"):
+        load_classifier(str(tmp_path / "m"))
+
+
+def test_a_module_that_only_computes_is_loaded(tmp_path):
+    module = Module(lambda y: y)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": module.serve})
+    assert load_classifier(str(tmp_path / "m")).classes == 4
+
+
+def test_a_model_without_serving_function_is_refused_with_the_signatures_there(tmp_path):
+    module = Module(lambda y: y)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"train": module.serve})
+    with pytest.raises(ClassifierError, match="has no signature serving_default; signatures there: train"):
+        load_classifier(str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 10, None])
+def test_a_damaged_saved_model_is_refused_in_one_line(file, content, tmp_path):
+    folder = Path(saved(samples.small_model(), tmp_path))
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ClassifierError, match=r"cannot be loaded|must end in \.keras") as caught:
+        load_classifier(str(folder))
+    assert "\n" not in str(caught.value)
+    assert "odin-beam-model-" not in str(caught.value)
+
+
+def test_the_digest_of_a_folder_covers_names_and_contents(tmp_path):
+    folder = Path(saved(samples.small_model(), tmp_path))
+    digest = model_digest(str(folder))
+    assert model_digest(str(folder) + "/") == digest
+    (folder / "assets").mkdir(exist_ok=True)
+    (folder / "assets/words.txt").write_text("x")
+    named = model_digest(str(folder))
+    (folder / "assets/words.txt").write_text("y")
+    changed = model_digest(str(folder))
+    assert len({digest, named, changed}) == 3
