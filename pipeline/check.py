@@ -16,12 +16,14 @@ import numpy as np
 from pipeline import sources
 from pipeline.model_config import ModelConfig, write_model_config
 from pipeline.options import CheckOptions, UsageError, model_settings
+from pipeline.progress import show_progress
 from transforms import storage
 from transforms.check_classifier import (
     Soundness,
     Trial,
     best,
     candidates,
+    compiled,
     contact_sheet,
     feature_map,
     gradient_share,
@@ -79,7 +81,7 @@ def run(options: CheckOptions) -> int:
 def _given(options: CheckOptions, settings: ScoreSettings) -> Preprocessing | None:
     """The preprocessing that the command line spells out."""
     arguments = options.arguments
-    spelled = arguments.preprocessing or arguments.mean or arguments.model_config
+    spelled = arguments.preprocessing or arguments.mean or arguments.channel_order or arguments.model_config
     return settings.preprocessing if spelled else None
 
 
@@ -90,8 +92,17 @@ def _try_all(
     own: Preprocessing | None,
     given: Preprocessing | None,
 ) -> list[Trial]:
-    tried = candidates(classifier.input_shape[2], own, given)
-    return [try_preprocessing(classifier, candidate, pixels, labels) for candidate in tried]
+    tried, fast = candidates(classifier.input_shape[2], own, given), compiled(classifier)
+    trials: list[Trial] = []
+    with show_progress("checking", len(tried), "preprocessings", lambda: (len(trials), f"{len(trials)} tried")):
+        for candidate in tried:
+            trials.append(try_preprocessing(fast, candidate, pixels, labels))  # noqa: PERF401 - shown as it grows
+        if classifier.input_shape[2] == 3 and (labels >= 0).any():
+            # Reversed channels cost little accuracy, so they are compared where it is highest.
+            reversed_ = best(trials, given or own).preprocessing.reversed()
+            if reversed_ not in tried:
+                trials.append(try_preprocessing(fast, reversed_, pixels, labels))
+    return trials
 
 
 def describe(classifier: Classifier, found: str | None) -> str:
@@ -134,7 +145,13 @@ def trials_table(trials: list[Trial], images: int, labelled: int) -> str:
 
 
 def _name(preprocessing: Preprocessing) -> str:
-    return "--mean --std" if preprocessing.name == "mean_std" else preprocessing.name
+    name = "--mean --std" if preprocessing.name == "mean_std" else preprocessing.name
+    return f"{name}, bgr" if preprocessing.channel_order == "bgr" else name
+
+
+def _flags(preprocessing: Preprocessing) -> str:
+    name = "--mean, --std as given" if preprocessing.name == "mean_std" else f"--preprocessing {preprocessing.name}"
+    return f"{name} --channel_order bgr" if preprocessing.channel_order == "bgr" else name
 
 
 def choose(
@@ -160,7 +177,7 @@ def choose(
         worse = next(trial for trial in trials if trial.preprocessing == given)
         raise UsageError(
             f"preprocessing {_name(given)} gives {100 * worse.accuracy:.1f} % accuracy, {_name(top.preprocessing)} "
-            f"{100 * top.accuracy:.1f} %: use --preprocessing {_name(top.preprocessing)}"
+            f"{100 * top.accuracy:.1f} %: use {_flags(top.preprocessing)}"
         )
     return top
 

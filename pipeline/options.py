@@ -289,6 +289,7 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mean", type=_numbers, metavar="R,G,B", help="instead of --preprocessing, in [0, 1] units")
     parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="goes with --mean")
+    parser.add_argument("--channel_order", metavar="ORDER", help="rgb (default), or bgr for a model trained on BGR")
     parser.add_argument("--image_size", type=_size, metavar="H,W", help="for a model whose input leaves it open")
     parser.add_argument("--resize", metavar="MODE", help="stretch (default), shorter_side or none: for other sizes")
     parser.add_argument("--crop", metavar="MODE", help="none (default) or center, after resizing")
@@ -474,6 +475,8 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
         raise UsageError("--mean and --std go together")
     named = {"name": given.preprocessing} if given.preprocessing else {}
     preprocessing = {"name": "mean_std", "mean": given.mean, "std": given.std} if given.mean else named
+    if given.channel_order:
+        preprocessing = {**preprocessing, "channel_order": given.channel_order}
     geometry = {name: getattr(given, name) for name in _GEOMETRY if getattr(given, name) is not None}
     if given.model_config is None:
         return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}

@@ -47,23 +47,24 @@ def relabelled(folder, change):
 def table(printed):
     """The candidates' accuracies, as printed."""
     lines = [line.split() for line in printed.splitlines() if line.startswith("  ") and "%" in line]
-    return {line[0]: float(line[1]) for line in lines}
+    return {line[-5]: float(line[-4]) for line in lines}
 
 
 def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_refused(tmp_path, capsys):
     with np.load(samples.real("cifar10_test.npz")) as arrays:
-        payloads = samples.examples(arrays["x"][:96], arrays["y"][:96].astype(int).tolist())
+        payloads = samples.examples(arrays["x"][:256], arrays["y"][:256].astype(int).tolist())
     shard = samples.write_shard(tmp_path / "cifar10.tfrecord", payloads)
     argv = ["check", f"--model={samples.real('densenet_bc_100_12_cifar10.keras')}", f"--in_distribution={shard}"]
     assert main([*argv, f"--output={tmp_path}/model.json"]) == 0
     printed = capsys.readouterr().out
     accuracies = table(printed)
-    assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe"}
+    assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe", "bgr"}
     assert accuracies["unit"] > 90 > 50 > max(accuracies[name] for name in ("byte", "tf", "torch", "caffe"))
+    assert "maps         8 x 8 x 342" in printed
     assert "preprocessing: unit" in printed
     assert json.loads((tmp_path / "model.json").read_text())["preprocessing"]["name"] == "unit"
-    assert main([*argv, "--preprocessing=caffe"]) == 2
-    assert "use --preprocessing unit" in capsys.readouterr().err
+    assert main([*argv, "--channel_order=bgr"]) == 2
+    assert capsys.readouterr().err.endswith("use --preprocessing unit\n")
 
 
 def test_a_model_of_bytes_is_found_to_want_bytes(byte_model, capsys):
@@ -223,3 +224,64 @@ def test_what_the_models_own_normalisation_asks_for(layer, expected):
     model = keras.Sequential([keras.Input((8, 8, 3)), nested, keras.layers.Flatten(), keras.layers.Dense(3)])
     own = check_classifier.own_preprocessing(model)[1]
     assert (own.name if own else None) == expected
+
+
+def pooled(*, dense=1, pooling=keras.layers.GlobalAveragePooling2D, end=()):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, name="features")(inputs)
+    x = pooling()(x)
+    for _ in range(dense):
+        x = keras.layers.Dense(4)(x)
+    for layer in end:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("model", "there"),
+    [
+        (lambda: pooled(), True),
+        (lambda: pooled(end=[keras.layers.Softmax()]), True),
+        (lambda: pooled(end=[keras.layers.Dropout(0.5), keras.layers.Activation("softmax")]), True),
+        (lambda: pooled(dense=2), False),
+        (lambda: pooled(dense=0), False),
+        (lambda: pooled(pooling=keras.layers.GlobalMaxPooling2D), False),
+        (lambda: pooled(pooling=keras.layers.Flatten), False),
+    ],
+)
+def test_activation_maps_need_average_pooling_right_before_the_last_layer(model, there):
+    features = check_classifier.feature_map(model())
+    assert (features is not None) == there
+    assert not there or features.shape == (None, 6, 6, 6)
+
+
+@pytest.mark.parametrize("make", ["saved_model", "several_outputs", "mixed_precision"])
+def test_other_kinds_of_models_are_checked_and_scored_alike(make, unit_model, tmp_path, capsys):
+    model, flags = keras.models.load_model(unit_model), []
+    inputs = keras.Input((28, 28, 1))
+    if make == "saved_model":
+        model.export(tmp_path / "m", verbose=False)
+        path = f"{tmp_path}/m"
+    elif make == "several_outputs":
+        outputs = {"probabilities": model(inputs), "size": keras.layers.Flatten()(inputs)}
+        path = samples.save_model(keras.Model(inputs, outputs), tmp_path / "m.keras")
+        assert main(["check", f"--model={path}", f"--in_distribution={FASHION}"]) == 2
+        assert "choose one with --output_name" in capsys.readouterr().err
+        flags = ["--output_name=probabilities"]
+    else:
+        mixed = keras.models.clone_model(model, clone_function=lambda layer: mixed_precision(layer))
+        mixed.set_weights(model.get_weights())
+        path = samples.save_model(mixed, tmp_path / "m.keras")
+    config = f"{tmp_path}/model.json"
+    assert main(["check", f"--model={path}", f"--in_distribution={FASHION}", f"--output={config}", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "preprocessing: unit" in printed
+    assert ("saved as mixed_bfloat16, computes in float32" in printed) == (make == "mixed_precision")
+    argv = ["score", f"--model={path}", f"--model_config={config}", f"--output={tmp_path}/o", f"--input={FASHION}"]
+    assert main(argv) == 0
+    assert json.loads((tmp_path / "o/summary.json").read_text())["scored"] == 1000
+    assert capsys.readouterr().err.count("mixed_bfloat16") == (make == "mixed_precision")
+
+
+def mixed_precision(layer):
+    return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})

@@ -294,6 +294,14 @@ def test_unit_byte_and_mean_std():
     np.testing.assert_allclose(own.apply(pixels), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["unit", "byte", "caffe"])
+def test_reversed_channels_are_reversed_before_all_else(name):
+    reversed_ = Preprocessing(name).reversed()
+    assert reversed_.reversed() == Preprocessing(name)
+    expected = Preprocessing(name).apply(tf.constant(PIXELS[..., ::-1]))
+    np.testing.assert_array_equal(reversed_.apply(tf.constant(PIXELS)), expected)
+
+
 def test_preprocessing_is_part_of_the_logits():
     model = linear()
     expected = model(PIXELS * 2 - 1, training=False)

@@ -6,7 +6,7 @@ Wrong preprocessing does not show in the confidence of the predictions: bytes fe
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -138,6 +138,14 @@ def candidates(channels: int, *further: Preprocessing | None) -> list[Preprocess
     """The preprocessings worth trying: every named one that the channels allow, and the further ones; none twice."""
     named = [candidate for candidate in map(Preprocessing, NAMED_PREPROCESSING) if channels in candidate.channels()]
     return list(dict.fromkeys([*named, *(extra for extra in further if extra is not None)]))
+
+
+def compiled(classifier: Classifier) -> Classifier:
+    """The same classifier with its model as one graph, which pays from the second batch on."""
+    signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32)]
+    return replace(
+        classifier, model_logits=tf.function(classifier.model_logits, input_signature=signature, autograph=False)
+    )
 
 
 def try_preprocessing(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from transforms.model_file import ClassifierError, load_model, use_gpus_sparingly
 from transforms.saved_model import SavedModel
 
+CHANNEL_ORDERS = ("rgb", "bgr")
 NAMED_PREPROCESSING = ("unit", "byte", "tf", "torch", "caffe")
 _TORCH_MEAN, _TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -36,13 +37,18 @@ class Preprocessing:
         minus the ImageNet mean; `mean_std` the two below. As `mode` in `keras.applications.imagenet_utils`.
       mean: per channel, in [0, 1] units; only with `mean_std`.
       std: per channel, in [0, 1] units, > 0; only with `mean_std`.
+      channel_order: `rgb`, or `bgr` for a model that was trained on reversed channels, as OpenCV reads them; reversed
+        before all else.
     """
 
     name: str = "unit"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    channel_order: str = "rgb"
 
     def __post_init__(self):
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ValueError(f"channel_order is one of {', '.join(CHANNEL_ORDERS)}, not {self.channel_order!r}")
         if self.name == "mean_std":
             if not self.mean or len(self.mean) != len(self.std):
                 raise ValueError("mean and std need one number per channel each")
@@ -55,10 +61,16 @@ class Preprocessing:
         """The channel counts it is defined for."""
         if self.name == "mean_std":
             return (len(self.mean),)
-        return (3,) if self.name in ("torch", "caffe") else (1, 3)
+        return (3,) if self.name in ("torch", "caffe") or self.channel_order == "bgr" else (1, 3)
+
+    def reversed(self) -> "Preprocessing":
+        """The same with the channels the other way round."""
+        return replace(self, channel_order="rgb" if self.channel_order == "bgr" else "bgr")
 
     def apply(self, pixels: tf.Tensor) -> tf.Tensor:
         """float32 [N, H, W, C] in [0, 1] -> what the model expects, same shape and dtype."""
+        if self.channel_order == "bgr":
+            pixels = pixels[..., ::-1]
         match self.name:
             case "unit":
                 return pixels
@@ -79,7 +91,7 @@ class Classifier:
     """A loaded model together with the preprocessing it is used with.
 
     Attributes:
-      model: as loaded.
+      model: as loaded, up to the chosen output.
       model_logits: preprocessed float32 [N, H, W, C] -> float32 logits [N, K], inference mode.
       preprocessing: from pixels in [0, 1] to what the model expects.
       input_shape: (height, width, channels).
@@ -155,7 +167,7 @@ def as_classifier(
     """A `Classifier` from a model in memory; arguments and errors as in `load_classifier`."""
     head = _saved_model_head(model, output_name) if isinstance(model, SavedModel) else _keras_head(model, output_name)
     input_shape = _input_shape(head.input, image_size)
-    plain = Classifier(model, head.outputs, Preprocessing(), input_shape, max(2, head.units), head.name)
+    plain = Classifier(head.model, head.outputs, Preprocessing(), input_shape, max(2, head.units), head.name)
     plain = plain.preprocessed(preprocessing)
     probe = tf.constant(np.random.default_rng(0).uniform(size=(4, *input_shape)), tf.float32)
     outputs = plain.logits(probe).numpy()
@@ -169,12 +181,14 @@ class _Head:
     """The end of a model.
 
     Attributes:
+      model: up to this end.
       input: shape and dtype of the model's one input.
       outputs: preprocessed float32 [N, H, W, C] -> float32 [N, units], logits as far as they can be had.
       units: of the output.
       name: where they are; `unknown` where the model does not tell what its outputs are.
     """
 
+    model: keras.Model | SavedModel
     input: tuple[tuple[int | None, ...], str]
     outputs: Callable[[tf.Tensor], tf.Tensor]
     units: int
@@ -189,18 +203,27 @@ def _keras_head(model: keras.Model, output_name: str | None) -> _Head:
         raise ClassifierError(
             f"the model's input is {len(inputs)} inputs; images need one of shape (None, H, W, 1 or 3)"
         )
-    # A Sequential model has one output, and no name for it.
-    outputs = dict(zip(getattr(model, "output_names", ["output"]), model.outputs, strict=True))
+    outputs = _named_outputs(model)
     output = outputs[_choose_output(list(outputs), output_name)]
     units = _units(tuple(output.shape))
-    logits_model, name = find_logits(keras.Model(model.inputs, output))
+    whole = keras.Model(model.inputs, output)
+    logits_model, name = find_logits(whole)
     if units == 1 and not _is_sigmoid(name):
         raise ClassifierError(_ONE_UNIT)
 
     def outputs_of(batch: tf.Tensor) -> tf.Tensor:
         return tf.cast(logits_model(batch, training=False), tf.float32)
 
-    return _Head((tuple(inputs[0].shape), inputs[0].dtype), outputs_of, units, name)
+    return _Head(whole, (tuple(inputs[0].shape), inputs[0].dtype), outputs_of, units, name)
+
+
+def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    if isinstance(model, keras.Sequential):
+        return {"output": model.outputs[0]}
+    if isinstance(model.output, dict):
+        # In a model that was saved and loaded, an output may be a list of one.
+        return {name: keras.tree.flatten(output)[0] for name, output in model.output.items()}
+    return dict(zip(model.output_names, model.outputs, strict=True))
 
 
 def _is_sigmoid(head: str) -> bool:
@@ -217,7 +240,7 @@ def _saved_model_head(model: SavedModel, output_name: str | None) -> _Head:
     def outputs_of(batch: tf.Tensor) -> tf.Tensor:
         return tf.cast(model.call(batch, output), tf.float32)
 
-    return _Head((shape, spec.dtype.name), outputs_of, units, "unknown")
+    return _Head(model, (shape, spec.dtype.name), outputs_of, units, "unknown")
 
 
 def _choose_output(names: list[str], wanted: str | None) -> str:

@@ -75,7 +75,7 @@ def load_saved_model(folder: str) -> SavedModel:
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:
         raise SavedModelError(f"its signature {_SIGNATURE} has {len(inputs)} inputs, not one")
-    return SavedModel(loaded, next(iter(inputs.items())), dict(function.structured_outputs))
+    return SavedModel(loaded, next(iter(inputs.items())), dict(sorted(function.structured_outputs.items())))
 
 
 def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
