@@ -292,7 +292,11 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel_order", metavar="ORDER", help="rgb (default), or bgr for a model trained on BGR")
     parser.add_argument("--image_size", type=_size, metavar="H,W", help="for a model whose input leaves it open")
     parser.add_argument("--resize", metavar="MODE", help="stretch (default), shorter_side or none: for other sizes")
-    parser.add_argument("--crop", metavar="MODE", help="none (default) or center, after resizing")
+    parser.add_argument(
+        "--crop",
+        metavar="MODE",
+        help="none (default) or center: cuts the middle out, without resizing unless --resize asks for it",
+    )
     parser.add_argument("--interpolation", metavar="METHOD", help="of tf.image.resize (default: bilinear)")
     _flag(parser, "--antialias", "average when shrinking, as Pillow does", default=None)
     parser.add_argument(
@@ -479,6 +483,9 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
         preprocessing = {**preprocessing, "channel_order": given.channel_order}
     geometry = {name: getattr(given, name) for name in _GEOMETRY if getattr(given, name) is not None}
     if given.model_config is None:
+        if geometry.get("crop") == "center":
+            # Stretching to the size first would leave nothing to cut off.
+            geometry.setdefault("resize", "none")
         return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}
     from pipeline.model_config import read_model_config
 

@@ -18,7 +18,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,7 +39,7 @@ from transforms.model_file import ClassifierError
 from transforms.records import Record
 from transforms.sample_images import sample_images
 from transforms.score_shards import Scorer, ScoreSettings, ScoreShards
-from transforms.shards import FeatureNames, ImageList, Shard
+from transforms.shards import FeatureNames, ImageList, Shard, TFRecords
 from transforms.summarize_scores import RunFacts, SummarizeScores, write_json
 
 # How much of a source is read at launch to see that it holds images.
@@ -66,8 +66,10 @@ def _run(options: ScoreOptions, folder: str) -> int:
         run_folder.refuse_overwriting(options.output)
     else:
         run_folder.refuse_other_settings(options.output, settings.identity())
+    expected = {}
     for group in _by_kind(shards):
-        _check_images(group, folder, settings.features)
+        mean_bytes = _check_images(group, folder, settings.features)
+        expected.update((shard.output_name, _expected_images(shard, mean_bytes)) for shard in group)
     shared = Shared()
     scorer = None if _was_complete(options, shards) else _scorer(settings, shared)
     if scorer:
@@ -81,7 +83,7 @@ def _run(options: ScoreOptions, folder: str) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     scored = pipeline | ReadManifest(options.output) | ScoreShards(settings, options.output, shared)
     scored | SummarizeScores(options.output, roles, facts)
-    with show_progress("scoring", sum(shard.size for shard in shards), "B", _State(options.output, shards, scorer)):
+    with show_progress("scoring", sum(expected.values()), "images", _State(options.output, expected, scorer)):
         result = pipeline.run()
         if type(result).__name__ == "DataflowPipelineResult":
             print(f"submitted; {FileSystems.join(options.output, 'summary.json')} appears when it is done")
@@ -147,23 +149,35 @@ def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
     return list(groups.values())
 
 
-def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) -> None:
+def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) -> float:
     """Sees that shards of one kind hold images where they are looked for, before hours are spent on rejecting them all.
 
     Only what speaks for a slip of the command line is refused; damage is the run's to deal with.
 
+    Returns:
+      Mean size in bytes of the records looked at; 0 where none could be read.
+
     Raises:
       UsageError: a file that is something else than TFRecord, or not one image where the first ones should be.
     """
-    slips = []
+    slips, sizes = [], []
     for shard in shards[:SHARDS_TRIED]:
-        for record in _first_records(shard, folder):
-            slip = _slip(record, shard, features)
-            if slip is None:
-                return
-            slips += [slip] if slip else []
+        first = _first_records(shard, folder)
+        sizes += [len(record.payload) for record in first if record.payload]
+        found = [_slip(record, shard, features) for record in first]
+        if None in found:
+            return sum(sizes) / len(sizes) if sizes else 0.0
+        slips += filter(None, found)
     if slips:
         raise UsageError(f"source {shards[0].source}: {slips[0]}")
+    return 0.0
+
+
+def _expected_images(shard: Shard, mean_bytes: float) -> int:
+    """How many images to expect, for the progress: known of a virtual shard, estimated of a file."""
+    if not isinstance(shard.content, TFRecords):
+        return shard.content.count
+    return max(1, round(shard.size / mean_bytes)) if mean_bytes else 1
 
 
 def _first_records(shard: Shard, folder: str) -> list[Record]:
@@ -240,24 +254,23 @@ def _run_description(settings: ScoreSettings) -> dict[str, Any]:
 
 
 class _State:
-    """How far a run has come: by bytes where this process scores, by committed shards where others do."""
+    """How far a run has come: by its own images where this process scores, by committed shards where others do."""
 
-    def __init__(self, output: str, shards: Sequence[Shard], scorer: Scorer | None):
+    def __init__(self, output: str, expected: Mapping[str, int], scorer: Scorer | None):
         self._scores = FileSystems.join(output, "scores", "**.parquet")
-        self._sizes = {shard.output_name: shard.size for shard in shards}
+        self._expected = expected
         self._scorer = scorer
         self._before = self._committed()
         self._started = time.monotonic()
 
     def __call__(self) -> tuple[int, str]:
-        here = self._scorer.progress if self._scorer else None
-        if here and here.images:
-            rate = here.images / (time.monotonic() - self._started)
-            return self._before[0] + here.bytes, f"{here.images:,} images, {rate:,.0f}/s"
-        size, count = self._committed()
-        return size, f"{count:,} of {len(self._sizes):,} shards"
+        if self._scorer and (here := self._scorer.images):
+            rate = here / (time.monotonic() - self._started)
+            return self._before[0] + here, f"{here:,} images, {rate:,.0f}/s"
+        images, count = self._committed()
+        return images, f"{count:,} of {len(self._expected):,} shards"
 
     def _committed(self) -> tuple[int, int]:
         present = [stat.path.rpartition("/")[2] for stat in storage.list_files(self._scores)]
-        sizes = [self._sizes[name] for name in present if name in self._sizes]
-        return sum(sizes), len(sizes)
+        images = [self._expected[name] for name in present if name in self._expected]
+        return sum(images), len(images)

@@ -21,14 +21,11 @@ from transforms import storage
 from transforms.image_list import ListWriter
 from transforms.noise import DISTRIBUTIONS
 from transforms.score_table import output_name
-from transforms.shards import IMAGES_PER_SHARD, Content, FeatureNames, ImageList, Noise, Shard, TFRecords
+from transforms.shards import IMAGES_PER_SHARD, FeatureNames, ImageList, Noise, Shard, TFRecords
 from transforms.storage import FileStat
 
 # Of the run's folder: where lists of images lie.
 LISTINGS = "listings"
-# What a loose image of unknown size, or one of noise, counts for in the progress.
-_NOMINAL_BYTES = 1 << 14
-_ROWS_AT_ONCE = 1 << 14
 
 
 def list_shards(options: SourceOptions, folder: str) -> list[Shard]:
@@ -125,8 +122,7 @@ def _image_list(source: SourcePattern, rows: Iterable[dict], folder: str) -> Ite
         for row in rows:
             writer.write([row])
     for part in writer.ranges:
-        content = ImageList(listing, part.first, part.count, part.digest)
-        yield _virtual_shard(source, content, part.count * _NOMINAL_BYTES)
+        yield _virtual_shard(source, ImageList(listing, part.first, part.count, part.digest))
 
 
 def _noise(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
@@ -134,11 +130,11 @@ def _noise(source: SourcePattern, options: SourceOptions, folder: str) -> Iterat
         raise UsageError(f"--{source.role} {source.text}: the kinds of noise are {' and '.join(DISTRIBUTIONS)}")
     for first in range(0, options.noise_count, IMAGES_PER_SHARD):
         count = min(IMAGES_PER_SHARD, options.noise_count - first)
-        yield _virtual_shard(source, Noise(source.pattern, first, count), count * _NOMINAL_BYTES)
+        yield _virtual_shard(source, Noise(source.pattern, first, count))
 
 
-def _virtual_shard(source: SourcePattern, content: Content, size: int) -> Shard:
-    return Shard(source.name, source.role, source.text, size, 0.0, output_name(source.text, content.first), content)
+def _virtual_shard(source: SourcePattern, content: ImageList | Noise) -> Shard:
+    return Shard(source.name, source.role, source.text, 0, 0.0, output_name(source.text, content.first), content)
 
 
 _LISTERS = {

@@ -122,7 +122,7 @@ def test_the_kernel_in_memory_gives_the_same_scores_as_the_job(model, archive):
     settings = score_shards.ScoreSettings(model, "")
     scorer = score_shards.Scorer(settings)
     pixels = samples.random_images(50, seed=1).astype(np.float32) / np.float32(255)
-    columns = scorer.score(pixels, 0)
+    columns = scorer.score(pixels)
     for name in DETECTORS:
         got = [row[name] for row in rows(archive / "out") if row["source"] == "known"]
         np.testing.assert_allclose(got, columns[name], rtol=2e-5)
@@ -505,6 +505,28 @@ def test_loose_files_give_the_scores_of_the_same_images_ingested(model, pictures
     assert (first["shard"], first["index"], first["offset"]) == (f"files:{pictures}/photos/**.png", 0, None)
 
 
+@pytest.mark.parametrize(
+    ("flags", "resize", "crop"),
+    [
+        ([], "stretch", "none"),
+        (["--crop=center"], "none", "center"),
+        (["--crop=center", "--resize=shorter_side"], "shorter_side", "center"),
+        (["--resize=none"], "none", "none"),
+    ],
+)
+def test_the_crop_and_resize_variants_of_the_paper_are_one_flag_away(model, tmp_path, flags, resize, crop):
+    larger = samples.random_images(3, (12, 12, 3))
+    shard = samples.write_shard(tmp_path / "x.tfrecord", samples.examples(larger))
+    main(["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={shard}", "--max_rejected=1", *flags])
+    geometry = read(tmp_path / "out", "run.json")["settings"]["geometry"]
+    assert (geometry["resize"], geometry["crop"]) == (resize, crop)
+    assert geometry["jpeg"] == "accurate"
+    scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
+    if flags == ["--crop=center"]:
+        expected = scorer.score(larger[:, 2:10, 2:10].astype(np.float32) / np.float32(255))["msp"]
+        np.testing.assert_allclose([row["msp"] for row in rows(tmp_path / "out")], expected, rtol=1e-6)
+
+
 def test_a_manifest_gives_labels_and_ids(model, pictures):
     lines = [f"photos/{'ab'[i % 2]}/{i}.png,{i % 4},{i:03d}" for i in (3, 1, 2)]
     (pictures / "m.csv").write_text("\n".join(["uri,label,id", *lines]))
@@ -556,7 +578,7 @@ def test_noise_is_scored_as_the_images_that_it_is(model, tmp_path):
     assert (last["shard"], last["index"], last["id"]) == ("noise:gaussian", 2099, "gaussian__2099")
     settings = score_shards.ScoreSettings(model, "")
     pixels = noise_image("gaussian", 2099, (8, 8, 3))[None]
-    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels, 0)["msp"][0], rel=1e-5)
+    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels)["msp"][0], rel=1e-5)
 
 
 def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
@@ -577,7 +599,7 @@ def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
         ("tiny", f"tiny-test.tfrecord-00000-of-00001__{i}", i % 4) for i in range(6)
     ]
     scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
-    expected = scorer.score(images.astype(np.float32) / np.float32(255), 0)["odin_logit"]
+    expected = scorer.score(images.astype(np.float32) / np.float32(255))["odin_logit"]
     np.testing.assert_allclose([row["odin_logit"] for row in scored], expected, rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ rows and no others. It is written row group by row group, so memory does not gro
 """
 
 import hashlib
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,7 +113,7 @@ def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-def read_images(content: ImageList, folder: str, fetchers: Executor) -> Iterator[Record]:
+def read_images(content: ImageList, folder: str, fetchers: Executor, step: int = 1) -> Iterator[Record]:
     """The image files of a virtual shard as records, in order, fetched concurrently.
 
     A file that is not there, or too large, is one bad record.
@@ -121,11 +122,12 @@ def read_images(content: ImageList, folder: str, fetchers: Executor) -> Iterator
       content: which rows of which list.
       folder: that the list's path is relative to.
       fetchers: threads to fetch with.
+      step: every how many-th of them.
 
     Raises:
       storage.StorageError: the list or a file cannot be read: denied, or storage trouble that does not pass.
     """
-    rows = iter(enumerate(read_rows(content, folder), content.first))
+    rows = itertools.islice(enumerate(read_rows(content, folder), content.first), None, None, step)
     fetching = deque(fetchers.submit(_fetch, index, row) for index, row in _take(rows, FETCHES_AT_ONCE))
     try:
         while fetching:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from transforms import records, shard_images, storage
+from transforms import shard_images, storage
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.score_shards import DecodedBatch, ScoreSettings, decode_batch
 from transforms.shards import Shard
@@ -14,7 +14,7 @@ from transforms.shards import Shard
 def sample_images(
     shards: Sequence[Shard], folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and decodes images from the beginnings of shards that lie evenly over the list.
+    """Reads and decodes images of shards that lie evenly over the list.
 
     Archives are often sorted by class, so many shards give more classes than many images of one shard.
 
@@ -34,19 +34,19 @@ def sample_images(
     batches = []
     for i, shard in enumerate(tried):
         wanted = -(-(count - sum(len(batch.rows) for batch in batches)) // (len(tried) - i))
-        batches.append(_first_images(shard, folder, settings, input_shape, wanted))
+        batches.append(_some_images(shard, folder, settings, input_shape, wanted))
     labels = [-1 if row["label"] is None else row["label"] for batch in batches for row in batch.rows]
     pixels = np.concatenate([np.empty((0, *input_shape), np.float32), *(batch.pixels for batch in batches)])
     return pixels, np.array(labels, np.int64)
 
 
-def _first_images(
+def _some_images(
     shard: Shard, folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], wanted: int
 ) -> DecodedBatch:
-    """The first images of a shard; its bad records do not count."""
+    """Some images of a shard; its bad records do not count."""
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
-            batch = next(records.batches(shard_images.read_records(shard, folder, fetchers), max(1, wanted)), [])
+            batch = shard_images.sample_records(shard, folder, fetchers, max(1, wanted))
         except storage.StorageError:
             batch = []
     return decode_batch(batch, shard, settings, input_shape)

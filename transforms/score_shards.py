@@ -28,7 +28,7 @@ from transforms.image_list import FETCHES_AT_ONCE
 from transforms.model_file import ClassifierError
 from transforms.odin import NoGradient, OdinSettings, max_softmax, odin, score_logit
 from transforms.records import Record
-from transforms.shards import FeatureNames, Shard, TFRecords
+from transforms.shards import FeatureNames, Shard
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
@@ -89,14 +89,6 @@ def _json_able(value: Any) -> Any:
     return [_json_able(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-@dataclass
-class Progress:
-    """How far the scorer of this process has come; read by whoever shows it, written under the device's lock."""
-
-    images: int = 0
-    bytes: int = 0
-
-
 def load_settings_classifier(settings: ScoreSettings) -> Classifier:
     """The classifier that the settings name.
 
@@ -128,7 +120,8 @@ class Scorer:
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
-        self.progress = Progress()
+        # How far this process has come; written under the device's lock, read by whoever shows it.
+        self.images = 0
         self._device = threading.Lock()
         self._score = score_function(self.classifier, settings.odin, settings.detectors)
         try:
@@ -136,19 +129,17 @@ class Scorer:
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with --epsilon 0") from e
 
-    def score(self, pixels: np.ndarray, read_bytes: int) -> dict[str, np.ndarray]:
+    def score(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """The columns of a batch.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
-          read_bytes: of input that the batch stands for, for the progress.
 
         Returns:
           `prediction` int32 [N], `finite` bool [N], and one float64 [N] per score column (none where N = 0).
         """
         with self._device:
-            self.progress.images += len(pixels)
-            self.progress.bytes += read_bytes
+            self.images += len(pixels)
             if not len(pixels):
                 # Some layers refuse an empty batch.
                 return {"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}
@@ -197,14 +188,12 @@ class DecodedBatch:
       pixels: float32 [N, H, W, C] in [0, 1].
       rows: `index`, `offset`, `id`, `label` of each of the N.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
-      read_bytes: of the shard that the batch covers.
       framed: records that it was made of.
     """
 
     pixels: np.ndarray
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
-    read_bytes: int = 0
     framed: int = 0
 
 
@@ -227,15 +216,7 @@ def decode_batch(
             decoded.rejects.append(_reject(row, e.reason, e.detail))
     if pixels:
         decoded.pixels = np.stack(pixels)
-    decoded.read_bytes = _share_of_size(batch, shard)
     return decoded
-
-
-def _share_of_size(batch: list[Record], shard: Shard) -> int:
-    """How much of the shard's listed size a batch stands for."""
-    if isinstance(shard.content, TFRecords):
-        return sum(len(record.payload or b"") for record in batch)
-    return shard.size * len(batch) // shard.content.count
 
 
 def _reject(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
@@ -303,7 +284,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
     with score_table.ShardWriter(output, shard) as writer:
         for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
-            columns = scorer.score(decoded.pixels, decoded.read_bytes)
+            columns = scorer.score(decoded.pixels)
             rejects = decoded.rejects + [
                 _reject(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
                 for row, good in zip(decoded.rows, columns["finite"], strict=True)

@@ -1,5 +1,6 @@
 """From a shard of any kind to the pixels of its images: the one place where the kinds part."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -12,6 +13,8 @@ from transforms.images import Geometry, ImageRecord
 from transforms.noise import noise_image
 from transforms.records import Record
 from transforms.shards import FeatureNames, ImageList, Noise, Shard, TFRecords
+
+_SAMPLED_FROM = 16
 
 
 def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
@@ -34,6 +37,28 @@ def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Reco
             yield from read_images(shard.content, folder, fetchers)
         case Noise(_, first, count):
             yield from (Record(index, None, b"") for index in range(first, first + count))
+
+
+def sample_records(shard: Shard, folder: str, fetchers: Executor, count: int) -> list[Record]:
+    """A few records of a shard, as far apart as is cheap, since images often stand in the order of their classes.
+
+    Of a list they lie evenly over all of it, of a TFRecord file over its beginning: `_SAMPLED_FROM` times as many
+    records are read, or `records.MAX_BATCH_BYTES`.
+
+    Args:
+      shard: of any kind.
+      folder: where the run's lists of images are.
+      fetchers: threads to fetch loose images with.
+      count: how many, at most.
+
+    Raises:
+      storage.StorageError: as in `read_records`.
+    """
+    if isinstance(shard.content, ImageList):
+        step = max(1, shard.content.count // count)
+        return list(itertools.islice(read_images(shard.content, folder, fetchers, step), count))
+    read = next(records.batches(read_records(shard, folder, fetchers), count * _SAMPLED_FROM), [])
+    return read[:: max(1, len(read) // count)][:count]
 
 
 def check_unchanged(shard: Shard) -> None:

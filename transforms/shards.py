@@ -72,7 +72,7 @@ class Shard:
       source: the source's NAME.
       role: `in_distribution`, `out_distribution` or `input`.
       path: full path of the TFRecord file; of a virtual shard the pattern that it is a part of.
-      size: bytes, as listed; of a virtual shard an estimate, for the progress alone.
+      size: bytes, as listed; 0 for a virtual shard.
       modified: seconds since the epoch, as listed; 0 for a virtual shard.
       output_name: base name of its scores file, unique within the source.
       content: what it consists of.
