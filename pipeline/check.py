@@ -192,6 +192,11 @@ def verdict(chosen: Trial, soundness: Soundness, classes: int, labels: np.ndarra
         lines.append(
             f"WARNING: an image alone and in a batch differ by {soundness.alone_difference:.1e}: batch statistics?"
         )
+    if soundness.repeatable and soundness.alone_difference <= 1e-4:
+        lines.append(
+            "repeatable   the same batch twice to the bit; an image alone and in a batch differ by "
+            f"{soundness.alone_difference:.0e} at most"
+        )
     lines.append(f"gradient     reaches {100 * soundness.gradient_share:.0f} % of the pixels")
     if 0 < soundness.gradient_share < 0.5:
         lines.append("WARNING: most of the gradient is zero, so the perturbation will do little")

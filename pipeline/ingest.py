@@ -34,7 +34,16 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline.options import IngestOptions, UsageError, beam_options
 from pipeline.progress import show_progress
 from transforms import storage
-from transforms.image_files import Matched, Member, Reject, folder_of, is_tfrecord, list_members, match_files
+from transforms.image_files import (
+    Matched,
+    Member,
+    Reject,
+    folder_of,
+    is_tfrecord,
+    list_members,
+    match_files,
+    with_common_root,
+)
 from transforms.reshard import Reshard
 from transforms.shard_plan import plan_shards, write_plans
 from transforms.storage import StorageError
@@ -172,7 +181,7 @@ def match(patterns: Sequence[str], output: OutputNames) -> list[Matched]:
         arguments.append(Matched(matched.root, files))
     if not any(argument.files for argument in arguments):
         raise UsageError(f"--images matches only what --output {output.prefix} names: choose another --output")
-    return arguments
+    return with_common_root(arguments)
 
 
 def _list_each(list_one: Callable[[Argument], Listed], arguments: Sequence[Argument]) -> list[Listed]:

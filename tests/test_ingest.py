@@ -186,10 +186,18 @@ def test_order_is_that_of_the_arguments_then_of_the_paths_and_no_file_comes_twic
     late = zip_file(tmp_path / "a.zip", {"x/2.png": PNGS[6], "x/1.png": PNGS[5]})
     assert ingest([f"{photos}/dog/*.png", late, photos], tmp_path / "out" / "p", 4) == 0
     assert ids(tmp_path / "out" / "p") == [
-        *("a.png", "b.png"),
+        *("dog/a.png", "dog/b.png"),
         *("x/1.png", "x/2.png"),
         *("bird/deep/owl/1.png", "cat/y.png", "cat/z.jpg", "top.png"),
     ]
+
+
+@pytest.mark.parametrize("patterns", [["cat", "dog"], ["cat/*.jpg", "cat/*.png", "dog/*"]])
+def test_class_folders_given_one_by_one_keep_their_names(tmp_path, patterns):
+    photos = folder(tmp_path / "photos")
+    assert ingest([f"{photos}/{pattern}" for pattern in patterns], tmp_path / "out" / "p") == 0
+    rows = [("cat/y.png", 0), ("cat/z.jpg", 0), ("dog/a.png", 1), ("dog/b.png", 1)]
+    assert sorted(row[:2] for row in written(tmp_path / "out" / "p")) == rows
 
 
 def test_a_glob_may_match_archives(tmp_path):

@@ -3,7 +3,9 @@
 Which kind a file is, its name tells: `.zip`, `.tar`, `.tar.gz` and `.tgz` are archives (whether a tar is compressed,
 its first bytes tell), all else is a loose file. Whether it is an image is not decided here.
 
-* An id is the path inside the archive, or relative to the folder or to the fixed part of the glob, always with `/`.
+* An id is the path inside the archive, or relative to the folder or to the fixed part of the glob, always with `/`. If
+  several arguments stand for loose files, their ids are relative to what these folders have in common, so that they
+  and the class names stay apart.
 * Hidden files (`.DS_Store`, anything below `.git`) and `__MACOSX` are passed over in silence.
 * Nothing is unpacked to disk, so a hostile name can do no harm. A leading `/` or `./` is dropped from it; a name with
   `..`, a drive letter or control characters is rejected, as are links, devices and encrypted members.
@@ -24,7 +26,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
@@ -134,6 +136,22 @@ def match_files(pattern: str) -> Matched:
     else:
         files, root = _list_literally(pattern), _parent(pattern)
     return Matched(root, tuple(file for file in files if not is_hidden(file.path.removeprefix(root))))
+
+
+def with_common_root(arguments: Sequence[Matched]) -> list[Matched]:
+    """The same files; where several arguments stand for loose ones, as seen from the folder above all of these."""
+    loose = [argument for argument in arguments if not all(is_archive(file.path) for file in argument.files)]
+    roots = {argument.root for argument in loose}
+    if len(roots) < 2:
+        return list(arguments)
+    levels = zip(*(root.split("/") for root in roots), strict=False)
+    common = "".join(f"{names[0]}/" for names in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
+    return [replace(argument, root=common) if argument in loose else argument for argument in arguments]
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file is an archive, by its name."""
+    return path.lower().endswith((".zip", *_TAR_NAMES, *_OTHER_ARCHIVES))
 
 
 def _list_literally(start: str, glob: str = "") -> list[FileStat]:
