@@ -25,7 +25,6 @@ from transforms.check_classifier import (
     candidates,
     compiled,
     contact_sheet,
-    feature_map,
     gradient_share,
     is_at_chance,
     is_collapsed,
@@ -124,10 +123,9 @@ def _dtype(classifier: Classifier) -> str:
 
 
 def _maps(classifier: Classifier) -> str:
-    features = feature_map(classifier.model)
-    if features is None:
+    if classifier.last_layer is None or not classifier.last_layer.has_maps:
         return "none: activation maps need global average pooling followed by one dense layer"
-    return f"{' x '.join(str(side or '?') for side in features.shape[1:])}, global average pooling, then dense"
+    return f"{' x '.join(str(side or '?') for side in classifier.last_layer.map_shape)}, then pooled, then dense"
 
 
 def trials_table(trials: list[Trial], images: int, labelled: int) -> str:

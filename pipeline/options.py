@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
+from transforms.score_table import DETECTORS
 from transforms.storage import absolute_path
 
 if TYPE_CHECKING:
@@ -345,7 +346,12 @@ def _score_parser():
         help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)",
     )
     _model_flags(parser)
-    _list(parser, "--detectors", "NAME,...", "odin, msp, max_logit, energy, neg_entropy, margin (default: all)")
+    _list(
+        parser,
+        "--detectors",
+        "NAME,...",
+        f"of {', '.join(DETECTORS)} (default: all)",
+    )
     parser.add_argument("--batch_size", type=_positive, default=64, metavar="N", help="images at once (default: 64)")
     parser.add_argument("--precision", default="float32", choices=["float32"], help="(default: float32)")
     parser.add_argument(
@@ -456,7 +462,6 @@ def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings"
 def score_settings(options: ScoreOptions) -> "ScoreSettings":
     """The settings of a `score` run; see `model_settings`."""
     from transforms.odin import OdinSettings
-    from transforms.score_table import DETECTORS
 
     given = options.arguments
     try:

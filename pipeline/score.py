@@ -73,7 +73,7 @@ def _run(options: ScoreOptions, folder: str) -> int:
     shared = Shared()
     scorer = None if _was_complete(options, shards) else _scorer(settings, shared)
     if scorer:
-        print(_description(scorer), file=sys.stderr)
+        print(_description(scorer, settings.detectors), file=sys.stderr)
         if options.check:
             _check(scorer, shards, folder, settings)
 
@@ -130,14 +130,16 @@ def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: Score
             print(warning, file=sys.stderr)
 
 
-def _description(scorer: Scorer) -> str:
+def _description(scorer: Scorer, chosen: Sequence[str]) -> str:
     classifier, gpus = scorer.classifier, tf.config.list_physical_devices("GPU")
     height, width, channels = classifier.input_shape
     device = f"{len(gpus)} GPU" if gpus else "CPU"
     policy = f"; saved as {classifier.saved_policy}, computed in float32" if classifier.saved_policy else ""
+    missing = classifier.unavailable(chosen)
+    nulls = f"\nno {', '.join(missing)}: such a head does not give them, the columns are null" if missing else ""
     return (
         f"classifier: {height} x {width} x {channels} -> {classifier.classes} classes, {classifier.head}; on {device}"
-        f"{policy}"
+        f"{policy}{nulls}"
     )
 
 

@@ -60,7 +60,7 @@ def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_re
     accuracies = table(printed)
     assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe", "bgr"}
     assert accuracies["unit"] > 90 > 50 > max(accuracies[name] for name in ("byte", "tf", "torch", "caffe"))
-    assert "maps         8 x 8 x 342" in printed
+    assert "maps         8 x 8 x 342, then pooled, then dense" in printed
     assert "preprocessing: unit" in printed
     assert json.loads((tmp_path / "model.json").read_text())["preprocessing"]["name"] == "unit"
     assert main([*argv, "--channel_order=bgr"]) == 2
@@ -224,35 +224,6 @@ def test_what_the_models_own_normalisation_asks_for(layer, expected):
     model = keras.Sequential([keras.Input((8, 8, 3)), nested, keras.layers.Flatten(), keras.layers.Dense(3)])
     own = check_classifier.own_preprocessing(model)[1]
     assert (own.name if own else None) == expected
-
-
-def pooled(*, dense=1, pooling=keras.layers.GlobalAveragePooling2D, end=()):
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(6, 3, name="features")(inputs)
-    x = pooling()(x)
-    for _ in range(dense):
-        x = keras.layers.Dense(4)(x)
-    for layer in end:
-        x = layer(x)
-    return keras.Model(inputs, x)
-
-
-@pytest.mark.parametrize(
-    ("model", "there"),
-    [
-        (lambda: pooled(), True),
-        (lambda: pooled(end=[keras.layers.Softmax()]), True),
-        (lambda: pooled(end=[keras.layers.Dropout(0.5), keras.layers.Activation("softmax")]), True),
-        (lambda: pooled(dense=2), False),
-        (lambda: pooled(dense=0), False),
-        (lambda: pooled(pooling=keras.layers.GlobalMaxPooling2D), False),
-        (lambda: pooled(pooling=keras.layers.Flatten), False),
-    ],
-)
-def test_activation_maps_need_average_pooling_right_before_the_last_layer(model, there):
-    features = check_classifier.feature_map(model())
-    assert (features is not None) == there
-    assert not there or features.shape == (None, 6, 6, 6)
 
 
 @pytest.mark.parametrize("make", ["saved_model", "several_outputs", "mixed_precision"])

@@ -526,3 +526,61 @@ def test_the_architectures_of_keras_applications_are_understood(make, options, c
 def test_a_preprocessing_of_other_channels_is_refused():
     with pytest.raises(ClassifierError, match="caffe is for 3 channels, the model's input has 1"):
         as_classifier(of_shape((8, 8, 1)), Preprocessing("caffe"))
+
+
+def pooled(*, dense=1, pooling=layers.GlobalAveragePooling2D, end=()):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = pooling()(layers.Conv2D(6, 3)(inputs))
+    for _ in range(dense):
+        x = layers.Dense(4)(x)
+    for layer in end:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def pooled_inside_a_backbone():
+    inputs = keras.Input((8, 8, 3))
+    pooled_features = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3)(inputs))
+    backbone = keras.Model(inputs, pooled_features)
+    return keras.Sequential([keras.Input((8, 8, 3)), backbone, layers.Dropout(0.5), layers.Dense(4)])
+
+
+def head_inside_a_nested_model():
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(2.0), pooled(end=[layers.Softmax()])])
+
+
+@pytest.mark.parametrize(
+    ("make", "features", "maps"),
+    [
+        (lambda: pooled(), True, True),
+        (lambda: pooled(end=[layers.Softmax()]), True, True),
+        (lambda: pooled(end=[layers.Dropout(0.5), layers.Activation("softmax")]), True, True),
+        (softmax_in_dense, True, True),
+        (pooled_inside_a_backbone, True, True),
+        (head_inside_a_nested_model, True, True),
+        (lambda: pooled(dense=2), True, False),
+        (lambda: pooled(pooling=layers.GlobalMaxPooling2D), True, False),
+        (lambda: pooled(pooling=layers.Flatten), True, False),
+        (lambda: pooled(dense=0), False, False),
+        (softmax_by_hand, False, False),
+        (sigmoid_unit, False, False),
+    ],
+)
+def test_features_and_maps_are_found_where_the_head_is_dense_behind_average_pooling(make, features, maps):
+    found = as_classifier(make(), Preprocessing("byte"))
+    assert (found.last_layer is not None) == features
+    assert bool(features and found.last_layer.has_maps) == maps
+    names = ["odin", "msp", "grad_norm", "cam_var", "cam_max"]
+    expected = [] if maps else ["cam_var", "cam_max"] if features else ["grad_norm", "cam_var", "cam_max"]
+    assert found.unavailable(names) == expected
+    activations = found.activations(tf.constant(PIXELS))
+    logits = found.logits(tf.constant(PIXELS))
+    np.testing.assert_allclose(activations.logits, logits, rtol=1e-5)
+    if features:
+        # All biases are 0 here.
+        product = activations.features @ activations.kernel
+        np.testing.assert_allclose(product, logits, rtol=1e-4, atol=1e-3)
+    if maps:
+        averages = tf.reduce_mean(activations.maps, axis=(1, 2))
+        np.testing.assert_allclose(averages, activations.features, rtol=1e-4, atol=1e-4)

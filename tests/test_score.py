@@ -20,10 +20,11 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.__main__ import main
 from transforms import image_list, records, score_shards, score_table, storage
+from transforms.detectors import CLEAN_DETECTORS
 from transforms.noise import noise_image
 
 ROOT = Path(__file__).resolve().parents[1]
-DETECTORS = ["odin", "odin_logit", "msp", "max_logit", "energy", "neg_entropy", "margin"]
+DETECTORS = ["odin", "odin_logit", *CLEAN_DETECTORS]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_every_image_becomes_one_row_and_every_pair_gets_its_metrics(model, arch
 
     metrics = read(archive / "out", "metrics.json")
     pairs = {pair["detector"]: pair for pair in metrics["pairs"]}
-    assert list(pairs) == ["odin", "msp", "max_logit", "energy", "neg_entropy", "margin"]
+    assert list(pairs) == ["odin", *CLEAN_DETECTORS]
     pair_rows = [row for row in scored if row["source"] != "input"]
     for detector, pair in pairs.items():
         truth = [row["source"] == "known" for row in pair_rows]

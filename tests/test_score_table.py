@@ -87,6 +87,10 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("energy", "float"),
         ("neg_entropy", "float"),
         ("margin", "float"),
+        ("gen", "float"),
+        ("grad_norm", "float"),
+        ("cam_var", "float"),
+        ("cam_max", "float"),
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
     assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(

@@ -95,41 +95,6 @@ def _flat_layers(model: keras.Model):
             yield layer
 
 
-def feature_map(model: keras.Model | SavedModel) -> keras.KerasTensor | None:
-    """What a class activation map is made of: the input of the global average pooling right before the last layer.
-
-    Args:
-      model: a Keras model; of a SavedModel nothing can be said.
-
-    Returns:
-      The symbolic tensor [N, h, w, k], or None where the head is another.
-    """
-    if isinstance(model, SavedModel) or len(model.outputs) != 1:
-        return None
-    dense = None
-    for operation, before in _backwards(model.outputs[0]):
-        if isinstance(operation, keras.layers.Dense):
-            if dense is not None:
-                return None
-            dense = operation
-        elif isinstance(operation, keras.layers.GlobalAveragePooling2D):
-            return before if dense is not None and operation.data_format == "channels_last" else None
-        elif not isinstance(operation, keras.layers.Activation | keras.layers.Softmax | keras.layers.Dropout):
-            return None
-    return None
-
-
-def _backwards(tensor: keras.KerasTensor):
-    """The operations of a chain from its end, each with the tensor that it takes; ends where the chain does."""
-    while True:
-        operation, node, _ = tensor._keras_history
-        inputs = operation._inbound_nodes[node].input_tensors
-        if len(inputs) != 1:
-            return
-        yield operation, inputs[0]
-        tensor = inputs[0]
-
-
 def _numbers(values: np.ndarray) -> str:
     return ", ".join(f"{value:.4g}" for value in values[:4])
 

@@ -1,12 +1,13 @@
 """A model becomes a function from pixels in [0, 1] to logits, on the device, whatever kind of head it has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from transforms.detectors import CLEAN_DETECTORS, Activations
 from transforms.model_file import ClassifierError, load_model, use_gpus_sparingly
 from transforms.saved_model import SavedModel
 
@@ -87,6 +88,32 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, eq=False)
+class LastLayer:
+    """The dense layer that gives the logits, and what goes into it.
+
+    Attributes:
+      model: preprocessed float32 [N, H, W, C] -> logits [N, K], features [N, F] and, if `has_maps`, the maps
+        [N, h, w, F] of which the features are the average.
+      kernel: float32 [F, K].
+      has_maps: whether global average pooling comes right before the layer.
+    """
+
+    model: keras.Model
+    kernel: tf.Variable
+    has_maps: bool
+
+    def activations(self, inputs: tf.Tensor) -> Activations:
+        """One forward pass in inference mode."""
+        logits, features, *maps = (tf.cast(output, tf.float32) for output in self.model(inputs, training=False))
+        return Activations(logits, features, maps[0] if maps else None, tf.convert_to_tensor(self.kernel))
+
+    @property
+    def map_shape(self) -> tuple[int | None, ...] | None:
+        """(h, w, F) of the maps."""
+        return tuple(self.model.outputs[2].shape[1:]) if self.has_maps else None
+
+
+@dataclass(frozen=True, eq=False)
 class Classifier:
     """A loaded model together with the preprocessing it is used with.
 
@@ -100,6 +127,7 @@ class Classifier:
         `sigmoid` (one unit z, whose two-class logits are [0, z]), or `probabilities` (no logits to be had: `log p`
         stands in, equal to them up to a constant per image).
       saved_policy: the reduced-precision policy that the model was saved with; it computes in float32 all the same.
+      last_layer: what the features detectors need; None where the head is no dense layer that can be looked into.
     """
 
     model: keras.Model | SavedModel
@@ -109,6 +137,7 @@ class Classifier:
     classes: int
     head: str
     saved_policy: str | None = None
+    last_layer: "LastLayer | None" = None
 
     @property
     def has_logits(self) -> bool:
@@ -117,6 +146,24 @@ class Classifier:
     def logits(self, pixels: tf.Tensor) -> tf.Tensor:
         """float32 pixels [N, H, W, C] in [0, 1] -> float32 logits [N, K]."""
         return self.model_logits(self.preprocessing.apply(pixels))
+
+    def activations(self, pixels: tf.Tensor) -> Activations:
+        """float32 pixels [N, H, W, C] in [0, 1] -> all that one forward pass gives."""
+        if self.last_layer is None:
+            return Activations(self.logits(pixels))
+        return self.last_layer.activations(self.preprocessing.apply(pixels))
+
+    def unavailable(self, names: Iterable[str]) -> list[str]:
+        """Those of the detectors for which this model gives no scores."""
+        there = {"logits"}
+        if self.last_layer is not None:
+            there |= {"features", "kernel"} | ({"maps"} if self.last_layer.has_maps else set())
+        wanted = {name: CLEAN_DETECTORS[name] for name in names if name in CLEAN_DETECTORS}
+        return [
+            name
+            for name, detector in wanted.items()
+            if not there.issuperset(detector.needs) or (detector.true_logits and not self.has_logits)
+        ]
 
     def preprocessed(self, preprocessing: Preprocessing) -> "Classifier":
         """The same model under another preprocessing.
@@ -173,7 +220,8 @@ def as_classifier(
     outputs = plain.logits(probe).numpy()
     _check_independence(outputs[:1], plain.logits(probe[:1]).numpy())
     name, to_logits = _reading(outputs, head)
-    return replace(plain, model_logits=lambda inputs: to_logits(head.outputs(inputs)), head=name)
+    last_layer = None if name == "probabilities" or head.units == 1 else head.last_layer
+    return replace(plain, model_logits=lambda inputs: to_logits(head.outputs(inputs)), head=name, last_layer=last_layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +234,7 @@ class _Head:
       outputs: preprocessed float32 [N, H, W, C] -> float32 [N, units], logits as far as they can be had.
       units: of the output.
       name: where they are; `unknown` where the model does not tell what its outputs are.
+      last_layer: see `Classifier`.
     """
 
     model: keras.Model | SavedModel
@@ -193,6 +242,7 @@ class _Head:
     outputs: Callable[[tf.Tensor], tf.Tensor]
     units: int
     name: str
+    last_layer: LastLayer | None = None
 
 
 def _keras_head(model: keras.Model, output_name: str | None) -> _Head:
@@ -214,7 +264,9 @@ def _keras_head(model: keras.Model, output_name: str | None) -> _Head:
     def outputs_of(batch: tf.Tensor) -> tf.Tensor:
         return tf.cast(logits_model(batch, training=False), tf.float32)
 
-    return _Head(whole, (tuple(inputs[0].shape), inputs[0].dtype), outputs_of, units, name)
+    return _Head(
+        whole, (tuple(inputs[0].shape), inputs[0].dtype), outputs_of, units, name, find_last_layer(logits_model)
+    )
 
 
 def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
@@ -344,6 +396,41 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     logits = copy(before[0])
     copy.set_weights(operation.get_weights())
     return keras.Model(model.inputs, logits), f"{kind} in {operation.name}"
+
+
+def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
+    """The dense layer at the end of a model, or None where the model ends otherwise.
+
+    Args:
+      logits_model: as `find_logits` gives it; a layer inside a nested model is found too.
+    """
+    history = _step_over(logits_model.outputs[0])._keras_history
+    operation = history.operation
+    before = operation._inbound_nodes[history.node_index].input_tensors
+    if isinstance(operation, keras.Model):
+        inner = find_last_layer(keras.Model(operation.inputs, operation.outputs[history.tensor_index]))
+        return inner and replace(inner, model=keras.Model(logits_model.inputs, inner.model(before)))
+    plain = isinstance(operation, keras.layers.Dense) and operation.activation is keras.activations.linear
+    if not plain or len(before[0].shape) != 2:
+        return None
+    features, maps = _pooled(before[0])
+    outputs = [operation(features), features, *([] if maps is None else [maps])]
+    return LastLayer(keras.Model(logits_model.inputs, outputs), operation.kernel, maps is not None)
+
+
+def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """The features once more, and what they are the global average of, if they are."""
+    source = _step_over(features)
+    history = source._keras_history
+    operation = history.operation
+    before = operation._inbound_nodes[history.node_index].input_tensors
+    if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
+        return source, before[0]
+    if isinstance(operation, keras.Model):
+        inner, maps = _pooled(operation.outputs[history.tensor_index])
+        if maps is not None:
+            return tuple(keras.Model(operation.inputs, [inner, maps])(before))
+    return features, None
 
 
 def _step_over(tensor: keras.KerasTensor) -> keras.KerasTensor:

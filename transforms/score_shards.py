@@ -152,23 +152,29 @@ def score_function(classifier: Classifier, settings: OdinSettings, chosen: tuple
     Args:
       classifier: with its preprocessing.
       settings: temperature and epsilon.
-      chosen: detectors to compute. Without `odin` the perturbation is left out; `max_logit` and `energy` are left
-        out where only probabilities are to be had.
+      chosen: detectors to compute. Without `odin` the perturbation is left out, and so are the detectors that the
+        classifier gives no scores for, see `Classifier.unavailable`.
 
     Returns:
       A `tf.function` of float32 [N, H, W, C]; see `Scorer.score` for what it gives. `finite` is False for an image
       with a NaN or infinite logit, whose other columns mean nothing.
     """
-    clean = [name for name in chosen if name in detectors.CLEAN_DETECTORS]
-    if not classifier.has_logits:
-        clean = [name for name in clean if name not in detectors.NEED_LOGITS]
+    missing = classifier.unavailable(chosen)
+    clean = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
 
     def score(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        passes = []
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            passes.append(classifier.activations(inputs))
+            return passes[-1].logits
+
         if "odin" in chosen:
-            logits, moved = odin(classifier.logits, pixels, settings)
+            logits, moved = odin(forward, pixels, settings)
         else:
-            logits = moved = classifier.logits(pixels)
-        columns = {name: detectors.CLEAN_DETECTORS[name](logits) for name in clean}
+            logits = moved = forward(pixels)
+        # The first pass is the clean one; what of the second is not asked for is pruned from the graph.
+        columns = {name: detectors.CLEAN_DETECTORS[name](passes[0]) for name in clean}
         if "odin" in chosen:
             columns["odin"] = max_softmax(moved, settings.temperature)
             columns["odin_logit"] = score_logit(moved, settings.temperature)

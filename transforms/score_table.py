@@ -21,7 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms import storage
 from transforms.shards import Shard
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 1 << 16
 _METADATA_KEY = b"odin_beam"
 # File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
@@ -42,6 +42,10 @@ SCORE_SCHEMA = pa.schema(
         ("energy", pa.float32()),
         ("neg_entropy", pa.float32()),
         ("margin", pa.float32()),
+        ("gen", pa.float32()),
+        ("grad_norm", pa.float32()),
+        ("cam_var", pa.float32()),
+        ("cam_max", pa.float32()),
     ]
 )
 REJECT_SCHEMA = pa.schema(
@@ -54,7 +58,10 @@ REJECT_SCHEMA = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
-DETECTORS = ("odin", "msp", "max_logit", "energy", "neg_entropy", "margin")
+DETECTORS = (
+    *("odin", "msp", "max_logit", "energy", "neg_entropy", "margin"),
+    *("gen", "grad_norm", "cam_var", "cam_max"),
+)
 
 
 @dataclass(frozen=True)
