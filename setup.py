@@ -18,10 +18,12 @@ setup(
     python_requires=">=3.11,<3.13",
     # Listed, not discovered: the tests must never be installed beside the code.
     packages=["pipeline", "transforms"],
-    package_data={"pipeline": ["demo_data/*"]},
+    package_data={"pipeline": ["demo_data/*", "*.jinja"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "google-crc32c>=1.6,<2",
+        "jinja2>=3.1,<4",
+        "matplotlib>=3.9,<4",
         "numpy>=2.1,<3",
         "pillow>=11,<13",
         "pyarrow>=21,<26",
@@ -32,7 +34,6 @@ setup(
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "docs": ["matplotlib>=3.9,<4"],
         "test": [
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.

@@ -4,14 +4,12 @@ odin-beam evaluate --scores scores
 """
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
-from pipeline.run_folder import read_json
+from pipeline.run_folder import launched_run, read_json
 from transforms.check_finished import CheckFinished
-from transforms.manifest import ReadManifest, read_manifest
-from transforms.storage import StorageError
+from transforms.manifest import ReadManifest
 from transforms.summarize_scores import SummarizeScores
 
 
@@ -22,15 +20,7 @@ def run(options: EvaluateOptions) -> int:
       UsageError: no output folder of `score`, or one without in-distribution source.
     """
     output = options.scores
-    launch = read_json(output, "run.json")
-    if launch is None:
-        above = FileSystems.split(output.rstrip("/"))[0]
-        hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
-        raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
-    try:
-        shards = read_manifest(output)
-    except StorageError as e:
-        raise UsageError(f"{output} is no output folder of `score`: {e}") from e
+    launch, shards = launched_run(output)
     roles = {shard.source: shard.role for shard in shards}
     if "in_distribution" not in roles.values():
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")

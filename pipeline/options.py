@@ -37,6 +37,7 @@ JOBS = {
     "check": "is this model understood? its head, size and preprocessing, proven on your images",
     "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
     "evaluate": "compute metrics.json again from scores that exist; no TensorFlow, no GPU",
+    "report": "draw what a run found: one HTML page with metrics, curves and the images at either end",
     "ingest": "turn images in folders or archives into TFRecord shards, or reshard TFRecords",
     "demo": "the whole tour on the example that ships with the package",
 }
@@ -117,6 +118,14 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """Options of `report`."""
+
+    scores: str
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class IngestOptions:
     """Options of `ingest`."""
 
@@ -135,7 +144,7 @@ class DemoOptions:
     beam: tuple[str, ...] = ()
 
 
-Options = CheckOptions | ScoreOptions | EvaluateOptions | IngestOptions | DemoOptions
+Options = CheckOptions | ScoreOptions | EvaluateOptions | ReportOptions | IngestOptions | DemoOptions
 
 
 class _Parser(argparse.ArgumentParser):
@@ -541,6 +550,12 @@ def _evaluate_parser():
     return parser, lambda given, beam: EvaluateOptions(absolute_path(given.scores), beam)
 
 
+def _report_parser():
+    parser = _parser("report", "The page is DIR/report/report.html, self-contained; its figures lie beside it as SVG.")
+    parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
+    return parser, lambda given, beam: ReportOptions(absolute_path(given.scores), beam)
+
+
 def _ingest_parser():
     parser = _parser(
         "ingest",
@@ -570,6 +585,7 @@ _PARSERS = {
     "check": _check_parser,
     "score": _score_parser,
     "evaluate": _evaluate_parser,
+    "report": _report_parser,
     "ingest": _ingest_parser,
     "demo": _demo_parser,
 }

@@ -8,6 +8,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.options import UsageError
 from transforms import storage
+from transforms.manifest import read_manifest
+from transforms.shards import Shard
 
 # In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
 FILES = ("summary.json", "metrics.json", "manifest.parquet", "run.json")
@@ -42,6 +44,23 @@ def read_json(output: str, name: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UsageError(f"{path} is damaged (no JSON object); remove it and run again")
     return content
+
+
+def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
+    """What `run.json` says of a run, and its shards.
+
+    Raises:
+      UsageError: this is no output folder of `score`.
+    """
+    launch = read_json(output, "run.json")
+    if launch is None:
+        above = FileSystems.split(output.rstrip("/"))[0]
+        hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
+        raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
+    try:
+        return launch, read_manifest(output)
+    except storage.StorageError as e:
+        raise UsageError(f"{output} is no output folder of `score`: {e}") from e
 
 
 def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:

@@ -95,6 +95,30 @@ def detection_metrics(in_histogram: ScoreHistogram, out_histogram: ScoreHistogra
     )
 
 
+def roc_curve(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram, points: int) -> dict[str, list[float]]:
+    """The receiver operating characteristic, in-distribution positive, thinned to a drawable number of points.
+
+    Args:
+      in_histogram: not empty.
+      out_histogram: not empty.
+      points: about how many are kept: half of them evenly along the curve, half evenly in the logarithm of the FPR, so
+        that either scale shows it.
+
+    Returns:
+      `fpr` and `tpr`, ascending from (0, 0) to (1, 1).
+    """
+    bins = common_bins(in_histogram, out_histogram)
+    ranking = _Ranking.of(bins.in_counts[::-1], bins.out_counts[::-1])
+    tpr = np.concatenate([[0.0], ranking.tp / ranking.tp[-1]])
+    fpr = np.concatenate([[0.0], ranking.fp / ranking.fp[-1]])
+    if len(fpr) > points:
+        along = np.searchsorted(fpr + tpr, np.linspace(0, 2, points // 2))
+        logarithmic = np.searchsorted(fpr, np.geomspace(1 / ranking.fp[-1], 1, points // 2))
+        kept = np.unique(np.clip(np.concatenate([[0], along, logarithmic, [len(fpr) - 1]]), 0, len(fpr) - 1))
+        fpr, tpr = fpr[kept], tpr[kept]
+    return {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
+
+
 def threshold_at_tpr(histogram: ScoreHistogram, tpr: float = _TPR) -> float:
     """The largest threshold that at least a share `tpr` of the scores reaches.
 

@@ -139,6 +139,11 @@ def read_images(content: ImageList, folder: str, fetchers: Executor, step: int =
             fetch.cancel()
 
 
+def read_image(content: ImageList, folder: str, index: int) -> Record:
+    """The one image of that index in the list; errors as in `read_images`."""
+    return _fetch(index, read_rows(content, folder)[index - content.first])
+
+
 def _take(rows: Iterator, count: int) -> list:
     return [row for _, row in zip(range(count), rows, strict=False)]
 

@@ -7,10 +7,11 @@ Nothing here trusts the bytes: a declared length is never allocated before the b
 """
 
 import gzip
+import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import google_crc32c
@@ -81,6 +82,25 @@ def read_shard(path: str) -> Iterator[Record]:
                 yield from read_records(decompressed, compressed=True)
         else:
             yield from read_records(stream, compressed=False)
+
+
+def read_record(path: str, index: int, offset: int | None) -> Record | None:
+    """One record of a shard; None where the shard does not reach so far.
+
+    Args:
+      path: of the shard, gzip or not.
+      index: of the record.
+      offset: of its header, where that is known: then nothing before it is read.
+
+    Raises:
+      storage.StorageError: the storage would not give the bytes.
+    """
+    if offset is None:
+        return next(itertools.islice(read_shard(path), index, None), None)
+    with storage.open_seekable(path) as stream:
+        stream.seek(offset)
+        record = next(read_records(stream, compressed=True), None)
+    return record and replace(record, index=index, offset=offset)
 
 
 def read_records(stream: BinaryIO, compressed: bool) -> Iterator[Record]:

@@ -83,6 +83,30 @@ class ScoreSettings:
         return _json_able({**values, **versions})
 
 
+def settings_of(launch: dict[str, Any]) -> ScoreSettings:
+    """The settings of a run again, but for the batch size, from what its `run.json` says."""
+    said = {name: _hashable(value) for name, value in launch["settings"].items()}
+    return ScoreSettings(
+        launch["model"],
+        said["model_digest"],
+        Preprocessing(**said["preprocessing"]),
+        images.Geometry(**said["geometry"]),
+        FeatureNames(**said["features"]),
+        OdinSettings(**said["odin"]),
+        said["detectors"],
+        said["precision"],
+        said["output_name"],
+        said["model_factory"],
+    )
+
+
+def _hashable(value: Any) -> Any:
+    """What was a tuple before it went through JSON, as a tuple."""
+    if isinstance(value, dict):
+        return {key: _hashable(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _json_able(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _json_able(item) for key, item in value.items()}

@@ -4,6 +4,7 @@ A shard's scores file is its commit record: it is published last, whole, under a
 and its metadata says from what settings and what input it came. A rerun believes nothing else.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
@@ -264,8 +265,22 @@ def read_commit(path: str) -> Commit | None:
         return None
 
 
+def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
+    """Reason -> how many of the shard's records were rejected for it.
+
+    Raises:
+      StorageError: the rejects that the commit speaks of cannot be read.
+    """
+    commit = read_commit(scores_path(output, shard))
+    counts: collections.Counter[str] = collections.Counter()
+    if commit is not None and commit.rejected:
+        for table in read_columns(rejects_path(output, shard), ["reason"]):
+            counts.update(table["reason"].to_pylist())
+    return dict(counts)
+
+
 def read_columns(path: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Some columns of a scores file, one row group at a time.
+    """Some columns of a scores or rejects file, one row group at a time.
 
     Raises:
       StorageError: the file cannot be read.

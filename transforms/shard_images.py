@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from transforms import images, records, storage
-from transforms.image_list import read_images
+from transforms.image_list import read_image, read_images
 from transforms.images import Geometry, ImageRecord
 from transforms.noise import noise_image
 from transforms.records import Record
@@ -59,6 +59,27 @@ def sample_records(shard: Shard, folder: str, fetchers: Executor, count: int) ->
         return list(itertools.islice(read_images(shard.content, folder, fetchers, step), count))
     read = next(records.batches(read_records(shard, folder, fetchers), count * _SAMPLED_FROM), [])
     return read[:: max(1, len(read) // count)][:count]
+
+
+def read_back(shard: Shard, folder: str, index: int, offset: int | None) -> Record | None:
+    """One record of a shard again, by the key that its row of scores has; None where it is no longer there.
+
+    Args:
+      shard: that holds the index.
+      folder: where the run's lists of images are.
+      index: as in the scores.
+      offset: as in the scores.
+
+    Raises:
+      storage.StorageError: the storage would not give the bytes.
+    """
+    match shard.content:
+        case TFRecords():
+            return records.read_record(shard.path, index, offset)
+        case ImageList():
+            return read_image(shard.content, folder, index)
+        case Noise():
+            return Record(index, None, b"")
 
 
 def check_unchanged(shard: Shard) -> None:
