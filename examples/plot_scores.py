@@ -1,6 +1,5 @@
 r"""Draws in- against out-of-distribution scores of a `score` run, baseline beside ODIN.
 
-    pip install 'odin-beam[docs]'
     python examples/plot_scores.py --scores scores --in_distribution cifar10 --out_distribution tiny_imagenet \\
         --output scores.png
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline import options, score
+from pipeline import options, report, score
 from pipeline.options import DemoOptions
 
 _NEXT = """
@@ -38,5 +38,7 @@ def run(demo: DemoOptions) -> int:
     print("Scoring Fashion-MNIST, MNIST and noise with a classifier of Fashion-MNIST:")
     print("  odin-beam score " + " \\\n    ".join(map(shlex.quote, argv)), end="\n\n", flush=True)
     code = score.run(options.parse("score", [*argv, "--", *demo.beam]))
+    print("\nThe same as a page, with curves and the images at either end:\n  ", end="", flush=True)
+    report.run(options.parse("report", [f"--scores={demo.output}", "--", *demo.beam]))
     print(_NEXT.format(python=sys.executable, scores=FileSystems.join(demo.output, "scores")))
     return code

@@ -98,10 +98,8 @@ def _figures(data: dict[str, Any], metrics: dict[str, Any]) -> dict[str, bytes]:
         }
         if pair["detectors"] and pair["detectors"].keys() <= of_pair.keys():
             figures[f"roc-{names[0]}-{names[1]}"] = report_figures.svg(report_figures.roc_figure(pair, of_pair))
-    inside = next(iter(metrics["in_distribution"].values()), {"threshold_at_95_tpr": {}})["threshold_at_95_tpr"]
     for column, bars in data["bars"].items():
-        figure = report_figures.histogram_figure(column, bars, inside.get(column))
-        figures[f"histogram-{column}"] = report_figures.svg(figure)
+        figures[f"histogram-{column}"] = report_figures.svg(report_figures.histogram_figure(column, bars))
     if data["threshold"] is not None:
         for source in dict.fromkeys(row["source"] for row in data["classes"]):
             figures[f"classes-{source}"] = report_figures.svg(report_figures.classes_figure(data["classes"], source))

@@ -62,7 +62,7 @@ def roc_figure(pair: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> Figu
     return figure
 
 
-def histogram_figure(column: str, bars: dict[str, Any], threshold: float | None) -> Figure:
+def histogram_figure(column: str, bars: dict[str, Any]) -> Figure:
     """Share of each source's images by score, the threshold at 95 % true positive rate marked."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     edges = bars["edges"]
@@ -70,14 +70,14 @@ def histogram_figure(column: str, bars: dict[str, Any], threshold: float | None)
         shares = [100 * count / max(1, sum(counts)) for count in counts]
         axes.stairs(shares, edges, fill=True, alpha=0.25, color=colour)
         axes.stairs(shares, edges, color=colour, linewidth=1.4, label=source)
-    if threshold is not None:
+    if bars["threshold"] is not None:
         label = "accepts 95 % of in-distribution"
-        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=label)
+        axes.axvline(bars["threshold"], color="black", linestyle="--", linewidth=1, label=label)
     axes.set_xlabel(_TITLES[column])
     axes.set_ylabel("share of images, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -92,6 +92,7 @@ def classes_figure(classes: list[dict[str, Any]], source: str) -> Figure:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("below threshold, %")
     axes.set_ylim(0, 100)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     return figure

@@ -23,6 +23,8 @@ def test_the_tour_ends_with_a_table_and_queries_that_work(tmp_path, monkeypatch,
     assert metrics["in_distribution"]["fashion_mnist"]["count"] == 1000
     assert metrics["in_distribution"]["fashion_mnist"]["accuracy"] >= 0.90
     assert "fashion_mnist (1,000) against mnist (1,000)" in printed
+    assert (tmp_path / "demo-output/report/report.html").exists()
+    assert f"{tmp_path}/demo-output/report/report.html" in printed
 
     # The command that it prints is run as it stands.
     query = re.search(r'^  (\S+ -c ".*?\)")$', printed, re.DOTALL | re.MULTILINE).group(1)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import score_table
-from transforms.detection_metrics import CombineScoreHistograms, roc_curve
+from transforms.detection_metrics import CombineScoreHistograms, roc_curve, threshold_at_tpr
 from transforms.score_histogram import ScoreHistogram
 from transforms.shards import Shard
 from transforms.summarize_scores import write_json
@@ -27,7 +27,7 @@ CURVE_POINTS = 400
 BARS = 60
 # Shown as histograms; ODIN's score itself would be a single bar at T = 1000.
 HISTOGRAM_COLUMNS = ("odin_logit", "msp", "energy")
-_ROW = ("index", "offset", "id", "label", "prediction", "msp")
+_ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> di
         pc.less(table[ranked_by], threshold) if threshold is not None else pa.repeat(pa.scalar(False), table.num_rows)
     )
     grouped = pa.table({"prediction": table["prediction"], "below": pc.cast(below, pa.int64())})
-    counted = grouped.group_by("prediction").aggregate([("below", "sum"), ([], "count_all")])
+    counted = grouped.group_by("prediction", use_threads=False).aggregate([("below", "sum"), ([], "count_all")])
     return {
         row["prediction"]: (row["count_all"], row["below_sum"] or 0)
         for row in counted.select(["prediction", "count_all", "below_sum"]).to_pylist()
@@ -162,7 +162,8 @@ def report_data(
     for column in HISTOGRAM_COLUMNS:
         of_column = {source: histograms[source, column] for source in settings.roles if (source, column) in histograms}
         if of_column:
-            bars[column] = histogram_bars(of_column)
+            thresholds = [threshold_at_tpr(of_column[source]) for source in inside if source in of_column]
+            bars[column] = histogram_bars(of_column) | {"threshold": next(iter(thresholds), None)}
     return {
         "ranked_by": settings.ranked_by,
         "threshold": settings.threshold,
