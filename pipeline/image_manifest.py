@@ -22,7 +22,8 @@ def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
       path: a `.csv` file with a header line, or a `.parquet` file, on any file system.
 
     Yields:
-      `uri` (relative ones made absolute by the manifest's own folder), `label` and `id` (None where there is none).
+      `uri` (relative ones made absolute by the manifest's own folder), `label` and `id` (None where there is none, or
+      a negative label).
 
     Raises:
       UsageError: it cannot be read, has no column `uri`, or has a row that names no file; the message says which.
@@ -41,7 +42,8 @@ def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
             if scheme not in known_schemes:
                 _check_scheme(scheme, uri, path, number)
                 known_schemes.add(scheme)
-            yield {"uri": uri, "label": row.get("label"), "id": row.get("id")}
+            label = row.get("label")
+            yield {"uri": uri, "label": None if label is None or label < 0 else label, "id": row.get("id")}
     if not number:
         raise UsageError(f"manifest {path} lists no image")
 
@@ -71,7 +73,8 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
 def _read_csv(stream) -> Iterable[pa.RecordBatch]:
     # An id such as 007 is text, whatever it looks like, and an empty field is nothing.
     convert = pyarrow.csv.ConvertOptions(column_types=_COLUMNS, null_values=[""], strings_can_be_null=True)
-    return pyarrow.csv.open_csv(stream, convert_options=convert)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    return pyarrow.csv.open_csv(stream, parse_options=parse, convert_options=convert)
 
 
 def _read_parquet(stream) -> Iterable[pa.RecordBatch]:

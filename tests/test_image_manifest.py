@@ -22,6 +22,14 @@ def test_a_csv_gives_uris_labels_and_ids(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_windows_line_ends_and_line_breaks_in_other_fields_do_no_harm(tmp_path):
+    (tmp_path / "m.csv").write_bytes('\ufeffuri,label,remark\r\n/a.jpg,2,"two\r\nlines"\r\n/b.jpg,-1,\r\n'.encode())
+    assert list(manifest_rows(f"{tmp_path}/m.csv")) == [
+        {"uri": "/a.jpg", "label": 2, "id": None},
+        {"uri": "/b.jpg", "label": None, "id": None},
+    ]
+
+
 def test_parquet_gives_the_same_whatever_the_integer_and_string_types(tmp_path):
     table = pa.table(
         {

@@ -381,7 +381,7 @@ def test_feature_names_are_the_users():
     ("label", "expected"),
     [
         (0, 0),
-        (-1, -1),
+        (-1, None),
         (2**62, 2**62),
         (several(5), 5),
         (None, None),

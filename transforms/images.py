@@ -134,8 +134,9 @@ def missing_image(name: str, features) -> str:
 
 
 def _label(features, name: str) -> int | None:
+    """A single number of at least 0; TensorFlow Datasets writes -1 where there is no label."""
     values = features[name].int64_list.value if name in features else ()
-    return values[0] if len(values) == 1 else None
+    return values[0] if len(values) == 1 and values[0] >= 0 else None
 
 
 def _id(features, name: str) -> str | None:
