@@ -1,5 +1,7 @@
 """The scripts of `examples/`, on data made here, and the embedded example that they made."""
 
+import dataclasses
+import functools
 import gzip
 import re
 import struct
@@ -12,12 +14,16 @@ import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from samples import examples, write_shard
+
+from transforms.classifier import as_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_DATA = ROOT / "pipeline" / "demo_data"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 sys.path.insert(0, str(ROOT / "examples"))
 
+import architectures  # noqa: E402
 import keras  # noqa: E402
 import make_demo_data  # noqa: E402
 import train_classifier  # noqa: E402
@@ -145,7 +151,7 @@ def test_augmentation_depends_on_seed_and_epoch():
     data = train_classifier.LabeledImages(images[..., np.newaxis], labels.astype(np.int64))
 
     def epochs(seed: int) -> list[np.ndarray]:
-        batches = train_classifier.training_batches(data, 64, seed)
+        batches = train_classifier.training_batches(data, 64, seed, margin=2)
         return [next(batches.as_numpy_iterator())[0] for _ in range(2)]
 
     first, again, other = epochs(1), epochs(1), epochs(2)
@@ -154,6 +160,76 @@ def test_augmentation_depends_on_seed_and_epoch():
     assert not np.array_equal(first[0], other[0])
     assert first[0].dtype == np.float32
     assert first[0].min() >= 0 and first[0].max() <= 1
+
+
+def test_every_image_is_flipped_and_shifted_by_itself_within_the_margin():
+    images = np.zeros((200, 9, 9, 1), np.float32)
+    images[:, 4, 4] = images[:, 4, 5] = 0.5
+    images[:, 4, 5] = 1
+    moved = train_classifier.flip_and_crop(tf.constant(images), tf.constant([1, 2]), 2).numpy()
+    assert moved.shape == images.shape
+    np.testing.assert_array_equal(moved.sum(axis=(1, 2, 3)), 1.5)
+    rows, columns = np.array([np.argwhere(image[..., 0] == 1)[0] for image in moved]).T
+    assert set(rows) == {2, 3, 4, 5, 6}
+    flipped = np.array(
+        [image[row, column - 1, 0] == 0 for image, row, column in zip(moved, rows, columns, strict=True)]
+    )
+    assert 60 < flipped.sum() < 140
+    assert set(columns[~flipped]) == {3, 4, 5, 6, 7}
+    assert set(columns[flipped]) == {1, 2, 3, 4, 5}
+
+
+COLOURED = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters"),
+    # As published: DenseNet-BC (L = 100, k = 12) 0.8 M, WideResNet-40-2 2.2 M.
+    [(architectures.densenet_bc, 0.77e6), (architectures.wide_resnet, 2.24e6)],
+)
+def test_the_networks_have_the_published_size_and_normalise_inside(build, parameters):
+    model = build((32, 32, 3), 10, COLOURED)
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trainable == pytest.approx(parameters, rel=0.01)
+    found = as_classifier(model)
+    assert (found.head, found.classes, found.last_layer.map_shape[:2]) == ("linear", 10, (8, 8))
+    normalized = keras.Model(model.inputs, model.layers[1].output)(COLOURED / np.float32(255)).numpy()
+    np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), 1, atol=1e-4)
+
+
+def test_a_depth_that_does_not_exist_is_refused():
+    for build in (architectures.densenet_bc, architectures.wide_resnet):
+        with pytest.raises(ValueError, match="6 n \\+ 4"):
+            build((32, 32, 3), 10, COLOURED, depth=41)
+
+
+@pytest.mark.parametrize("name", ["densenet_bc", "wide_resnet"])
+def test_two_steps_of_training_and_going_on_after_an_interruption(name, tmp_path, monkeypatch, capsys):
+    recipe = train_classifier.RECIPES[name]
+    shallow = dataclasses.replace(recipe, build=functools.partial(recipe.build, depth=10))
+    monkeypatch.setitem(train_classifier.RECIPES, name, shallow)
+    labels = np.arange(64) % 3
+    shard = write_shard(tmp_path / "x.tfrecord", examples(COLOURED, labels.tolist()))
+    flags = ["--train", str(shard), "--test", str(shard), "--output", str(tmp_path / "model.keras")]
+    argv = [*flags, "--architecture", name, "--epochs", "2", "--batch_size", "64"]
+    begun, on_epoch_end = [], keras.callbacks.BackupAndRestore.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        on_epoch_end(self, epoch, logs)
+        begun.append(epoch)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.callbacks.BackupAndRestore, "on_epoch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier.main(argv)
+    assert not (tmp_path / "model.keras").exists()
+    assert train_classifier.main(argv) == 0
+    assert begun == [0, 1]
+    assert "test accuracy" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras", "x.tfrecord"]
+    assert as_classifier(keras.models.load_model(tmp_path / "model.keras")).classes == 3
 
 
 def replaced(flags: dict[str, str], **values: str) -> dict[str, str]:
