@@ -122,6 +122,7 @@ class ReportOptions:
     """Options of `report`."""
 
     scores: str
+    model_factory: str | None
     beam: tuple[str, ...] = ()
 
 
@@ -553,7 +554,12 @@ def _evaluate_parser():
 def _report_parser():
     parser = _parser("report", "The page is DIR/report/report.html, self-contained; its figures lie beside it as SVG.")
     parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
-    return parser, lambda given, beam: ReportOptions(absolute_path(given.scores), beam)
+    parser.add_argument(
+        "--model_factory",
+        metavar="package.module:function",
+        help="as it was given to `score`: a run's folder alone cannot have your own code run",
+    )
+    return parser, lambda given, beam: ReportOptions(absolute_path(given.scores), given.model_factory, beam)
 
 
 def _ingest_parser():

@@ -57,7 +57,7 @@ def run(options: ReportOptions) -> int:
     figures = _figures(data, metrics)
     for name, content in figures.items():
         storage.write_bytes(FileSystems.join(output, "report", f"{name}.svg"), content)
-    classifier, problem = _classifier(launch)
+    classifier, problem = _classifier(launch, options.model_factory)
     galleries = _galleries(output, data, shards, classifier, launch)
     page = _page(output, launch, metrics, data, figures, galleries, problem)
     path = FileSystems.join(output, "report", "report.html")
@@ -76,9 +76,12 @@ def _report_settings(
     return ReportSettings(output, roles, ranked_by, next(iter(thresholds), None))
 
 
-def _classifier(launch: dict[str, Any]) -> tuple[Classifier | None, str | None]:
+def _classifier(launch: dict[str, Any], factory: str | None) -> tuple[Classifier | None, str | None]:
     """The classifier that scored, or why it cannot be had."""
     settings = settings_of(launch)
+    if settings.model_factory != factory:
+        made = f"was made by --model_factory {settings.model_factory}" if settings.model_factory else "needs no factory"
+        return None, f"the model {made}: say the same here to see images"
     try:
         if model_digest(settings.model, any_file=settings.model_factory is not None) != settings.model_digest:
             return None, f"{settings.model} is another model by now, so no image is shown"

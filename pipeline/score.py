@@ -60,7 +60,7 @@ def run(options: ScoreOptions) -> int:
 def _run(options: ScoreOptions, folder: str) -> int:
     launched = time.time()
     run_folder.refuse_output(options.output)
-    shards = sources.list_shards(options.sources, folder)
+    shards = sources.list_shards(options.sources, folder, options.output)
     settings = _settings(options)
     if options.overwrite:
         run_folder.refuse_overwriting(options.output)

@@ -28,19 +28,20 @@ from transforms.storage import FileStat
 LISTINGS = "listings"
 
 
-def list_shards(options: SourceOptions, folder: str) -> list[Shard]:
+def list_shards(options: SourceOptions, folder: str, output: str | None = None) -> list[Shard]:
     """The shards of all sources: by source in the order given, then by path; none twice within a source.
 
     Args:
       options: the patterns, and what they need.
       folder: local; lists of images are written below it, to be copied into the run's folder with `publish_listings`.
+      output: the run's folder, if there is one: what lies in it is no input, whatever a glob says.
 
     Raises:
       UsageError: a pattern matches nothing, cannot be listed, or means nothing.
     """
     shards: dict[tuple[str, str, int], Shard] = {}
     for source in options.patterns:
-        for shard in _LISTERS[source.kind](source, options, folder):
+        for shard in _LISTERS[source.kind](source, options, folder, output):
             first = 0 if isinstance(shard.content, TFRecords) else shard.content.first
             shards.setdefault((shard.source, shard.path, first), shard)
     order = {name: i for i, name in enumerate(dict.fromkeys(source.name for source in options.patterns))}
@@ -58,11 +59,12 @@ def publish_listings(folder: str, output: str) -> None:
         storage.copy_from_local(os.path.join(there, name), FileSystems.join(output, LISTINGS, name))
 
 
-def _files_of(source: SourcePattern) -> list[FileStat]:
+def _files_of(source: SourcePattern, output: str | None) -> list[FileStat]:
     try:
         stats = storage.list_files(source.pattern)
     except storage.StorageError as e:
         raise UsageError(str(e)) from e
+    stats = [stat for stat in stats if output is None or not stat.path.startswith(f"{output}/")]
     if not stats:
         raise UsageError(f"--{source.role} {source.pattern} {_nothing_there(source)}")
     for stat in stats:
@@ -87,11 +89,11 @@ def _nothing_there(source: SourcePattern) -> str:
     )
 
 
-def _tfrecords(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
-    return (_file_shard(source, stat, None) for stat in _files_of(source))
+def _tfrecords(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
+    return (_file_shard(source, stat, None) for stat in _files_of(source, output))
 
 
-def _prepared(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+def _prepared(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
     paths, features = find_split(source.pattern, options.tfds_data_dir)
     for path in paths:
         stat = storage.stat_file(path)
@@ -105,12 +107,12 @@ def _file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | 
     return Shard(source.name, source.role, stat.path, stat.size, stat.modified, name, TFRecords(features))
 
 
-def _loose_files(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
-    rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in _files_of(source))
+def _loose_files(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
+    rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in _files_of(source, output))
     return _image_list(source, rows, folder)
 
 
-def _manifest(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+def _manifest(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
     return _image_list(source, manifest_rows(source.pattern), folder)
 
 
@@ -125,7 +127,7 @@ def _image_list(source: SourcePattern, rows: Iterable[dict], folder: str) -> Ite
         yield _virtual_shard(source, ImageList(listing, part.first, part.count, part.digest))
 
 
-def _noise(source: SourcePattern, options: SourceOptions, folder: str) -> Iterator[Shard]:
+def _noise(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
     if source.pattern not in DISTRIBUTIONS:
         raise UsageError(f"--{source.role} {source.text}: the kinds of noise are {' and '.join(DISTRIBUTIONS)}")
     for first in range(0, options.noise_count, IMAGES_PER_SHARD):

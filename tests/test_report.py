@@ -1,5 +1,6 @@
 """`odin-beam report`: one page that shows what a run found, whatever the run was and whatever its ids say."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -145,6 +146,16 @@ def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored
     assert "gone.keras: No such file or directory, so no image is shown" in shown.text
     assert not [image for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
     assert "known (40) against foreign (20)" in shown.text
+
+
+def test_a_runs_folder_cannot_have_code_run(scored, tmp_path):
+    run = json.loads((scored / "run.json").read_text())
+    run["settings"]["model_factory"] = "os:remove"
+    (scored / "run.json").write_text(json.dumps(run))
+    assert main(["report", f"--scores={scored}"]) == 0
+    assert "was made by --model_factory os:remove: say the same here to see images" in page(scored).text
+    assert main(["report", f"--scores={scored}", "--model_factory=os:getpid"]) == 0
+    assert "was made by --model_factory os:remove" in page(scored).text
 
 
 def test_what_is_no_run_is_a_usage_error(tmp_path, capsys):

@@ -553,6 +553,14 @@ def test_a_loose_file_that_is_no_image_or_went_away_is_one_reject(model, picture
     assert rejects[1]["id"] == f"{pictures}/photos/a/gone.png"
 
 
+def test_an_output_among_the_images_is_not_taken_for_images(model, pictures):
+    command = ["score", f"--model={model}", f"--output={pictures}/photos/out", f"--input=files:{pictures}/photos/**"]
+    for _ in range(2):
+        assert main(command) == 0
+        summary = read(pictures / "photos/out", "summary.json")
+        assert (summary["scored"], summary["rejected"]) == (10, 0)
+
+
 def test_a_rerun_scores_only_the_virtual_shards_that_changed(model, pictures, monkeypatch):
     monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
     command = ["score", f"--model={model}", f"--output={pictures}/out", f"--input=files:{pictures}/photos/**.png"]
