@@ -26,11 +26,7 @@ def run(options: EvaluateOptions) -> int:
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    checked = (
-        pipeline
-        | ReadManifest(output)
-        | "CheckFinished" >> beam.ParDo(CheckFinished(output, launch["settings"])).with_outputs("finished", "todo")
-    )
+    checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
     {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
     pipeline.run().wait_until_finish()

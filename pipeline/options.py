@@ -503,11 +503,12 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
             geometry.setdefault("resize", "none")
         return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}
     from pipeline.model_config import read_model_config
+    from transforms.score_shards import lists_to_tuples
 
     config = read_model_config(absolute_path(given.model_config))
     if config.model_digest != model_digest:
         raise UsageError(f"--model_config {given.model_config} is of another model: run `odin-beam check` on this one")
-    found = {kind: _tuples(getattr(config, kind)) for kind in ("preprocessing", "geometry")}
+    found = {kind: lists_to_tuples(getattr(config, kind)) for kind in ("preprocessing", "geometry")}
     for kind, flags in (("preprocessing", preprocessing), ("geometry", geometry)):
         for name, value in flags.items():
             if (known := found[kind].get(name)) != value:
@@ -516,10 +517,6 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
         known = config.output_name
         raise UsageError(f"--output_name {given.output_name} contradicts --model_config, which has {known}")
     return {**found, "output_name": config.output_name}
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _check_parser():

@@ -45,11 +45,7 @@ def run(options: ReportOptions) -> int:
     metrics = read_json(output, "metrics.json") or {"in_distribution": {}, "pairs": []}
     settings = _report_settings(output, launch, shards, metrics)
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    checked = (
-        pipeline
-        | ReadManifest(output)
-        | "CheckFinished" >> beam.ParDo(CheckFinished(output, launch["settings"])).with_outputs("finished", "todo")
-    )
+    checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     checked.finished | WriteReportData(settings)
     pipeline.run().wait_until_finish()
     data = read_json(FileSystems.join(output, "report"), "data.json")

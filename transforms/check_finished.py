@@ -1,5 +1,6 @@
 """Which shards are done already: resume at shard level."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -21,9 +22,18 @@ def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
     return commit is not None and commit.fingerprint == score_table.fingerprint(identity, shard)
 
 
-class CheckFinished(beam.DoFn):
-    """Sends each shard to `finished` or `todo`; arguments as in `is_finished`."""
+@dataclass
+class CheckFinished(beam.PTransform):
+    """`Shard`s -> their `finished` and their `todo` ones; arguments as in `is_finished`."""
 
+    output: str
+    identity: dict[str, Any]
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.pvalue.DoOutputsTuple:
+        return shards | beam.ParDo(_CheckFinished(self.output, self.identity)).with_outputs("finished", "todo")
+
+
+class _CheckFinished(beam.DoFn):
     def __init__(self, output: str, identity: dict[str, Any]):
         self._output = output
         self._identity = identity

@@ -372,12 +372,9 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     Raises:
       ClassifierError: the model ends in one sigmoid per class.
     """
-    tensor = _step_over(model.outputs[0])
-    history = tensor._keras_history
-    operation = history.operation
-    before = operation._inbound_nodes[history.node_index].input_tensors
+    operation, before, own_output = _origin(_step_over(model.outputs[0]))
     if isinstance(operation, keras.Model):
-        inner, head = find_logits(keras.Model(operation.inputs, operation.outputs[history.tensor_index]))
+        inner, head = find_logits(keras.Model(operation.inputs, own_output))
         return (model if head == "linear" else keras.Model(model.inputs, inner(before))), head
     activation = next((kind for kind in _ACTIVATIONS if _ends_in(operation, kind)), None)
     if activation == "sigmoid" and model.outputs[0].shape[1] > 1:
@@ -404,11 +401,9 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
     Args:
       logits_model: as `find_logits` gives it; a layer inside a nested model is found too.
     """
-    history = _step_over(logits_model.outputs[0])._keras_history
-    operation = history.operation
-    before = operation._inbound_nodes[history.node_index].input_tensors
+    operation, before, own_output = _origin(_step_over(logits_model.outputs[0]))
     if isinstance(operation, keras.Model):
-        inner = find_last_layer(keras.Model(operation.inputs, operation.outputs[history.tensor_index]))
+        inner = find_last_layer(keras.Model(operation.inputs, own_output))
         return inner and replace(inner, model=keras.Model(logits_model.inputs, inner.model(before)))
     plain = isinstance(operation, keras.layers.Dense) and operation.activation is keras.activations.linear
     if not plain or len(before[0].shape) != 2:
@@ -421,23 +416,29 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
 def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
     """The features once more, and what they are the global average of, if they are."""
     source = _step_over(features)
-    history = source._keras_history
-    operation = history.operation
-    before = operation._inbound_nodes[history.node_index].input_tensors
+    operation, before, own_output = _origin(source)
     if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
         return source, before[0]
     if isinstance(operation, keras.Model):
-        inner, maps = _pooled(operation.outputs[history.tensor_index])
+        inner, maps = _pooled(own_output)
         if maps is not None:
             return tuple(keras.Model(operation.inputs, [inner, maps])(before))
     return features, None
 
 
+def _origin(
+    tensor: keras.KerasTensor,
+) -> tuple[keras.Operation, list[keras.KerasTensor], keras.KerasTensor | None]:
+    """The operation that made a tensor, what it was made from, and which output it is inside a nested model."""
+    operation, node, output = tensor._keras_history
+    inside = operation.outputs[output] if isinstance(operation, keras.Model) else None
+    return operation, operation._inbound_nodes[node].input_tensors, inside
+
+
 def _step_over(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """The tensor before the last operations, where these hand it on unchanged when not training."""
     while True:
-        operation, node, _ = tensor._keras_history
-        inputs = operation._inbound_nodes[node].input_tensors
+        operation, inputs, _ = _origin(tensor)
         passing = isinstance(operation, _PASSING) or (
             isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
         )

@@ -85,7 +85,7 @@ class ScoreSettings:
 
 def settings_of(launch: dict[str, Any]) -> ScoreSettings:
     """The settings of a run again, but for the batch size, from what its `run.json` says."""
-    said = {name: _hashable(value) for name, value in launch["settings"].items()}
+    said = lists_to_tuples(launch["settings"])
     return ScoreSettings(
         launch["model"],
         said["model_digest"],
@@ -100,10 +100,10 @@ def settings_of(launch: dict[str, Any]) -> ScoreSettings:
     )
 
 
-def _hashable(value: Any) -> Any:
-    """What was a tuple before it went through JSON, as a tuple."""
+def lists_to_tuples(value: Any) -> Any:
+    """Fields of settings as they were before they went through JSON."""
     if isinstance(value, dict):
-        return {key: _hashable(item) for key, item in value.items()}
+        return {key: lists_to_tuples(item) for key, item in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -385,9 +385,7 @@ class ScoreShards(beam.PTransform):
     shared: Shared = field(default_factory=Shared)
 
     def expand(self, shards: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
-        checked = shards | "CheckFinished" >> beam.ParDo(
-            CheckFinished(self.output, self.settings.identity())
-        ).with_outputs("finished", "todo")
+        checked = shards | CheckFinished(self.output, self.settings.identity())
         score = ScoreShard(self.settings, self.output, self.shared, transforms.__version__)
         scored = (
             checked.todo
