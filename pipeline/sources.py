@@ -78,8 +78,10 @@ def _nothing_there(source: SourcePattern) -> str:
     """Why a pattern matches nothing, as far as can be seen."""
     pattern = source.pattern
     if storage.is_local(pattern) and os.path.isdir(pattern):
-        glob = "**" if source.kind == "files" else "*.tfrecord"
-        return f"is a folder: give a pattern of the files in it, such as {os.path.join(pattern, glob)!r}"
+        glob, also = (
+            ("**", "") if source.kind == "files" else ("*.tfrecord", f", or files:{pattern}/** for loose images")
+        )
+        return f"is a folder: give a pattern of the files in it, such as {os.path.join(pattern, glob)!r}{also}"
     before = pattern.partition("=")[0].rpartition("/")[2]
     if "=" not in pattern or SOURCE_NAME.fullmatch(before):
         return "matches no file"
