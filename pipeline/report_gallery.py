@@ -83,7 +83,9 @@ def _pixels(
     if record is None or record.problem:
         raise storage.StorageError(f"{row['shard']} does not hold image {row['index']} any more")
     parsed = shard_images.parse_record(record, shard, settings.features)
-    return shard_images.record_pixels(record, parsed, shard, classifier.input_shape, settings.geometry)
+    return shard_images.record_pixels(
+        record, parsed, shard, classifier.input_shape, settings.geometry, settings.features
+    )
 
 
 def _holds(shard: Shard, index: int) -> bool:

@@ -1,16 +1,22 @@
 """The list of shards that a run is about."""
 
+from dataclasses import replace
+
 import apache_beam as beam
 import pytest
 import samples
 from apache_beam.testing.util import assert_that, equal_to
 
 from transforms import manifest, storage
+from transforms.shards import FeatureNames, ImageList, Noise, Surrogate, TFRecords
 
 
 @pytest.fixture
 def shards(tmp_path):
-    return [samples.shard(samples.write_shard(tmp_path / f"{i}.tfrecord", [b"x" * i])) for i in range(3)]
+    content = [TFRecords(), TFRecords(FeatureNames("img")), ImageList("l", 5, 6, "d1"), Noise("uniform", 7, 8)]
+    content += [Surrogate("patches", other) for other in content]
+    path = samples.write_shard(tmp_path / "x.tfrecord", [b"x"])
+    return [replace(samples.shard(path), content=one, output_name=str(i)) for i, one in enumerate(content)]
 
 
 def test_what_was_written_is_read(tmp_path, shards):

@@ -15,8 +15,8 @@ from scipy import special
 
 from transforms import odin
 from transforms.classifier import as_classifier, load_classifier
-from transforms.odin import OdinSettings
-from transforms.score_shards import score_function
+from transforms.odin import OdinGrid, OdinSettings
+from transforms.score_function import ScoreFunction
 
 SIZE = 64
 
@@ -104,7 +104,8 @@ def test_the_perturbation_is_epsilon_against_the_sign_of_the_gradient_and_neithe
     # f = (x0 - x1, 0) of three pixels: the third does not matter to it.
     weights = tf.constant([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     pixels = tf.constant([[0.9999, 0.0001, 0.5], [0.2, 0.8, 1.0]])
-    logits, moved = odin.perturbed(lambda x: x @ weights, pixels, OdinSettings(1000, 0.0014))
+    logits, (sign,) = odin.gradient_signs(lambda x: x @ weights, pixels, [1000.0])
+    moved = odin.perturbed(pixels, sign, 0.0014)
     np.testing.assert_allclose(logits, pixels.numpy() @ weights.numpy())
     # The first image is predicted 0 and moves towards it, the second 1.
     expected = pixels.numpy() + np.float32(0.0014) * np.array([[1, -1, 0], [-1, 1, 0]], np.float32)
@@ -129,13 +130,13 @@ def test_epsilon_0_costs_one_forward_and_anything_else_two(epsilon, forwards):
 @pytest.mark.parametrize("temperature", [1.0, 30.0])
 def test_epsilon_0_is_temperature_scaling_alone_and_at_temperature_1_the_msp_baseline(temperature):
     classifier = as_classifier(samples.small_model())
-    score = score_function(classifier, OdinSettings(temperature, 0.0), ("odin", "msp"))
+    score = ScoreFunction(classifier, OdinSettings(temperature, 0.0), ("odin", "msp"))
     pixels = samples.random_images(20).astype(np.float32) / 255
-    columns = score(pixels)
+    columns = score(pixels).columns
     logits = classifier.logits(tf.constant(pixels)).numpy().astype(np.float64)
     expected = special.softmax(logits / temperature, axis=1).max(axis=1)
     np.testing.assert_allclose(columns["odin"], expected, rtol=1e-5)
-    np.testing.assert_array_equal(columns["odin"].numpy() == columns["msp"].numpy(), temperature == 1)
+    np.testing.assert_array_equal(columns["odin"] == columns["msp"], temperature == 1)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1000.0])
@@ -145,11 +146,12 @@ def test_log_probabilities_stand_in_for_logits(temperature):
     answers = powers / keras.ops.sum(powers, axis=1, keepdims=True)
     hidden, open_ = as_classifier(keras.Model(model.inputs, answers)), as_classifier(model)
     assert (hidden.has_logits, open_.has_logits) == (False, True)
-    pixels, settings = tf.constant(samples.random_images(50).astype(np.float32) / 255), OdinSettings(temperature, 0.01)
-    logits, moved = odin.perturbed(open_.logits, pixels, settings)
+    pixels = tf.constant(samples.random_images(50).astype(np.float32) / 255)
+    logits, (sign,) = odin.gradient_signs(open_.logits, pixels, [temperature])
     # Confident images, where the gradient of a rounded log p would be lost.
     assert np.quantile(odin.max_softmax(logits, 1.0), 0.75) > 1 - 1e-6
-    np.testing.assert_allclose(odin.perturbed(hidden.logits, pixels, settings)[1], moved, atol=1e-6)
+    np.testing.assert_array_equal(odin.gradient_signs(hidden.logits, pixels, [temperature])[1][0], sign)
+    moved = odin.perturbed(pixels, sign, 0.01)
     scores = [odin.max_softmax(c.logits(moved), temperature) for c in (open_, hidden)]
     np.testing.assert_allclose(*scores, rtol=1e-6)
 
@@ -242,3 +244,49 @@ def test_a_temperature_that_is_no_positive_number_is_refused(temperature):
 def test_an_epsilon_that_is_no_number_from_0_is_refused(epsilon):
     with pytest.raises(ValueError, match="epsilon must be"):
         OdinSettings(epsilon=epsilon)
+
+
+def test_gradients_of_several_temperatures_share_one_forward_and_are_those_of_each_alone():
+    classifier, calls = as_classifier(samples.small_model()), []
+
+    def logits_function(pixels):
+        calls.append(pixels)
+        return classifier.logits(pixels)
+
+    pixels = tf.constant(samples.random_images(20).astype(np.float32) / 255)
+    logits, signs = odin.gradient_signs(logits_function, pixels, [1.0, 1000.0])
+    assert len(calls) == 1
+    for temperature, sign in zip([1.0, 1000.0], signs, strict=True):
+        alone = odin.gradient_signs(classifier.logits, pixels, [temperature])
+        np.testing.assert_array_equal(alone[0], logits)
+        np.testing.assert_array_equal(alone[1][0], sign)
+    # Temperatures matter to the direction, or there would be nothing to tune.
+    assert np.any(signs[0].numpy() != signs[1].numpy())
+
+
+def test_a_grid_names_its_cells_so_that_no_two_are_alike_and_none_is_a_nested_field():
+    grid = OdinGrid((1.0, 1000.0), (0.0, 0.0014, 1e-5, 0.1234567))
+    assert list(grid.cells)[4:] == [
+        "odin_T1000_eps0",
+        "odin_T1000_eps0p0014",
+        "odin_T1000_eps0p00001",
+        "odin_T1000_eps0p1234567",
+    ]
+    assert grid.cells["odin_T1_eps0p0014"] == OdinSettings(1.0, 0.0014)
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "epsilons", "message"),
+    [
+        ((), (0.0,), "temperatures must be at least one number"),
+        ((1.0,), (), "epsilons must be at least one number"),
+        ((1.0, 1.0), (0.0,), "none twice"),
+        ((0.0,), (0.0,), "temperature must be"),
+        ((1.0,), (-0.1,), "epsilon must be"),
+        ((math.nan,), (0.0,), "temperature must be"),
+        ((1.0,), (math.inf,), "epsilon must be"),
+    ],
+)
+def test_a_grid_of_nothing_or_of_bad_numbers_is_refused(temperatures, epsilons, message):
+    with pytest.raises(ValueError, match=message):
+        OdinGrid(temperatures, epsilons)

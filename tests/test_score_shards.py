@@ -10,8 +10,7 @@ import samples
 from apache_beam.testing.util import assert_that, equal_to
 
 from transforms import images, records, score_shards
-from transforms.classifier import as_classifier
-from transforms.odin import OdinSettings
+from transforms.odin import OdinGrid, OdinSettings
 from transforms.score_shards import ScoreSettings
 from transforms.shards import FeatureNames
 
@@ -87,20 +86,13 @@ def test_a_decoded_batch_holds_what_has_pixels_and_says_what_has_not(tmp_path):
     ]
 
 
-def test_one_graph_serves_every_batch_size():
-    score = score_shards.score_function(as_classifier(samples.small_model()), OdinSettings(), ("odin", "msp"))
-    for size in (1, 7, 64):
-        columns = score(samples.random_images(size).astype(np.float32) / 255)
-        assert columns["odin"].shape == (size,)
-    assert score.experimental_get_tracing_count() == 1
-
-
 def test_identity_covers_what_moves_a_score_and_nothing_else():
     settings = ScoreSettings("m.keras", "d1g3st")
     same = [ScoreSettings("elsewhere/m.keras", "d1g3st"), ScoreSettings("m.keras", "d1g3st", batch_size=7)]
     other = [
         ScoreSettings("m.keras", "other"),
         ScoreSettings("m.keras", "d1g3st", odin=OdinSettings(1000, 0.002)),
+        ScoreSettings("m.keras", "d1g3st", odin=OdinGrid((1000,), (0.0014,))),
         ScoreSettings("m.keras", "d1g3st", geometry=images.Geometry(antialias=True)),
         ScoreSettings("m.keras", "d1g3st", detectors=("msp",)),
         ScoreSettings("m.keras", "d1g3st", features=FeatureNames(image="img")),
@@ -130,4 +122,5 @@ def test_the_transform_separates_finished_and_failed_shards_and_counts_them(tmp_
     result.wait_until_finish()
     counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
     assert counters["num_inferences"] == 3
+    assert (counters["forward_passes"], counters["gradient_passes"]) == (6, 3)
     assert (counters["shards_finished"], counters["shards_failed"]) == (1, 1)

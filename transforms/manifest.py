@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from transforms import storage
-from transforms.shards import Content, FeatureNames, ImageList, Noise, Shard, TFRecords
+from transforms.shards import Content, FeatureNames, ImageList, Noise, Shard, Surrogate, TFRecords
 
 _SCHEMA = pa.schema(
     [
@@ -30,7 +30,7 @@ _SCHEMA = pa.schema(
 )
 
 
-_KINDS = {kind.__name__: kind for kind in (TFRecords, ImageList, Noise)}
+_KINDS = {kind.__name__: kind for kind in (TFRecords, ImageList, Noise, Surrogate)}
 
 
 def manifest_path(output: str) -> str:
@@ -44,7 +44,10 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     Raises:
       storage.StorageError: it cannot be written.
     """
-    rows = [{name: getattr(shard, name) for name in _SCHEMA.names} | {"content": _to_json(shard)} for shard in shards]
+    rows = [
+        {name: getattr(shard, name) for name in _SCHEMA.names} | {"content": _to_json(shard.content)}
+        for shard in shards
+    ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, compression="zstd")
     storage.write_bytes(manifest_path(output), buffer.getvalue())
@@ -66,15 +69,20 @@ def read_manifest(output: str) -> list[Shard]:
         raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
 
 
-def _to_json(shard: Shard) -> str:
-    return json.dumps({"kind": type(shard.content).__name__, **asdict(shard.content)})
+def _to_json(content: Content) -> str:
+    values = asdict(content)
+    if isinstance(content, Surrogate):
+        values["of"] = _to_json(content.of)
+    return json.dumps({"content": type(content).__name__, **values})
 
 
 def _from_json(text: str) -> Content:
     values = json.loads(text)
-    kind = values.pop("kind")
+    kind = values.pop("content")
     if values.get("features"):
         values["features"] = FeatureNames(**values["features"])
+    if "of" in values:
+        values["of"] = _from_json(values["of"])
     return _KINDS[kind](**values)
 
 

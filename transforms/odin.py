@@ -11,8 +11,9 @@ clipped after the perturbation.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import tensorflow as tf
 
@@ -42,14 +43,51 @@ class OdinSettings:
             raise ValueError(f"epsilon must be a number of at least 0, not {self.epsilon}")
 
 
-def max_softmax(logits: tf.Tensor, temperature: float) -> tf.Tensor:
+@dataclass(frozen=True)
+class OdinGrid:
+    """Every temperature with every epsilon, to choose from.
+
+    Attributes:
+      temperatures: as in `OdinSettings`; at least one, none twice.
+      epsilons: likewise.
+    """
+
+    temperatures: tuple[float, ...]
+    epsilons: tuple[float, ...]
+
+    def __post_init__(self):
+        for name in ("temperatures", "epsilons"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be at least one number, and none twice, not {list(values)}")
+        # Whatever is wrong with a number is said here.
+        _ = self.cells
+
+    @property
+    def cells(self) -> dict[str, OdinSettings]:
+        """The settings of every cell by its name, which serves as a column's: `odin_T1000_eps0p0014`."""
+        return {
+            f"odin_T{_digits(temperature)}_eps{_digits(epsilon)}": OdinSettings(temperature, epsilon)
+            for temperature in self.temperatures
+            for epsilon in self.epsilons
+        }
+
+
+def _digits(value: float) -> str:
+    """A number that can be part of a column's name anywhere: a dot would be taken for a nested field."""
+    if not math.isfinite(value):
+        return str(value)
+    return format(Decimal(repr(float(value))).normalize(), "f").replace(".", "p")
+
+
+def max_softmax(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
     """`S(x; T)`, the largest softmax probability of the logits divided by T.
 
     In float64, since at T = 1000 all scores lie within about 1e-3 of 1/K.
 
     Args:
       logits: float32 or float64 [N, K].
-      temperature: T > 0.
+      temperature: T > 0; a tensor is a float64 scalar.
 
     Returns:
       float64 [N], in [1/K, 1].
@@ -58,12 +96,12 @@ def max_softmax(logits: tf.Tensor, temperature: float) -> tf.Tensor:
     return 1.0 / tf.reduce_sum(tf.exp(gaps), axis=1)
 
 
-def score_logit(logits: tf.Tensor, temperature: float) -> tf.Tensor:
+def score_logit(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
     """`T (log S(x; T) + log K)`: the score in a readable form, monotone in it and of order 1 at any T.
 
     Args:
       logits: float32 or float64 [N, K].
-      temperature: T > 0.
+      temperature: T > 0; a tensor is a float64 scalar.
 
     Returns:
       float64 [N], >= 0.
@@ -97,31 +135,48 @@ def backward_seed(logits: tf.Tensor, temperature: float) -> tf.Tensor:
     return tf.cast(others - tf.cast(predicted, tf.float64), logits.dtype)
 
 
-def perturbed(
-    logits_function: LogitsFunction, pixels: tf.Tensor, settings: OdinSettings
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The clean logits and the perturbed pixels `x~`.
+def gradient_signs(
+    logits_function: LogitsFunction, pixels: tf.Tensor, temperatures: Sequence[float]
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """The clean logits, and `sign(grad_x [-log S_yhat(x; T)])` for each temperature.
 
+    One forward, which all temperatures share, and one input-gradient per temperature; without temperatures one forward.
     The gradient is taken with respect to the pixels alone, never the weights.
 
     Args:
       logits_function: `f`, from pixels to logits [N, K].
       pixels: float32 [N, H, W, C] in [0, 1].
-      settings: temperature and epsilon.
+      temperatures: each > 0.
 
     Returns:
-      (logits [N, K], perturbed pixels [N, H, W, C], up to epsilon outside [0, 1]).
+      (logits [N, K], for each temperature a tensor of the pixels' shape and dtype, of -1, 0 and 1).
 
     Raises:
       NoGradient: no gradient reaches the pixels; a cast to integers inside the model stops it.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    if not temperatures:
+        return logits_function(pixels), []
+    with tf.GradientTape(persistent=len(temperatures) > 1, watch_accessed_variables=False) as tape:
         tape.watch(pixels)
         logits = logits_function(pixels)
-    gradient = tape.gradient(logits, pixels, output_gradients=backward_seed(logits, settings.temperature))
-    if gradient is None:
-        raise NoGradient("no gradient reaches the pixels, so ODIN cannot perturb them")
-    return logits, pixels - tf.cast(settings.epsilon, pixels.dtype) * tf.sign(gradient)
+    signs = []
+    for temperature in temperatures:
+        gradient = tape.gradient(logits, pixels, output_gradients=backward_seed(logits, temperature))
+        if gradient is None:
+            raise NoGradient("no gradient reaches the pixels, so ODIN cannot perturb them")
+        signs.append(tf.sign(gradient))
+    return logits, signs
+
+
+def perturbed(pixels: tf.Tensor, sign: tf.Tensor, epsilon: float | tf.Tensor) -> tf.Tensor:
+    """`x~`, the pixels moved by epsilon towards the predicted class, up to epsilon outside [0, 1].
+
+    Args:
+      pixels: float32 [N, H, W, C].
+      sign: of `gradient_signs`, of the same shape.
+      epsilon: >= 0, in [0, 1] pixel units.
+    """
+    return pixels - tf.cast(epsilon, pixels.dtype) * sign
 
 
 def odin(logits_function: LogitsFunction, pixels: tf.Tensor, settings: OdinSettings) -> tuple[tf.Tensor, tf.Tensor]:
@@ -140,5 +195,5 @@ def odin(logits_function: LogitsFunction, pixels: tf.Tensor, settings: OdinSetti
     if settings.epsilon == 0:
         logits = logits_function(pixels)
         return logits, logits
-    logits, moved = perturbed(logits_function, pixels, settings)
-    return logits, logits_function(moved)
+    logits, (sign,) = gradient_signs(logits_function, pixels, [settings.temperature])
+    return logits, logits_function(perturbed(pixels, sign, settings.epsilon))

@@ -40,6 +40,7 @@ class Record:
       problem: why there is no payload: `(reason, detail)`; None for a good record.
       id: as a list of images gives it; None for an Example, which says it itself.
       label: likewise.
+      partner: another good record of the shard, for what is made of two images.
     """
 
     index: int
@@ -48,6 +49,7 @@ class Record:
     problem: tuple[str, str] | None = None
     id: str | None = None
     label: int | None = None
+    partner: "Record | None" = None
 
 
 class _FramingBroken(Exception):

@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 import transforms
-from transforms import detectors, images, records, score_table, shard_images, storage
+from transforms import images, records, score_table, shard_images, storage
 from transforms.check_finished import CheckFinished, is_finished
 from transforms.classifier import Classifier, Preprocessing, load_classifier
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.model_file import ClassifierError
-from transforms.odin import NoGradient, OdinSettings, max_softmax, odin, score_logit
+from transforms.odin import NoGradient, OdinGrid, OdinSettings
 from transforms.records import Record
+from transforms.score_function import Passes, Scored, ScoreFunction
 from transforms.shards import FeatureNames, Shard
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
@@ -47,7 +47,7 @@ class ScoreSettings:
       preprocessing: what the model expects of its input.
       geometry: how images of another size are fitted.
       features: names of the Example's features.
-      odin: temperature and epsilon.
+      odin: temperature and epsilon, or a grid of them: then the rows have one column per cell in place of `odin`.
       detectors: those to compute, of `score_table.DETECTORS`; the other columns are null.
       precision: `float32`.
       output_name: which output of the model, where it has several.
@@ -60,7 +60,7 @@ class ScoreSettings:
     preprocessing: Preprocessing = Preprocessing()
     geometry: images.Geometry = images.Geometry()
     features: FeatureNames = FeatureNames()
-    odin: OdinSettings = OdinSettings()
+    odin: OdinSettings | OdinGrid = OdinSettings()
     detectors: tuple[str, ...] = score_table.DETECTORS
     precision: str = "float32"
     output_name: str | None = None
@@ -73,6 +73,13 @@ class ScoreSettings:
             raise ValueError(f"detectors are of {', '.join(score_table.DETECTORS)}, not {', '.join(unknown) or 'none'}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
+        if isinstance(self.odin, OdinGrid):
+            return score_table.grid_schema(tuple(self.odin.cells))
+        return score_table.SCORE_SCHEMA
 
     def identity(self) -> dict[str, Any]:
         """The settings that enter the fingerprint, as JSON-able values."""
@@ -92,7 +99,7 @@ def settings_of(launch: dict[str, Any]) -> ScoreSettings:
         Preprocessing(**said["preprocessing"]),
         images.Geometry(**said["geometry"]),
         FeatureNames(**said["features"]),
-        OdinSettings(**said["odin"]),
+        (OdinGrid if "temperatures" in said["odin"] else OdinSettings)(**said["odin"]),
         said["detectors"],
         said["precision"],
         said["output_name"],
@@ -145,69 +152,28 @@ class Scorer:
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
         # How far this process has come; written under the device's lock, read by whoever shows it.
-        self.images = 0
+        self.images = 0.0
         self._device = threading.Lock()
-        self._score = score_function(self.classifier, settings.odin, settings.detectors)
         try:
-            self._score.get_concrete_function()
+            self._score = ScoreFunction(self.classifier, settings.odin, settings.detectors)
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with --epsilon 0") from e
 
-    def score(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """The columns of a batch.
+    def score(self, pixels: np.ndarray) -> Scored:
+        """The columns of a batch; there are none of scores where N = 0.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
-
-        Returns:
-          `prediction` int32 [N], `finite` bool [N], and one float64 [N] per score column (none where N = 0).
         """
+
+        def advance(share: float) -> None:
+            self.images += share * len(pixels)
+
         with self._device:
-            self.images += len(pixels)
             if not len(pixels):
                 # Some layers refuse an empty batch.
-                return {"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}
-            return {name: column.numpy() for name, column in self._score(tf.constant(pixels)).items()}
-
-
-def score_function(classifier: Classifier, settings: OdinSettings, chosen: tuple[str, ...]) -> Callable:
-    """Compiles pixels -> columns for one classifier: one graph for every batch size.
-
-    Args:
-      classifier: with its preprocessing.
-      settings: temperature and epsilon.
-      chosen: detectors to compute. Without `odin` the perturbation is left out, and so are the detectors that the
-        classifier gives no scores for, see `Classifier.unavailable`.
-
-    Returns:
-      A `tf.function` of float32 [N, H, W, C]; see `Scorer.score` for what it gives. `finite` is False for an image
-      with a NaN or infinite logit, whose other columns mean nothing.
-    """
-    missing = classifier.unavailable(chosen)
-    clean = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
-
-    def score(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        passes = []
-
-        def forward(inputs: tf.Tensor) -> tf.Tensor:
-            passes.append(classifier.activations(inputs))
-            return passes[-1].logits
-
-        if "odin" in chosen:
-            logits, moved = odin(forward, pixels, settings)
-        else:
-            logits = moved = forward(pixels)
-        # The first pass is the clean one; what of the second is not asked for is pruned from the graph.
-        columns = {name: detectors.CLEAN_DETECTORS[name](passes[0]) for name in clean}
-        if "odin" in chosen:
-            columns["odin"] = max_softmax(moved, settings.temperature)
-            columns["odin_logit"] = score_logit(moved, settings.temperature)
-        columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
-        columns["finite"] = tf.reduce_all(tf.math.is_finite(logits) & tf.math.is_finite(moved), axis=1)
-        return columns
-
-    signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32)]
-    return tf.function(score, input_signature=signature, autograph=False)
+                return Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
+            return self._score(pixels, advance)
 
 
 @dataclass
@@ -240,7 +206,9 @@ def decode_batch(
         try:
             parsed = shard_images.parse_record(record, shard, settings.features)
             row["id"] = parsed.id if parsed.id is not None else row["id"]
-            pixels.append(shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry))
+            pixels.append(
+                shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry, settings.features)
+            )
             decoded.rows.append({**row, "label": parsed.label})
         except images.ImageError as e:
             decoded.rejects.append(_reject(row, e.reason, e.detail))
@@ -275,8 +243,10 @@ def work_ahead(
             reader.shutdown(cancel_futures=True)
 
 
-def score_rows(shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray]) -> pa.RecordBatch:
-    """The finite rows of a scored batch, in the order of the shard, as `SCORE_SCHEMA`."""
+def score_rows(
+    shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray], schema: pa.Schema
+) -> pa.RecordBatch:
+    """The finite rows of a scored batch, in the order of the shard; columns that there are no scores of are null."""
     finite = columns["finite"]
     rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
     arrays = {name: [row[name] for row in rows] for name in ("index", "offset", "id", "label")}
@@ -286,9 +256,9 @@ def score_rows(shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarra
             pa.array(arrays[column.name], column.type)
             if column.name in arrays
             else _score_column(columns.get(column.name), finite, column.type)
-            for column in score_table.SCORE_SCHEMA
+            for column in schema
         ],
-        schema=score_table.SCORE_SCHEMA,
+        schema=schema,
     )
 
 
@@ -312,17 +282,21 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
 
     framed = 0
     batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
-    with score_table.ShardWriter(output, shard) as writer:
+    with score_table.ShardWriter(output, shard, settings.schema) as writer:
         for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
-            columns = scorer.score(decoded.pixels)
+            columns, passes = scorer.score(decoded.pixels)
             rejects = decoded.rejects + [
                 _reject(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
                 for row, good in zip(decoded.rows, columns["finite"], strict=True)
                 if not good
             ]
-            writer.write(score_rows(shard, decoded, columns), sorted(rejects, key=lambda r: r["index"]))
+            writer.write(
+                score_rows(shard, decoded, columns, settings.schema), sorted(rejects, key=lambda r: r["index"])
+            )
             framed += decoded.framed
             _count("num_inferences", len(decoded.pixels))
+            _count("forward_passes", passes.forward)
+            _count("gradient_passes", passes.gradient)
             _count("images_rejected", len(rejects))
         identity = settings.identity()
         return writer.commit(score_table.fingerprint(identity, shard), framed, scorer.classifier.head, identity)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -63,6 +63,12 @@ DETECTORS = (
     *("odin", "msp", "max_logit", "energy", "neg_entropy", "margin"),
     *("gen", "grad_norm", "cam_var", "cam_max"),
 )
+
+
+def grid_schema(cells: Sequence[str]) -> pa.Schema:
+    """`SCORE_SCHEMA` with a double column for each cell of a grid in place of `odin` and `odin_logit`."""
+    others = [column for column in SCORE_SCHEMA if column.name not in ("odin", "odin_logit")]
+    return pa.schema([*others, *(pa.field(name, pa.float64()) for name in cells)])
 
 
 @dataclass(frozen=True)
@@ -133,12 +139,13 @@ class ShardWriter:
     Args:
       output: the run's folder.
       shard: whose rows these are.
+      schema: of the scores.
     """
 
-    def __init__(self, output: str, shard: Shard):
+    def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA):
         self._output = output
         self._shard = shard
-        self._scores = _ParquetStream(output, shard.output_name, SCORE_SCHEMA)
+        self._scores = _ParquetStream(output, shard.output_name, schema)
         self._rejects = _ParquetStream(output, shard.output_name, REJECT_SCHEMA)
 
     def __enter__(self) -> "ShardWriter":
@@ -149,7 +156,7 @@ class ShardWriter:
         self._rejects.discard()
 
     def write(self, scores: pa.RecordBatch, rejects: list[dict[str, Any]]) -> None:
-        """Appends rows of `SCORE_SCHEMA`, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
+        """Appends rows of the schema, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
 
         Raises:
           OutputError: the storage refused.

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from transforms.image_list import read_image, read_images
 from transforms.images import Geometry, ImageRecord
 from transforms.noise import noise_image
 from transforms.records import Record
-from transforms.shards import FeatureNames, ImageList, Noise, Shard, TFRecords
+from transforms.shards import FeatureNames, ImageList, Noise, Shard, Surrogate, TFRecords
+from transforms.surrogates import altered, with_partners
 
 _SAMPLED_FROM = 16
 
@@ -37,6 +39,9 @@ def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Reco
             yield from read_images(shard.content, folder, fetchers)
         case Noise(_, first, count):
             yield from (Record(index, None, b"") for index in range(first, first + count))
+        case Surrogate(kind, of):
+            originals = read_records(replace(shard, content=of), folder, fetchers)
+            yield from with_partners(originals) if kind == "averages" else originals
 
 
 def sample_records(shard: Shard, folder: str, fetchers: Executor, count: int) -> list[Record]:
@@ -99,7 +104,8 @@ def default_id(record: Record, shard: Shard) -> str:
     """How an image is called whose Example has no id: as the list says, else `<base name>__<index>`."""
     if record.id is not None:
         return record.id
-    name = shard.content.distribution if isinstance(shard.content, Noise) else os.path.basename(shard.path)
+    content = shard.content.of if isinstance(shard.content, Surrogate) else shard.content
+    name = content.distribution if isinstance(content, Noise) else os.path.basename(shard.path)
     return f"{name}__{record.index}"
 
 
@@ -116,10 +122,18 @@ def parse_record(record: Record, shard: Shard, names: FeatureNames) -> ImageReco
             return ImageRecord(record.payload, record.label, record.id, None)
         case Noise():
             return ImageRecord(b"", None, None, None)
+        case Surrogate(_, of):
+            # What the label says is no longer on the image.
+            return replace(parse_record(record, replace(shard, content=of), names), label=None)
 
 
 def record_pixels(
-    record: Record, parsed: ImageRecord, shard: Shard, input_shape: tuple[int, int, int], geometry: Geometry
+    record: Record,
+    parsed: ImageRecord,
+    shard: Shard,
+    input_shape: tuple[int, int, int],
+    geometry: Geometry,
+    names: FeatureNames,
 ) -> np.ndarray:
     """A record's image as the classifier sees it.
 
@@ -129,6 +143,7 @@ def record_pixels(
       shard: of any kind.
       input_shape: (height, width, channels) of the classifier's input.
       geometry: what to do with images of another size.
+      names: of the features, where an image is made of two records.
 
     Returns:
       float32 array of `input_shape`, in [0, 1].
@@ -143,3 +158,10 @@ def record_pixels(
             return images.fit(images.decode(parsed.image, input_shape[2], geometry.jpeg), input_shape[:2], geometry)
         case Noise(distribution):
             return noise_image(distribution, record.index, input_shape)
+        case Surrogate(kind, of):
+            original, partner = replace(shard, content=of), None
+            if record.partner is not None:
+                other = parse_record(record.partner, original, names)
+                partner = record_pixels(record.partner, other, original, input_shape, geometry, names)
+            own = record_pixels(record, parsed, original, input_shape, geometry, names)
+            return altered(kind, own, shard.path, record.index, partner)

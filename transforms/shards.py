@@ -1,6 +1,7 @@
 """What a shard is: the unit of work, of retry and of resume.
 
-Some are files, TFRecords. The others are virtual: a range of a list of loose images, or of noise made on the spot.
+Some are files, TFRecords. The others are virtual: a range of a list of loose images, or of noise made on the spot. And
+there are surrogates, the images of another shard altered.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,20 @@ class Noise:
     count: int
 
 
-Content = TFRecords | ImageList | Noise
+@dataclass(frozen=True)
+class Surrogate:
+    """Images of another shard, altered until they are foreign, see `surrogates`.
+
+    Attributes:
+      kind: how, one of `surrogates.KINDS`.
+      of: what the images are, before they are altered.
+    """
+
+    kind: str
+    of: TFRecords | ImageList | Noise
+
+
+Content = TFRecords | ImageList | Noise | Surrogate
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,9 @@ class Shard:
 
     Attributes:
       source: the source's NAME.
-      role: `in_distribution`, `out_distribution` or `input`.
-      path: full path of the TFRecord file; of a virtual shard the pattern that it is a part of.
+      role: `in_distribution`, `out_distribution`, `input` or `surrogate`.
+      path: full path of the TFRecord file; of a virtual shard the pattern that it is a part of; of surrogates that of
+        the shard whose images they are made of.
       size: bytes, as listed; 0 for a virtual shard.
       modified: seconds since the epoch, as listed; 0 for a virtual shard.
       output_name: base name of its scores file, unique within the source.

@@ -1,0 +1,130 @@
+"""Compiled scores: one classifier, one or many settings."""
+
+import itertools
+
+import numpy as np
+import pytest
+import samples
+
+from transforms.classifier import as_classifier
+from transforms.odin import OdinGrid, OdinSettings
+from transforms.score_function import Passes, ScoreFunction, expected_passes
+
+PIXELS = samples.random_images(20).astype(np.float32) / 255
+GRID = OdinGrid((1.0, 10.0, 1000.0), (0.0, 0.001, 0.01))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return as_classifier(samples.small_model())
+
+
+def test_one_graph_serves_every_batch_size(classifier):
+    score = ScoreFunction(classifier, OdinSettings(), ("odin", "msp"))
+    for size in (1, 7, 64):
+        columns = score(samples.random_images(size).astype(np.float32) / 255).columns
+        assert columns["odin"].shape == (size,)
+    for graph in (score._clean, score._moved, score._scores):
+        assert graph.experimental_get_tracing_count() == 1
+
+
+def test_each_cell_of_a_grid_is_what_its_settings_give_alone(classifier):
+    together = ScoreFunction(classifier, GRID, ("odin", "msp"))(PIXELS).columns
+    assert set(together) == {*GRID.cells, "msp", "prediction", "finite"}
+    for name, settings in GRID.cells.items():
+        alone = ScoreFunction(classifier, settings, ("odin", "msp"))(PIXELS).columns
+        np.testing.assert_allclose(together[name], alone["odin"], rtol=1e-12)
+        np.testing.assert_array_equal(together["prediction"], alone["prediction"])
+    np.testing.assert_array_equal(together["odin_T1_eps0"], together["msp"])
+    distinct = [tuple(together[name]) for name in GRID.cells]
+    assert len(set(distinct)) == len(distinct)
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [
+        (OdinSettings(1000, 0.0014), (2, 1)),
+        (OdinSettings(1000, 0.0), (1, 0)),
+        (GRID, (1 + 3 * 2, 3)),
+        (OdinGrid((1.0, 10.0), (0.0,)), (1, 0)),
+        (OdinGrid((1.0,), (0.1, 0.2)), (1 + 2, 1)),
+    ],
+)
+def test_the_passes_that_are_run_are_those_that_the_formula_says(classifier, settings, passes):
+    score = ScoreFunction(classifier, settings, ("odin", "msp"))
+    assert expected_passes(settings) == score.passes == passes
+    assert score(PIXELS).passes == Passes(passes[0] * 20, passes[1] * 20)
+
+
+def test_the_formula_counts_what_really_runs():
+    """The classifier's own calls and derivatives, counted as TensorFlow executes them."""
+    import tensorflow as tf
+
+    ran = {"forward": 0, "gradient": 0}
+
+    def note(what):
+        ran[what] += 1
+        return np.int32(0)
+
+    @tf.custom_gradient
+    def watched(x):
+        def derivative(upstream):
+            with tf.control_dependencies([tf.numpy_function(lambda: note("gradient"), [], tf.int32)]):
+                return tf.identity(upstream)
+
+        with tf.control_dependencies([tf.numpy_function(lambda: note("forward"), [], tf.int32)]):
+            return tf.ensure_shape(tf.identity(x), x.shape), derivative
+
+    found = as_classifier(samples.small_model())
+
+    class Watched:
+        input_shape, classes, unavailable = found.input_shape, found.classes, found.unavailable
+
+        def activations(self, pixels):
+            return found.activations(watched(pixels))
+
+        def logits(self, pixels):
+            return self.activations(pixels).logits
+
+    score = ScoreFunction(Watched(), GRID, ("odin", "msp"))
+    score(PIXELS)
+    assert ran == {"forward": 7, "gradient": 3}
+
+
+def test_without_odin_nothing_is_perturbed(classifier):
+    score = ScoreFunction(classifier, OdinSettings(), ("msp",))
+    assert score.passes == (1, 0)
+    assert set(score(PIXELS).columns) == {"msp", "prediction", "finite"}
+
+
+def test_progress_adds_up_to_one_and_moves_with_every_pass(classifier):
+    told = []
+    ScoreFunction(classifier, GRID, ("odin",))(PIXELS, told.append)
+    assert sum(told) == pytest.approx(1)
+    assert len([share for share in told if share]) == 1 + 6
+
+
+def test_an_image_that_only_some_cells_cannot_score_is_not_finite():
+    """Logits that overflow once a pixel is above 1, which only a large epsilon brings about."""
+    import keras
+
+    inputs = keras.Input((1, 1, 1))
+    x = keras.layers.Flatten()(inputs)
+    steep = keras.ops.exp(200 * keras.ops.relu(x - 1))
+    outputs = keras.ops.concatenate([x + 1 + steep, 1 - x], axis=1)
+    found = as_classifier(keras.Model(inputs, outputs))
+    pixels = np.array([0.9, 0.2], np.float32).reshape(2, 1, 1, 1)
+    grids = [OdinGrid((1.0,), epsilons) for epsilons in ((0.0, 0.01), (0.0, 0.01, 0.7))]
+    finite = [ScoreFunction(found, grid, ("odin",))(pixels).columns["finite"].tolist() for grid in grids]
+    assert finite == [[True, True], [False, True]]
+
+
+def test_names_of_cells_are_columns_that_pyarrow_reads_one_by_one(classifier, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ScoreFunction(classifier, GRID, ("odin",))(PIXELS).columns
+    pq.write_table(pa.table({name: columns[name] for name in GRID.cells}), tmp_path / "x.parquet")
+    for name, other in itertools.pairwise(GRID.cells):
+        assert pq.ParquetFile(tmp_path / "x.parquet").read_row_group(0, [name]).column_names == [name]
+        assert name != other

@@ -1,0 +1,147 @@
+"""From pixels to score columns: ODIN and the detectors of the clean forward, compiled for one classifier.
+
+    score = ScoreFunction(classifier, OdinSettings(1000, 0.0014), ("odin", "msp"))
+    scored = score(pixels)
+    scored.columns["odin"]
+
+A grid of settings shares all work that can be shared: one clean forward, one input-gradient per temperature, one
+forward per temperature and epsilon above 0.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from transforms import detectors, odin
+from transforms.classifier import Classifier
+from transforms.odin import OdinGrid, OdinSettings
+
+
+class Passes(NamedTuple):
+    """Runs of the classifier, per image or in all.
+
+    Attributes:
+      forward: from pixels to logits.
+      gradient: from the logits' derivative back to the pixels.
+    """
+
+    forward: int
+    gradient: int
+
+
+class Scored(NamedTuple):
+    """A batch's scores, and what they took.
+
+    Attributes:
+      columns: `prediction` int32 [N]; `finite` bool [N], False for an image with a NaN or infinite logit, whose other
+        columns mean nothing; and one float64 [N] per score.
+      passes: that were run, summed over the images.
+    """
+
+    columns: dict[str, np.ndarray]
+    passes: Passes
+
+
+def expected_passes(settings: OdinSettings | OdinGrid) -> Passes:
+    """What one image takes: `1 + |T| |eps > 0|` forwards and, where an epsilon is above 0, `|T|` gradients."""
+    cells = score_cells(settings).values()
+    moved = [cell for cell in cells if cell.epsilon > 0]
+    return Passes(1 + len(moved), len({cell.temperature for cell in moved}))
+
+
+def score_cells(settings: OdinSettings | OdinGrid) -> dict[str, OdinSettings]:
+    """The ODIN columns, and the settings of each; a single one is called `odin`."""
+    return settings.cells if isinstance(settings, OdinGrid) else {"odin": settings}
+
+
+class ScoreFunction:
+    """Pixels -> columns, for one classifier; one graph for every batch size.
+
+    Args:
+      classifier: with its preprocessing.
+      settings: temperature and epsilon, or a grid of them: then each cell has a column of its own name, see `OdinGrid`.
+      chosen: detectors to compute, of `score_table.DETECTORS`. Without `odin` the perturbation is left out, and so are
+        the detectors that the classifier gives no scores for, see `Classifier.unavailable`.
+
+    Raises:
+      odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
+    """
+
+    def __init__(self, classifier: Classifier, settings: OdinSettings | OdinGrid, chosen: tuple[str, ...]):
+        missing = classifier.unavailable(chosen)
+        self._classifier = classifier
+        self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
+        self._cells = score_cells(settings) if "odin" in chosen else {}
+        self._readable = isinstance(settings, OdinSettings)
+        self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
+        self._clean_passes = Passes(0, 0)
+        pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
+        logits = tf.TensorSpec([None, classifier.classes], tf.float32)
+        scalar = tf.TensorSpec([], tf.float64)
+        self._clean = tf.function(self._clean_columns, input_signature=[pixels], autograph=False)
+        self._moved = tf.function(self._moved_logits, input_signature=[pixels, pixels, scalar], autograph=False)
+        self._scores = tf.function(self._odin_columns, input_signature=[logits, scalar], autograph=False)
+        # Whether there is a gradient shows when the graph is made; better now than at the first image.
+        self._clean.get_concrete_function()
+        self.passes = Passes(
+            self._clean_passes.forward + sum(cell.epsilon > 0 for cell in self._cells.values()),
+            self._clean_passes.gradient,
+        )
+
+    def __call__(self, pixels: np.ndarray, advance: Callable[[float], None] = lambda share: None) -> Scored:
+        """Scores a batch.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+          advance: told, as the work goes on, what share of it has been done since it was told last.
+        """
+        pixels, all_passes = tf.constant(pixels), sum(self.passes)
+        columns, logits, signs = self._clean(pixels)
+        forward, gradient = self._clean_passes
+        advance((forward + gradient) / all_passes)
+        finite = [columns.pop("finite")]
+        signs = dict(zip(self._temperatures, signs, strict=True))
+        for name, cell in self._cells.items():
+            moved = logits
+            if cell.epsilon > 0:
+                moved = self._moved(pixels, signs[cell.temperature], tf.constant(cell.epsilon, tf.float64))
+                forward += 1
+            scores = self._scores(moved, tf.constant(cell.temperature, tf.float64))
+            finite.append(scores["finite"])
+            columns[name] = scores["odin"]
+            if self._readable:
+                columns["odin_logit"] = scores["odin_logit"]
+            # Queued work on a device is not done work; a score at hand is.
+            columns[name] = columns[name].numpy()
+            advance((cell.epsilon > 0) / all_passes)
+        arrays = {name: np.asarray(column) for name, column in columns.items()}
+        arrays["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
+        n = len(arrays["finite"])
+        return Scored(arrays, Passes(forward * n, gradient * n))
+
+    def _clean_columns(self, pixels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+        """What the clean forward gives: columns, logits, and the gradient's sign for each temperature."""
+        passes = []
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            passes.append(self._classifier.activations(inputs))
+            return passes[-1].logits
+
+        logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
+        self._clean_passes = Passes(len(passes), len(signs))
+        columns = {name: detectors.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
+        columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
+        columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        return columns, logits, signs
+
+    def _moved_logits(self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+        return self._classifier.logits(odin.perturbed(pixels, sign, epsilon))
+
+    def _odin_columns(self, logits: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "odin": odin.max_softmax(logits, temperature),
+            "odin_logit": odin.score_logit(logits, temperature),
+            "finite": tf.reduce_all(tf.math.is_finite(logits), axis=1),
+        }
