@@ -36,6 +36,7 @@ from transforms.classifier import Classifier, Preprocessing
 from transforms.model_file import ClassifierError
 from transforms.odin import OdinSettings
 from transforms.sample_images import sample_images
+from transforms.score_function import score_cells
 from transforms.score_shards import ScoreSettings, load_settings_classifier
 
 IMAGES = 256
@@ -225,8 +226,9 @@ def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, 
     given = classifier.preprocessing
     trials = _try_all(classifier, pixels, labels, own, given)
     chosen = choose(trials, given, own, classifier.classes, labels)
-    perturbs = "odin" in settings.detectors and settings.odin.epsilon > 0
-    if perturbs and not gradient_share(classifier, pixels, settings.odin):
+    cells = score_cells(settings.odin).values() if "odin" in settings.detectors else ()
+    moving = next((cell for cell in cells if cell.epsilon > 0), None)
+    if moving and not gradient_share(classifier, pixels, moving):
         raise UsageError(NO_GRADIENT)
     return warnings(chosen, classifier.classes, labels)
 

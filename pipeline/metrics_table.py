@@ -46,13 +46,18 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"untuned: temperature {settings['temperature']:g} and epsilon {settings['epsilon']:g} were given or are "
             "the defaults, not fitted to this classifier"
         )
-    lines += _some(
+    return "\n".join([*lines, *problems(summary)])
+
+
+def problems(summary: dict[str, Any]) -> list[str]:
+    """Lines about shards that failed and scores whose shard is no longer there; none where all is well."""
+    failed = _some(
         [f"{shard['path']}: {shard['reason']}" for shard in summary["failed_shards"]],
         "failed and not in the results; the same command tries again",
         "shard",
     )
-    lines += _some(summary["orphaned_scores"], "of inputs that are no longer there, not in the metrics", "scores file")
-    return "\n".join(lines)
+    orphans = _some(summary["orphaned_scores"], "of inputs that are no longer there, not in the metrics", "scores file")
+    return [*failed, *orphans]
 
 
 def _plural(n: int, noun: str) -> str:

@@ -7,6 +7,7 @@ comma-separated value, and every flag can be given as a string, since Dataflow t
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
 
+from transforms.calibration import Calibration, CalibrationError, read_calibration
+from transforms.choose_cell import OBJECTIVES
 from transforms.score_table import DETECTORS
 from transforms.storage import absolute_path
+from transforms.surrogates import KINDS as SURROGATES
 
 if TYPE_CHECKING:
     from transforms.score_shards import ScoreSettings
@@ -25,6 +29,14 @@ SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias", "jpeg")
 ROLES = ("in_distribution", "out_distribution", "input")
 KINDS = ("files", "manifest", "tfds", "noise")
+# Log-spaced around the paper's choice for DenseNet-BC on CIFAR-10; and the paper's own grid.
+GRIDS = {
+    "small": ((1.0, 10.0, 100.0, 1000.0), (0.0, 0.00035, 0.0007, 0.0014, 0.0028, 0.0056)),
+    "paper": (
+        (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0),
+        tuple(round(0.0002 * i, 4) for i in range(21)),
+    ),
+}
 _PATTERN_HELP = """PATTERN is one of
   GLOB                        TFRecord files of tf.train.Example, .gz recognised
   files:GLOB                  loose images
@@ -36,6 +48,7 @@ A flag may be repeated, or take several patterns with commas between them, so a 
 JOBS = {
     "check": "is this model understood? its head, size and preprocessing, proven on your images",
     "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
+    "tune": "find temperature, epsilon and thresholds for a classifier, and write them to calibration.json",
     "evaluate": "compute metrics.json again from scores that exist; no TensorFlow, no GPU",
     "report": "draw what a run found: one HTML page with metrics, curves and the images at either end",
     "ingest": "turn images in folders or archives into TFRecord shards, or reshard TFRecords",
@@ -91,6 +104,34 @@ class ScoreOptions:
     model: str
     output: str
     sources: SourceOptions
+    calibrated: bool
+    max_rejected: float
+    overwrite: bool
+    check: bool
+    arguments: argparse.Namespace
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Options of `tune`; `arguments` as in `ScoreOptions`.
+
+    Attributes:
+      folder: of the scores of the grid, absolute; beside `output`.
+      temperatures: of the grid, ascending.
+      epsilons: of the grid, ascending.
+      surrogate: kind of the surrogates; None where there are out-of-distribution images, or none are needed.
+    """
+
+    model: str
+    output: str
+    folder: str
+    sources: SourceOptions
+    temperatures: tuple[float, ...]
+    epsilons: tuple[float, ...]
+    objective: str
+    surrogate: str | None
+    per_class: bool
     max_rejected: float
     overwrite: bool
     check: bool
@@ -145,7 +186,7 @@ class DemoOptions:
     beam: tuple[str, ...] = ()
 
 
-Options = CheckOptions | ScoreOptions | EvaluateOptions | ReportOptions | IngestOptions | DemoOptions
+Options = CheckOptions | ScoreOptions | TuneOptions | EvaluateOptions | ReportOptions | IngestOptions | DemoOptions
 
 
 class _Parser(argparse.ArgumentParser):
@@ -347,13 +388,14 @@ def _score_parser():
     _list(parser, "--out_distribution", "[NAME=]PATTERN", "images known to be foreign to it")
     _list(parser, "--input", "[NAME=]PATTERN", "images of which that is not known")
     _source_flags(parser)
-    parser.add_argument("--temperature", type=_number, default=1000.0, metavar="T", help="ODIN's T (default: 1000)")
+    parser.add_argument("--temperature", type=_number, metavar="T", help="ODIN's T (default: 1000)")
     parser.add_argument(
-        "--epsilon",
-        type=_number,
-        default=0.0014,
-        metavar="EPS",
-        help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)",
+        "--epsilon", type=_number, metavar="EPS", help="ODIN's epsilon, pixels in [0, 1] (default: 0.0014)"
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="calibration.json of `tune`: T, epsilon and how the model is fed, instead of --model_config",
     )
     _model_flags(parser)
     _list(
@@ -362,6 +404,12 @@ def _score_parser():
         "NAME,...",
         f"of {', '.join(DETECTORS)} (default: all)",
     )
+    _run_flags(parser)
+    return parser, _score_options
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    """Of every job that scores."""
     parser.add_argument("--batch_size", type=_positive, default=64, metavar="N", help="images at once (default: 64)")
     parser.add_argument("--precision", default="float32", choices=["float32"], help="(default: float32)")
     parser.add_argument(
@@ -371,9 +419,8 @@ def _score_parser():
         metavar="SHARE",
         help="above this share of rejected records the exit code is 3 (default: 0.01)",
     )
-    _flag(parser, "--overwrite", "remove what an earlier run left in --output")
+    _flag(parser, "--overwrite", "remove what an earlier run left behind")
     _flag(parser, "--check", "first see on a few images that the model is understood (default: true)", default=True)
-    return parser, _score_options
 
 
 def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
@@ -386,16 +433,127 @@ def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> Scor
             raise UsageError(
                 f"source {source.name!r} is given as {roles[source.name]} and as {source.role}: rename one"
             )
+    if arguments.calibration and arguments.model_config:
+        raise UsageError("give --calibration or --model_config, not both: the calibration has all that the other has")
     return ScoreOptions(
         absolute_path(arguments.model),
         absolute_path(arguments.output),
         sources,
+        arguments.calibration is not None,
         arguments.max_rejected,
         arguments.overwrite,
         arguments.check,
         arguments,
         beam,
     )
+
+
+def _tune_parser():
+    grids = "; ".join(
+        f"{name}: T of {', '.join(f'{t:g}' for t in temperatures)}, {len(epsilons)} epsilons from 0 to {epsilons[-1]:g}"
+        for name, (temperatures, epsilons) in GRIDS.items()
+    )
+    parser = _parser(
+        "tune",
+        "Scores the images under every temperature and epsilon, takes the best pair, and writes it with thresholds\n"
+        "and the distribution of in-distribution scores, for `score --calibration` and `flag`. Without\n"
+        f"out-of-distribution images it makes surrogates of your own.\n\n{_PATTERN_HELP}",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="calibration.json to write; pictures go beside it"
+    )
+    _list(
+        parser,
+        "--in_distribution",
+        "[NAME=]PATTERN",
+        "validation images, like those the classifier was trained on but not these",
+    )
+    _list(parser, "--out_distribution", "[NAME=]PATTERN", "images known to be foreign to it; not those to report on")
+    _source_flags(parser)
+    parser.add_argument("--grid", choices=GRIDS, help=f"{grids} (default: small)")
+    _list(parser, "--temperatures", "T,...", "instead of --grid's")
+    _list(parser, "--epsilons", "EPS,...", "instead of --grid's; have 0 among them")
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="fpr_at_95_tpr (default with --out_distribution), auroc (default without, against surrogates), or "
+        "mean_score: of in-distribution images alone, for one temperature (with care: see docs/tuning.md)",
+    )
+    parser.add_argument(
+        "--surrogate",
+        choices=SURROGATES,
+        help="what is made of your images where there is no --out_distribution: shuffled patches (default), pixel "
+        "noise, or averages of two",
+    )
+    _flag(parser, "--per_class", "also keep the scores of each predicted class, for `flag --per_class`")
+    _model_flags(parser)
+    _run_flags(parser)
+    return parser, _tune_options
+
+
+def _tune_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOptions:
+    sources = _source_options(arguments, ROLES[:2])
+    given = {source.role for source in sources.patterns}
+    if "in_distribution" not in given:
+        raise UsageError("nothing to tune on: give --in_distribution, validation images of what the classifier knows")
+    temperatures, epsilons = _grid(arguments)
+    foreign = "out_distribution" in given
+    objective = arguments.objective or ("fpr_at_95_tpr" if foreign else "auroc")
+    if objective == "fpr_at_95_tpr" and not foreign:
+        raise UsageError(
+            "--objective fpr_at_95_tpr needs --out_distribution; without it give auroc, against surrogates"
+        )
+    if objective == "mean_score" and (foreign or arguments.surrogate):
+        raise UsageError("--objective mean_score looks at in-distribution images alone: leave the others out")
+    if objective == "mean_score" and len(temperatures) > 1:
+        raise UsageError("--objective mean_score cannot compare temperatures: give one --temperatures")
+    if foreign and arguments.surrogate:
+        raise UsageError("give --out_distribution or --surrogate, not both")
+    output = absolute_path(arguments.output)
+    return TuneOptions(
+        absolute_path(arguments.model),
+        output,
+        f"{output.removesuffix('.json')}-tuning",
+        sources,
+        temperatures,
+        epsilons,
+        objective,
+        None if foreign or objective == "mean_score" else arguments.surrogate or SURROGATES[0],
+        arguments.per_class,
+        arguments.max_rejected,
+        arguments.overwrite,
+        arguments.check,
+        arguments,
+        beam,
+    )
+
+
+def _grid(arguments: argparse.Namespace) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Temperatures and epsilons, ascending, none twice.
+
+    Raises:
+      UsageError: an empty list, a number out of range, or `--grid` beside what it would set.
+    """
+    axes = []
+    for name, default in zip(("temperatures", "epsilons"), GRIDS[arguments.grid or "small"], strict=True):
+        if not (given := getattr(arguments, name)):
+            axes.append(default)
+            continue
+        if arguments.grid:
+            raise UsageError(f"give --grid or --{name}, not both")
+        try:
+            values = [float(item) for item in _items(given)]
+        except ValueError as e:
+            raise UsageError(f"--{name}: {e}") from e
+        if not values:
+            raise UsageError(f"--{name} is an empty list")
+        for value in values:
+            if not (math.isfinite(value) and value >= 0 and (value > 0 or name == "epsilons")):
+                raise UsageError(
+                    f"--{name}: {value:g} is no number {'of at least 0' if name == 'epsilons' else 'above 0'}"
+                )
+        axes.append(tuple(sorted(set(values))))
+    return axes[0], axes[1]
 
 
 def _source_options(arguments: argparse.Namespace, roles: Sequence[str]) -> SourceOptions:
@@ -469,6 +627,19 @@ def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings"
         raise UsageError(f"--{e}") from e
 
 
+def tune_settings(options: TuneOptions) -> "ScoreSettings":
+    """The settings of a `tune` run; see `model_settings`."""
+    from transforms.odin import OdinGrid
+
+    given = options.arguments
+    return replace(
+        model_settings(given, options.model),
+        odin=OdinGrid(options.temperatures, options.epsilons),
+        precision=given.precision,
+        batch_size=given.batch_size,
+    )
+
+
 def score_settings(options: ScoreOptions) -> "ScoreSettings":
     """The settings of a `score` run; see `model_settings`."""
     from transforms.odin import OdinSettings
@@ -477,7 +648,7 @@ def score_settings(options: ScoreOptions) -> "ScoreSettings":
     try:
         return replace(
             model_settings(given, options.model),
-            odin=OdinSettings(given.temperature, given.epsilon),
+            odin=OdinSettings(**_odin_parameters(given)),
             detectors=tuple(_items(given.detectors)) or DETECTORS,
             precision=given.precision,
             batch_size=given.batch_size,
@@ -486,8 +657,38 @@ def score_settings(options: ScoreOptions) -> "ScoreSettings":
         raise UsageError(f"--{e}") from e
 
 
+def _odin_parameters(given: argparse.Namespace) -> dict[str, float]:
+    """Temperature and epsilon as flags say, else the calibration, else nothing.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    flags = {name: getattr(given, name) for name in ("temperature", "epsilon") if getattr(given, name) is not None}
+    if given.calibration is None:
+        return flags
+    found = _calibration(given.calibration).settings
+    for name, value in flags.items():
+        if value != found["odin"][name]:
+            raise UsageError(f"--{name} {value:g} contradicts --calibration, which has {found['odin'][name]:g}")
+    for name in ("precision", "model_factory"):
+        if getattr(given, name) != found[name]:
+            raise UsageError(f"--{name} {getattr(given, name)} contradicts --calibration, which has {found[name]}")
+    return {name: float(found["odin"][name]) for name in ("temperature", "epsilon")}
+
+
+def _calibration(path: str) -> Calibration:
+    try:
+        return read_calibration(absolute_path(path))
+    except CalibrationError as e:
+        raise UsageError(f"--calibration: {e}") from e
+
+
 def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
-    """Fields of `Preprocessing` and `Geometry`, and the output: as flags say, else `--model_config`, else nothing."""
+    """Fields of `Preprocessing` and `Geometry`, and the output: as flags say, else a file of an earlier job's.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
     if given.preprocessing and (given.mean or given.std):
         raise UsageError("give --preprocessing or --mean and --std, not both")
     if bool(given.mean) != bool(given.std):
@@ -497,26 +698,35 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
     if given.channel_order:
         preprocessing = {**preprocessing, "channel_order": given.channel_order}
     geometry = {name: getattr(given, name) for name in _GEOMETRY if getattr(given, name) is not None}
-    if given.model_config is None:
+    if (filed := _filed_feeding(given)) is None:
         if geometry.get("crop") == "center":
             # Stretching to the size first would leave nothing to cut off.
             geometry.setdefault("resize", "none")
         return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}
-    from pipeline.model_config import read_model_config
     from transforms.score_shards import lists_to_tuples
 
-    config = read_model_config(absolute_path(given.model_config))
-    if config.model_digest != model_digest:
-        raise UsageError(f"--model_config {given.model_config} is of another model: run `odin-beam check` on this one")
-    found = {kind: lists_to_tuples(getattr(config, kind)) for kind in ("preprocessing", "geometry")}
+    flag, job, said = filed
+    if said["model_digest"] != model_digest:
+        raise UsageError(f"--{flag} {getattr(given, flag)} is of another model: run `odin-beam {job}` on this one")
+    found = {kind: lists_to_tuples(said[kind]) for kind in ("preprocessing", "geometry")}
     for kind, flags in (("preprocessing", preprocessing), ("geometry", geometry)):
         for name, value in flags.items():
             if (known := found[kind].get(name)) != value:
-                raise UsageError(f"{kind} {name} {value} contradicts --model_config, which has {known}")
-    if given.output_name not in (None, config.output_name):
-        known = config.output_name
-        raise UsageError(f"--output_name {given.output_name} contradicts --model_config, which has {known}")
-    return {**found, "output_name": config.output_name}
+                raise UsageError(f"{kind} {name} {value} contradicts --{flag}, which has {known}")
+    if given.output_name not in (None, said["output_name"]):
+        raise UsageError(f"--output_name {given.output_name} contradicts --{flag}, which has {said['output_name']}")
+    return {**found, "output_name": said["output_name"]}
+
+
+def _filed_feeding(given: argparse.Namespace) -> tuple[str, str, dict[str, Any]] | None:
+    """The flag that names a file, the job that wrote it, and how it says that the model is fed; None without such."""
+    if given.model_config is not None:
+        from pipeline.model_config import read_model_config
+
+        return "model_config", "check", vars(read_model_config(absolute_path(given.model_config)))
+    if getattr(given, "calibration", None) is not None:
+        return "calibration", "tune", _calibration(given.calibration).settings
+    return None
 
 
 def _check_parser():
@@ -587,6 +797,7 @@ def _demo_parser():
 _PARSERS = {
     "check": _check_parser,
     "score": _score_parser,
+    "tune": _tune_parser,
     "evaluate": _evaluate_parser,
     "report": _report_parser,
     "ingest": _ingest_parser,

@@ -42,7 +42,7 @@ def _run(options: ScoreOptions, folder: str) -> int:
         settings = score_settings(options)
     scoring = scoring_run.prepare(settings, shards, options.output, folder, options.overwrite, options.check)
     scoring_run.launch(scoring)
-    facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
+    facts = RunFacts(settings.identity(), options.calibrated, launched)
     roles = {shard.source: shard.role for shard in shards}
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     scoring_run.scored_shards(pipeline, scoring) | SummarizeScores(options.output, roles, facts)

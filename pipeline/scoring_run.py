@@ -108,6 +108,14 @@ def prepare(
     return ScoringRun(settings, output, shards, folder, overwrite, expected, shared, scorer)
 
 
+def images_to_do(scoring: ScoringRun) -> int:
+    """How many images are expected in the shards that have no scores yet."""
+    done = set()
+    if not scoring.overwrite:
+        done = {stat.path for stat in storage.list_files(FileSystems.join(scoring.output, "scores", "**.parquet"))}
+    return sum(images for path, images in scoring.expected.items() if path not in done)
+
+
 def launch(scoring: ScoringRun) -> None:
     """Leaves in the folder what this run is, and takes away the mark of completion of an earlier one."""
     output = scoring.output

@@ -119,6 +119,16 @@ def roc_curve(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram, point
     return {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
 
 
+def auroc_of_counts(in_counts: np.ndarray, out_counts: np.ndarray) -> float:
+    """AUROC of scores that are given as counts of the same ascending values, int64 [B] each; a tie counts one half."""
+    return _auroc(_Ranking.of(in_counts[::-1], out_counts[::-1])).value
+
+
+def fpr_at_95_tpr_of_counts(in_counts: np.ndarray, out_counts: np.ndarray) -> float:
+    """FPR at the largest threshold with TPR >= 0.95, of scores given as in `auroc_of_counts`."""
+    return _fpr_at_95_tpr(_Ranking.of(in_counts[::-1], out_counts[::-1])).value
+
+
 def threshold_at_tpr(histogram: ScoreHistogram, tpr: float = _TPR) -> float:
     """The largest threshold that at least a share `tpr` of the scores reaches.
 

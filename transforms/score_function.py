@@ -8,6 +8,7 @@ A grid of settings shares all work that can be shared: one clean forward, one in
 forward per temperature and epsilon above 0.
 """
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,6 +30,23 @@ class Passes(NamedTuple):
 
     forward: int
     gradient: int
+
+
+class PassTimes(NamedTuple):
+    """How long one image takes.
+
+    Attributes:
+      forward: seconds of a forward pass.
+      gradient: seconds of an input-gradient; 0 where there is none.
+    """
+
+    forward: float
+    gradient: float
+
+    @property
+    def odin_cost(self) -> float:
+        """How many times the time of one forward pass ODIN takes, with epsilon above 0."""
+        return (2 * self.forward + self.gradient) / self.forward
 
 
 class Scored(NamedTuple):
@@ -120,6 +138,25 @@ class ScoreFunction:
         arrays["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
         n = len(arrays["finite"])
         return Scored(arrays, Passes(forward * n, gradient * n))
+
+    def time_passes(self, pixels: np.ndarray) -> PassTimes:
+        """Measures the passes on some images, after a run to warm up.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+        """
+        pixels, seconds = tf.constant(pixels), {}
+        steps = {"clean": lambda: self._clean(pixels)[1]}
+        if self._temperatures:
+            steps["moved"] = lambda: self._moved(pixels, tf.zeros_like(pixels), tf.constant(0.0, tf.float64))
+        for name, step in steps.items():
+            step().numpy()
+            started = time.perf_counter()
+            step().numpy()
+            seconds[name] = (time.perf_counter() - started) / len(pixels)
+        forward = seconds.get("moved", seconds["clean"])
+        gradient = max(0.0, seconds["clean"] - forward) / max(1, len(self._temperatures))
+        return PassTimes(forward, gradient)
 
     def _clean_columns(self, pixels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[tf.Tensor]]:
         """What the clean forward gives: columns, logits, and the gradient's sign for each temperature."""

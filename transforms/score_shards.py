@@ -27,7 +27,7 @@ from transforms.image_list import FETCHES_AT_ONCE
 from transforms.model_file import ClassifierError
 from transforms.odin import NoGradient, OdinGrid, OdinSettings
 from transforms.records import Record
-from transforms.score_function import Passes, Scored, ScoreFunction
+from transforms.score_function import Passes, PassTimes, Scored, ScoreFunction
 from transforms.shards import FeatureNames, Shard
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
@@ -158,6 +158,11 @@ class Scorer:
             self._score = ScoreFunction(self.classifier, settings.odin, settings.detectors)
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with --epsilon 0") from e
+
+    def time_passes(self, pixels: np.ndarray) -> PassTimes:
+        """How long a pass takes on this device; see `ScoreFunction.time_passes`."""
+        with self._device:
+            return self._score.time_passes(pixels)
 
     def score(self, pixels: np.ndarray) -> Scored:
         """The columns of a batch; there are none of scores where N = 0.

@@ -7,7 +7,7 @@ disagree with the rows and stale files cannot enter.
 import itertools
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
@@ -55,8 +55,8 @@ def total(counts: Iterable[Counts]) -> Counts:
     return Counts(*map(sum, zip(*map(astuple, counts), strict=True))) if (counts := list(counts)) else Counts()
 
 
-def read_shard_scores(path: str) -> tuple[Counts, dict[str, ScoreHistogram]]:
-    """A scores file's counts, and a histogram per detector that it has scores of.
+def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[str, ScoreHistogram]]:
+    """A scores file's counts, and a histogram of each of the columns that it has scores in.
 
     Raises:
       storage.StorageError: the file is not whole, or cannot be read.
@@ -64,28 +64,53 @@ def read_shard_scores(path: str) -> tuple[Counts, dict[str, ScoreHistogram]]:
     commit = score_table.read_commit(path)
     if commit is None:
         raise storage.StorageError(f"{path} is not the scores file that it was: run `score` again")
-    histograms = {detector: ScoreHistogram() for detector in score_table.DETECTORS}
+    histograms = {column: ScoreHistogram() for column in columns}
     labelled = correct = 0
-    for table in score_table.read_columns(path, ["label", "prediction", *score_table.DETECTORS]):
+    for table in score_table.read_columns(path, ["label", "prediction", *columns]):
         labelled += table.num_rows - table["label"].null_count
         correct += pc.sum(pc.equal(table["label"], table["prediction"])).as_py() or 0
-        for detector, histogram in histograms.items():
-            histogram.add(table[detector].drop_null().to_numpy().astype(np.float64))
+        for column, histogram in histograms.items():
+            histogram.add(table[column].drop_null().to_numpy().astype(np.float64))
     counts = Counts(1, commit.framed, commit.scored, commit.rejected, labelled, correct)
-    return counts, {detector: histogram for detector, histogram in histograms.items() if histogram.count}
+    return counts, {column: histogram for column, histogram in histograms.items() if histogram.count}
 
 
 class ReadScores(beam.DoFn):
-    """`Shard` -> `histograms`: ((source, detector), ScoreHistogram); `counts`: (source, Counts). Never rows."""
+    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts). Never rows."""
 
-    def __init__(self, output: str):
+    def __init__(self, output: str, columns: Sequence[str]):
         self._output = output
+        self._columns = columns
 
     def process(self, shard: Shard):
-        counts, histograms = read_shard_scores(score_table.scores_path(self._output, shard))
+        counts, histograms = read_shard_scores(score_table.scores_path(self._output, shard), self._columns)
         yield beam.pvalue.TaggedOutput("counts", (shard.source, counts))
-        for detector, histogram in histograms.items():
-            yield beam.pvalue.TaggedOutput("histograms", ((shard.source, detector), histogram))
+        for column, histogram in histograms.items():
+            yield beam.pvalue.TaggedOutput("histograms", ((shard.source, column), histogram))
+
+
+@dataclass
+class CombineScores(beam.PTransform):
+    """Finished `Shard`s -> {`histograms`: ((source, column), ScoreHistogram), `counts`: (source, Counts)}, merged.
+
+    Args:
+      output: absolute path of the run's folder.
+      columns: of the scores files, for histograms.
+    """
+
+    output: str
+    columns: Sequence[str]
+
+    def expand(self, finished: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
+        read = (
+            finished
+            | "Spread" >> beam.Reshuffle()
+            | beam.ParDo(ReadScores(self.output, self.columns)).with_outputs("histograms", "counts")
+        )
+        return {
+            "histograms": read.histograms | "CombineHistograms" >> beam.CombinePerKey(CombineScoreHistograms()),
+            "counts": read.counts | "CombineCounts" >> beam.CombinePerKey(total),
+        }
 
 
 def metrics_report(
@@ -192,13 +217,7 @@ class SummarizeScores(beam.PTransform):
     facts: RunFacts | None = None
 
     def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
-        read = (
-            shards["finished"]
-            | "Spread" >> beam.Reshuffle()
-            | "ReadScores" >> beam.ParDo(ReadScores(self.output)).with_outputs("histograms", "counts")
-        )
-        histograms = read.histograms | "CombineHistograms" >> beam.CombinePerKey(CombineScoreHistograms())
-        counts = read.counts | "CombineCounts" >> beam.CombinePerKey(total)
+        combined = shards["finished"] | CombineScores(self.output, score_table.DETECTORS)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])
@@ -207,8 +226,8 @@ class SummarizeScores(beam.PTransform):
                 write_summary,
                 self.roles,
                 self.facts,
-                beam.pvalue.AsDict(histograms),
-                beam.pvalue.AsDict(counts),
+                beam.pvalue.AsDict(combined["histograms"]),
+                beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
                 beam.pvalue.AsList(shards["failed"]),
             )
