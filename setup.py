@@ -27,6 +27,7 @@ setup(
         "numpy>=2.1,<3",
         "pillow>=11,<13",
         "pyarrow>=21,<26",
+        "scipy>=1.14,<2",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.9,<5",
         "tqdm>=4.66,<5",

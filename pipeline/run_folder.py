@@ -57,6 +57,8 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         above = FileSystems.split(output.rstrip("/"))[0]
         hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
         raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
+    if "temperatures" in launch.get("settings", {}).get("odin", {}):
+        raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
     try:
         return launch, read_manifest(output)
     except storage.StorageError as e:

@@ -124,6 +124,47 @@ def saves(y):
     return y
 
 
+@tf.function
+def _traced_save(y):
+    return saves(y)
+
+
+def calls_what_is_named_like_the_saver(y):
+    return _traced_save(y)
+
+
+def maps_a_file(y):
+    data = tf.raw_ops.ImmutableConst(dtype=tf.uint8, shape=[4], memory_region_name="/etc/passwd")
+    return y + tf.cast(data, tf.float32)
+
+
+def ends_the_process(y):
+    with tf.control_dependencies([tf.cond(tf.reduce_sum(y) > 1e9, _abort, tf.no_op)]):
+        return tf.identity(y)
+
+
+def _abort():
+    return tf.raw_ops.Abort(error_msg="", exit_without_error=True)
+
+
+def test_the_graph_of_a_tensorflow_1_model_is_run_so_it_must_not_save(tmp_path):
+    v1, target = tf.compat.v1, tmp_path / "odin-beam-was-here"
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2, 2, 3])
+        save = tf.raw_ops.SaveV2(
+            prefix=str(target), tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(["b"])]
+        )
+        with tf.control_dependencies([save]):
+            y = tf.matmul(tf.reshape(x, [-1, 12]), tf.ones([12, 3]))
+        builder = v1.saved_model.Builder(str(tmp_path / "m"))
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"logits": y})
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    with pytest.raises(ClassifierError, match="SaveV2"):
+        load_classifier(str(tmp_path / "m"))
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 @pytest.mark.parametrize(
     ("deed", "operation"),
     [
@@ -132,6 +173,9 @@ def saves(y):
         (reads, "ReadFile"),
         (runs_python, "EagerPyFunc"),
         (saves, "SaveV2"),
+        (calls_what_is_named_like_the_saver, "SaveV2"),
+        (maps_a_file, "ImmutableConst"),
+        (ends_the_process, "Abort"),
     ],
 )
 def test_a_model_that_would_do_more_than_compute_is_refused_before_it_is_loaded(deed, operation, tmp_path):

@@ -112,7 +112,9 @@ def _local_copy(path: str, any_file: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
         root = os.path.join(folder, "model" + os.path.splitext(path)[1])
         for name, there in _files(path, any_file).items():
-            local = os.path.join(root, name) if name else root
+            local = os.path.normpath(os.path.join(root, name))
+            if os.path.commonpath([root, local]) != root:
+                raise ClassifierError(f"model {path}: the file name {name} leads out of its folder")
             os.makedirs(os.path.dirname(local), exist_ok=True)
             with open(local, "wb") as stream:
                 stream.write(_read(there))

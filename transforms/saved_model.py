@@ -6,19 +6,23 @@ Python or talk to a network is refused. What is left can compute, and spend memo
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 _SIGNATURE = "serving_default"
 _FORBIDDEN = re.compile(
     r"PyFunc|ReadFile|WriteFile|MatchingFiles|FileSystem|Reader|Dataset|FromTextFile|Print|Debug|Summary|Rpc|Remote"
     r"|^_?Send|^_?Recv|Save|Restore|MergeV2Checkpoints|LoadAndRemap|CustomCall|BigQuery|Bigtable|LoadLibrary"
+    r"|^ImmutableConst$|^Abort$|RecordInput|Vocab|FixedUnigram|DecodeProto|EncodeProto|Collective|TPU|Iterator"
+    r"|ImportEvent"
 )
-# Keras' own functions for saving and restoring are in every file; nothing calls them here.
+# Keras' own functions for saving and restoring are in every file.
 _SAVER = re.compile(r"__inference__traced_(save|restore)_\d+$")
 _SAVER_OPS = {"SaveV2", "RestoreV2", "MergeV2Checkpoints"}
 
@@ -79,11 +83,29 @@ def load_saved_model(folder: str) -> SavedModel:
 
 
 def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
-    """Names of the operations that a model has no need of, sorted; Keras' own saver is passed over."""
-    found = set()
-    for graph in (meta.graph_def for meta in description.meta_graphs):
-        found |= {node.op for node in graph.node} - _SAVER_OPS
-        for function in graph.library.function:
-            saver = _SAVER_OPS if _SAVER.match(function.signature.name) else set()
-            found |= {node.op for node in function.node_def} - saver
+    """Names of the operations that a model has no need of, sorted; Keras' own saver is passed over if nothing calls it.
+
+    Of a model with an object graph TensorFlow runs functions alone, never the graph around them, from which the saver
+    is called; of one in the format of TensorFlow 1 it runs that graph.
+    """
+    metas, found = description.meta_graphs, set()
+    of_objects = len(metas) == 1 and metas[0].HasField("object_graph_def")
+    for meta in metas:
+        functions = meta.graph_def.library.function
+        called = {name for function in functions for name in _called(function)}
+        called |= set(meta.object_graph_def.concrete_functions)
+        found |= {node.op for node in meta.graph_def.node} - (_SAVER_OPS if of_objects else set())
+        for function in functions:
+            name = function.signature.name
+            uncalled_saver = of_objects and _SAVER.match(name) and name not in called
+            found |= {node.op for node in function.node_def} - (_SAVER_OPS if uncalled_saver else set())
     return sorted(op for op in found if _FORBIDDEN.search(op))
+
+
+def _called(function: function_pb2.FunctionDef) -> Iterator[str]:
+    """The names that a function may call others by; those of mere operations are among them."""
+    for node in function.node_def:
+        yield node.op
+        for value in node.attr.values():
+            yield value.func.name
+            yield from (one.name for one in value.list.func)
