@@ -1,6 +1,7 @@
 """The Parquet files of a shard: what is in them, when they appear, and what counts as committed."""
 
 import dataclasses
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -397,11 +398,19 @@ def test_output_names_tell_shards_of_one_base_name_apart():
     for path, name in zip(paths, names, strict=True):
         base, _, digest = name.rpartition("-")
         assert base == Path(path).name
-        assert len(digest) == len("01234567.parquet")
+        assert len(digest) == len("0123456789abcdef.parquet")
         assert digest.endswith(".parquet")
     assert names == [score_table.output_name(path) for path in paths]
     # By `printf %s /a/x.tfrecord | sha256sum`: names must not change from one version to the next.
-    assert names[0] == "x.tfrecord-1f57af00.parquet"
+    assert names[0] == "x.tfrecord-1f57af003c64303f.parquet"
+
+
+def test_paths_that_agree_in_32_bits_of_the_digest_have_names_of_their_own():
+    """Found among 111,126 folders; with 8 digits one shard's scores would replace the other's."""
+    paths = [f"/tmp/rev/arc/date={day}/part-00000.tfrecord" for day in ("058319", "111126")]
+    digests = [hashlib.sha256(path.encode()).hexdigest() for path in paths]
+    assert digests[0][:8] == digests[1][:8]
+    assert score_table.output_name(paths[0]) != score_table.output_name(paths[1])
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" * 179 + "ä" * 30])

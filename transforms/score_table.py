@@ -102,7 +102,7 @@ def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
 
 
 def output_name(path: str, first: int | None = None) -> str:
-    """Base name of a shard's files: its own, and 8 hex digits of its full path's digest.
+    """Base name of a shard's files: its own, and 16 hex digits of its full path's digest.
 
     The digest keeps shards of one base name in two folders apart. A name too long to add to is cut.
 
@@ -110,7 +110,7 @@ def output_name(path: str, first: int | None = None) -> str:
       path: of the shard; of a virtual one the pattern that it is a part of.
       first: index of a virtual shard's first image.
     """
-    base, digest = os.path.basename(path), hashlib.sha256(path.encode()).hexdigest()[:8]
+    base, digest = os.path.basename(path), hashlib.sha256(path.encode()).hexdigest()[:16]
     if first is not None:
         # A pattern may hold characters that file names had better not.
         base = f"{re.sub(r'[^A-Za-z0-9_.]+', '_', base).strip('_.')}-{first:09d}"
