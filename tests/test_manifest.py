@@ -30,6 +30,13 @@ def test_the_workers_read_it_from_the_folder(tmp_path, shards):
         assert_that(pipeline | manifest.ReadManifest(str(tmp_path)), equal_to(shards))
 
 
+@pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"output_name": "../../y.parquet"}])
+def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
+    manifest.write_manifest(str(tmp_path), [replace(shards[0], **names)])
+    with pytest.raises(storage.StorageError, match="are no names"):
+        manifest.read_manifest(str(tmp_path))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 garbage"])
 def test_one_that_is_absent_or_damaged_is_a_storage_error_that_names_it(tmp_path, content):
     if content is not None:

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import samples
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.utils.shared import Shared
 
+import transforms
 from transforms import images, records, score_shards
+from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import OdinGrid, OdinSettings
 from transforms.score_shards import ScoreSettings
 from transforms.shards import FeatureNames
@@ -113,9 +116,8 @@ def test_the_transform_separates_finished_and_failed_shards_and_counts_them(tmp_
     gone = samples.shard(samples.write_shard(tmp_path / "gone.tfrecord", []))
     (tmp_path / "gone.tfrecord").unlink()
     pipeline = beam.Pipeline(runner="FnApiRunner")
-    scored = (
-        pipeline | beam.Create([good, gone]) | score_shards.ScoreShards(ScoreSettings(model, ""), f"{tmp_path}/out")
-    )
+    settings = ScoreSettings(model, model_digest(model))
+    scored = pipeline | beam.Create([good, gone]) | score_shards.ScoreShards(settings, f"{tmp_path}/out")
     assert_that(scored["finished"], equal_to([good]), label="finished")
     assert_that(scored["failed"] | beam.Keys(), equal_to([gone]), label="failed")
     result = pipeline.run()
@@ -124,3 +126,14 @@ def test_the_transform_separates_finished_and_failed_shards_and_counts_them(tmp_
     assert counters["num_inferences"] == 3
     assert (counters["forward_passes"], counters["gradient_passes"]) == (6, 3)
     assert (counters["shards_finished"], counters["shards_failed"]) == (1, 1)
+
+
+def test_a_worker_that_finds_another_model_than_was_launched_scores_nothing(tmp_path):
+    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+    settings = ScoreSettings(model, model_digest(model))
+    shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", samples.examples(samples.random_images(1))))
+    samples.save_model(samples.small_model(seed=1), model)
+    score = score_shards.ScoreShard(settings, f"{tmp_path}/out", Shared(), transforms.__version__)
+    with pytest.raises(ClassifierError, match="has changed since the run was launched"):
+        list(score.process(shard))
+    assert not (tmp_path / "out").exists()

@@ -64,7 +64,13 @@ def read_manifest(output: str) -> list[Shard]:
     try:
         # Arrow's own threads may still be at work when a short job ends, which then aborts.
         table = pq.read_table(io.BytesIO(content), schema=_SCHEMA, use_threads=False, pre_buffer=False)
-        return [Shard(**{**row, "content": _from_json(row["content"])}) for row in table.to_pylist()]
+        shards = [Shard(**{**row, "content": _from_json(row["content"])}) for row in table.to_pylist()]
+        if bad := next(
+            (s for s in shards if "/" in s.source + s.output_name or "\\" in s.source + s.output_name), None
+        ):
+            # They become parts of paths that are written to.
+            raise ValueError(f"{bad.source}: {bad.output_name} are no names")
+        return shards
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as e:
         raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
 

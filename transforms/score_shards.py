@@ -24,7 +24,7 @@ from transforms import images, records, score_table, shard_images, storage
 from transforms.check_finished import CheckFinished, is_finished
 from transforms.classifier import Classifier, Preprocessing, load_classifier
 from transforms.image_list import FETCHES_AT_ONCE
-from transforms.model_file import ClassifierError
+from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import NoGradient, OdinGrid, OdinSettings
 from transforms.records import Record
 from transforms.score_function import Passes, PassTimes, Scored, ScoreFunction
@@ -331,13 +331,20 @@ class ScoreShard(beam.DoFn):
                 "build the image from the launcher's version"
             )
 
+    def _load(self) -> Scorer:
+        """The classifier that was launched; another one's scores must not be committed under its fingerprint."""
+        settings = self._settings
+        if model_digest(settings.model, any_file=settings.model_factory is not None) != settings.model_digest:
+            raise ClassifierError(f"model {settings.model} has changed since the run was launched")
+        return Scorer(settings)
+
     def process(self, shard: Shard):
         if is_finished(shard, self._output, self._settings.identity()):
             _count("shards_skipped")
             yield beam.pvalue.TaggedOutput("finished", shard)
             return
         if self._scorer is None:
-            self._scorer = self._shared.acquire(lambda: Scorer(self._settings))
+            self._scorer = self._shared.acquire(self._load)
             Metrics.distribution("ScoreShards", "load_model_latency_milli_secs").update(self._scorer.load_milliseconds)
         try:
             score_shard(shard, self._scorer, self._settings, self._output)
