@@ -5,9 +5,10 @@ odin-beam evaluate --scores scores
 
 import apache_beam as beam
 
+from pipeline.flags_text import flags_text
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
-from pipeline.run_folder import launched_run, read_json
+from pipeline.run_folder import launched_run, read_flags, read_json
 from transforms.check_finished import CheckFinished
 from transforms.manifest import ReadManifest
 from transforms.summarize_scores import SummarizeScores
@@ -33,6 +34,9 @@ def run(options: EvaluateOptions) -> int:
 
     metrics = read_json(output, "metrics.json")
     print(metrics_table(metrics))
+    flags, problem = read_flags(output, launch, shards)
+    if flags or problem:
+        print(f"\n{flags_text(flags) if flags else problem}")
     absent = len(shards) - metrics["shards"]["scored"]
     if absent:
         print(f"\n{absent:,} of {len(shards):,} shards are not scored yet and not in these figures: run `score` again")

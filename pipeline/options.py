@@ -49,6 +49,7 @@ JOBS = {
     "check": "is this model understood? its head, size and preprocessing, proven on your images",
     "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
     "tune": "find temperature, epsilon and thresholds for a classifier, and write them to calibration.json",
+    "flag": "flag out-of-distribution images in scores that exist, by a calibration; no TensorFlow, no GPU",
     "evaluate": "compute metrics.json again from scores that exist; no TensorFlow, no GPU",
     "report": "draw what a run found: one HTML page with metrics, curves and the images at either end",
     "ingest": "turn images in folders or archives into TFRecord shards, or reshard TFRecords",
@@ -159,6 +160,19 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class FlagOptions:
+    """Options of `flag`; one of `tpr` and `fdr` is None."""
+
+    scores: str
+    calibration: str
+    detector: str
+    tpr: float | None
+    fdr: float | None
+    per_class: bool
+    beam: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Options of `report`."""
 
@@ -186,7 +200,16 @@ class DemoOptions:
     beam: tuple[str, ...] = ()
 
 
-Options = CheckOptions | ScoreOptions | TuneOptions | EvaluateOptions | ReportOptions | IngestOptions | DemoOptions
+Options = (
+    CheckOptions
+    | ScoreOptions
+    | TuneOptions
+    | FlagOptions
+    | EvaluateOptions
+    | ReportOptions
+    | IngestOptions
+    | DemoOptions
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -281,6 +304,13 @@ def _share(text: str) -> float:
     value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no rate above 0 and below 1")
     return value
 
 
@@ -758,6 +788,47 @@ def _evaluate_parser():
     return parser, lambda given, beam: EvaluateOptions(absolute_path(given.scores), beam)
 
 
+def _flag_parser():
+    parser = _parser(
+        "flag",
+        "Writes DIR/flags/, one row per image: shard, index, id, prediction, score, p_value (conformal: how unusual\n"
+        "the score is among the calibration's in-distribution ones) and is_ood. A new threshold scores nothing again.",
+    )
+    parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
+    parser.add_argument("--calibration", required=True, metavar="FILE", help="calibration.json of `tune`")
+    parser.add_argument("--detector", default="odin", choices=DETECTORS, help="(default: odin)")
+    parser.add_argument(
+        "--tpr",
+        type=_rate,
+        metavar="RATE",
+        help="flag below the threshold that this share of the calibration images reaches (default: 0.95)",
+    )
+    parser.add_argument(
+        "--fdr",
+        type=_rate,
+        metavar="RATE",
+        help="instead: flag so that of all flags at most this share is expected to be in-distribution "
+        "(Benjamini-Hochberg, over the --input sources, or over all where there are none)",
+    )
+    _flag(parser, "--per_class", "against calibration images of the same predicted class, where there are enough")
+    return parser, _flag_options
+
+
+def _flag_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> FlagOptions:
+    if arguments.tpr is not None and arguments.fdr is not None:
+        raise UsageError("give --tpr or --fdr, not both")
+    tpr = 0.95 if arguments.tpr is None and arguments.fdr is None else arguments.tpr
+    return FlagOptions(
+        absolute_path(arguments.scores),
+        absolute_path(arguments.calibration),
+        arguments.detector,
+        tpr,
+        arguments.fdr,
+        arguments.per_class,
+        beam,
+    )
+
+
 def _report_parser():
     parser = _parser("report", "The page is DIR/report/report.html, self-contained; its figures lie beside it as SVG.")
     parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
@@ -798,6 +869,7 @@ _PARSERS = {
     "check": _check_parser,
     "score": _score_parser,
     "tune": _tune_parser,
+    "flag": _flag_parser,
     "evaluate": _evaluate_parser,
     "report": _report_parser,
     "ingest": _ingest_parser,

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from pipeline import report_figures
 from pipeline.options import ReportOptions, beam_options
 from pipeline.report_gallery import Picture, make_pictures
-from pipeline.run_folder import launched_run, read_json
+from pipeline.run_folder import launched_run, read_flags, read_json
 from transforms import storage
 from transforms.check_finished import CheckFinished
 from transforms.classifier import Classifier
@@ -55,7 +55,7 @@ def run(options: ReportOptions) -> int:
         storage.write_bytes(FileSystems.join(output, "report", f"{name}.svg"), content)
     classifier, problem = _classifier(launch, options.model_factory)
     galleries = _galleries(output, data, shards, classifier, launch)
-    page = _page(output, launch, metrics, data, figures, galleries, problem)
+    page = _page(output, launch, metrics, data, figures, galleries, problem, read_flags(output, launch, shards))
     path = FileSystems.join(output, "report", "report.html")
     storage.write_bytes(path, page.encode())
     print(path)
@@ -161,6 +161,7 @@ def _page(
     figures: dict[str, bytes],
     galleries: dict[str, dict[str, list[Picture]]],
     problem: str | None,
+    flags: tuple[dict[str, Any] | None, str | None],
 ) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
@@ -178,4 +179,6 @@ def _page(
         },
         galleries=galleries,
         problem=problem,
+        flags=flags[0],
+        flags_problem=flags[1],
     )

@@ -8,11 +8,12 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.options import UsageError
 from transforms import storage
+from transforms.flag_shards import SUMMARY, scores_state
 from transforms.manifest import read_manifest
 from transforms.shards import Shard
 
 # In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
-FILES = ("summary.json", "metrics.json", "manifest.parquet", "run.json")
+FILES = (SUMMARY, "summary.json", "metrics.json", "manifest.parquet", "run.json")
 FOLDERS = ("scores", "rejects", "listings", storage.TEMPORARY, "flags", "report")
 
 
@@ -63,6 +64,25 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         return launch, read_manifest(output)
     except storage.StorageError as e:
         raise UsageError(f"{output} is no output folder of `score`: {e}") from e
+
+
+def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tuple[dict[str, Any] | None, str | None]:
+    """What `flag` found here, and why not; both None where it was never run or did not end.
+
+    Args:
+      output: the run's folder.
+      launch: content of `run.json`.
+      shards: of the manifest.
+
+    Raises:
+      UsageError: `flags.json` is damaged.
+    """
+    flags = read_json(output, SUMMARY)
+    if flags is None:
+        return None, None
+    if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):
+        return None, "the flags are not of all that is scored here by now: run `flag` again"
+    return flags, None
 
 
 def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:

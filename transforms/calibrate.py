@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import transforms
-from transforms import score_table
+from transforms import score_table, storage
 from transforms.calibration import CalibrationError, write_calibration
 from transforms.choose_cell import OBJECTIVES, PairedScores, at_edge, best_cells, cell_figures, choose
 from transforms.conformal import CalibrationScores
@@ -106,6 +106,7 @@ def _write(
         shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.output_name))
         write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))
     write_json(folder, "summary.json", summary_report(facts, roles, counts, failed, []))
+    storage.delete_temporary(folder, {shard.output_name for shard in finished})
     return folder
 
 

@@ -24,7 +24,7 @@ from transforms.shards import Shard
 
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 1 << 16
-_METADATA_KEY = b"odin_beam"
+METADATA_KEY = b"odin_beam"
 # File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
 _MAX_BASE_BYTES = 180
 
@@ -145,8 +145,8 @@ class ShardWriter:
     def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA):
         self._output = output
         self._shard = shard
-        self._scores = _ParquetStream(output, shard.output_name, schema)
-        self._rejects = _ParquetStream(output, shard.output_name, REJECT_SCHEMA)
+        self._scores = ParquetStream(output, shard.output_name, schema)
+        self._rejects = ParquetStream(output, shard.output_name, REJECT_SCHEMA)
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -161,7 +161,7 @@ class ShardWriter:
         Raises:
           OutputError: the storage refused.
         """
-        with _as_output_error(self._output):
+        with as_output_error(self._output):
             self._scores.write(scores)
             rows = [{"shard": self._shard.path, **reject} for reject in rejects]
             self._rejects.write(pa.RecordBatch.from_pylist(rows, REJECT_SCHEMA))
@@ -183,9 +183,9 @@ class ShardWriter:
         if framed != scored + rejected:
             raise ValueError(f"{self._shard.path}: {framed} records, but {scored} scores and {rejected} rejects")
         commit = Commit(shard_fingerprint, framed, scored, rejected, head)
-        metadata = {_METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
+        metadata = {METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
         final, final_rejects = scores_path(self._output, self._shard), rejects_path(self._output, self._shard)
-        with _as_output_error(self._output):
+        with as_output_error(self._output):
             try:
                 if rejected:
                     self._rejects.publish(final_rejects, metadata)
@@ -198,7 +198,7 @@ class ShardWriter:
         return commit
 
 
-class _ParquetStream:
+class ParquetStream:
     """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name."""
 
     def __init__(self, output: str, name: str, schema: pa.Schema):
@@ -251,7 +251,7 @@ class _ParquetStream:
 
 
 @contextlib.contextmanager
-def _as_output_error(output: str) -> Iterator[None]:
+def as_output_error(output: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
@@ -264,7 +264,7 @@ def read_commit(path: str) -> Commit | None:
     try:
         with storage.open_seekable(path) as stream:
             metadata = pq.read_metadata(stream).metadata or {}
-        said = json.loads(metadata[_METADATA_KEY])
+        said = json.loads(metadata[METADATA_KEY])
         commit = Commit(**{field.name: said[field.name] for field in fields(Commit)})
         return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
     except Exception:
