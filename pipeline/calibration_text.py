@@ -54,7 +54,8 @@ def _choice(content: dict[str, Any]) -> list[str]:
             f"epsilon {best['epsilon']:g} at T {best['temperature']:g} against epsilon 0 at T "
             f"{still['temperature']:g}: {_gain(gain, content)}, for {times} the time"
         )
-        verdict = "" if gain["low"] > 0 else "; not certain to be a gain, so epsilon 0 is taken"
+        doubt = "not certain to be a gain" if gain["value"] > 0 else "no gain"
+        verdict = "" if gain["low"] > 0 else f"; {doubt}, so epsilon 0 is taken"
         lines.append(f"  {said}{verdict}")
     elif choice["best_with_perturbation"] is None:
         lines.append("  the grid has no epsilon above 0")

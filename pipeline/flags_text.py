@@ -22,7 +22,8 @@ def flags_text(flags: dict[str, Any]) -> str:
     for name, own in flags["sources"].items():
         if own["without_score"]:
             lines.append(f"  {name}: {own['without_score']:,} images have no such score and no flag")
-    return "\n".join([*lines, "", *_expectations(flags), *_failures(flags)])
+    remarks = [*_expectations(flags), *_failures(flags)]
+    return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
 
 def _rule(flags: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A user's table of images, CSV or Parquet: `uri`, and if wanted `label` and `id`; read in pieces."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.options import UsageError
 from transforms import storage
 
 _COLUMNS = {"uri": pa.string(), "label": pa.int64(), "id": pa.string()}
+# Of a file's name: control characters would break the lines that name it, and lone surrogates are no text at all.
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
@@ -35,7 +38,7 @@ def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
         for row in batch.to_pylist():
             number += 1
             uri = row["uri"]
-            if not uri or not uri.isprintable():
+            if not uri or UNWRITABLE.search(uri):
                 raise UsageError(f"manifest {path}, row {number}: {uri!r} is no uri of an image")
             uri = uri if "://" in uri or uri.startswith("/") else FileSystems.join(folder, uri)
             scheme = FileSystems.get_scheme(uri)
@@ -87,4 +90,9 @@ def _typed(batches: Iterable[pa.RecordBatch], path: str) -> Iterator[pa.RecordBa
         if "uri" not in batch.schema.names:
             raise UsageError(f"manifest {path} has no column 'uri'; columns there: {', '.join(batch.schema.names)}")
         there = [name for name in _COLUMNS if name in batch.schema.names]
-        yield pa.record_batch([batch[name].cast(_COLUMNS[name]) for name in there], names=there)
+        if twice := [name for name in there if batch.schema.names.count(name) > 1]:
+            raise UsageError(f"manifest {path} has more than one column {twice[0]!r}")
+        typed = pa.record_batch([batch[name].cast(_COLUMNS[name]) for name in there], names=there)
+        # Parquet says of bytes that they are text; see that they are.
+        typed.validate(full=True)
+        yield typed

@@ -3,7 +3,10 @@
 import os
 import re
 
+import numpy as np
+
 from pipeline.options import UsageError
+from transforms import storage
 from transforms.shards import FeatureNames
 
 _PATTERN = re.compile(r"(?P<name>\w+(?:/[\w.+-]+)?)(?::(?P<version>\d+\.\d+\.\d+))?/(?P<split>[^/:]+)")
@@ -20,6 +23,10 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
     Raises:
       UsageError: it is not prepared there, has no such split, or is no TFRecord data set of images.
     """
+    if not storage.is_local(data_dir):
+        raise UsageError(
+            f"--tfds_data_dir {data_dir} is not local: give the data set's shards there as TFRecord files, by a GLOB"
+        )
     matched = _PATTERN.fullmatch(pattern)
     if matched is None:
         raise UsageError(f"tfds:{pattern} is not of the form tfds:NAME[:VERSION]/SPLIT")
@@ -62,5 +69,8 @@ def _feature_names(features, pattern: str, tfds) -> FeatureNames:
     if image is None or (image != names.image and len(images) > 1):
         there = ", ".join(sorted(features))
         raise UsageError(f"tfds:{pattern} has {len(images)} image features, not one; features there: {there}")
+    dtype = np.dtype(features[image].np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"tfds:{pattern}: its images are {dtype}, not encoded pictures of 8 or 16 bits")
     label = names.label if names.label in labels or len(labels) != 1 else labels[0]
     return FeatureNames(image, label, names.id)

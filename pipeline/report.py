@@ -96,7 +96,7 @@ def _figures(data: dict[str, Any], metrics: dict[str, Any]) -> dict[str, bytes]:
             if (row["in_distribution"], row["out_distribution"]) == names
         }
         if pair["detectors"] and pair["detectors"].keys() <= of_pair.keys():
-            figures[f"roc-{names[0]}-{names[1]}"] = report_figures.svg(report_figures.roc_figure(pair, of_pair))
+            figures[f"roc-{names[0]}+{names[1]}"] = report_figures.svg(report_figures.roc_figure(pair, of_pair))
     for column, bars in data["bars"].items():
         figures[f"histogram-{column}"] = report_figures.svg(report_figures.histogram_figure(column, bars))
     if data["threshold"] is not None:

@@ -9,12 +9,13 @@
 Listings are sorted and free of duplicates; a manifest keeps its order.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.image_manifest import manifest_rows
+from pipeline.image_manifest import UNWRITABLE, manifest_rows
 from pipeline.options import SOURCE_NAME, SourceOptions, SourcePattern, UsageError
 from pipeline.prepared_dataset import find_split
 from transforms import storage
@@ -44,6 +45,10 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
         for shard in _LISTERS[source.kind](source, options, folder, output):
             first = 0 if isinstance(shard.content, TFRecords) else shard.content.first
             shards.setdefault((shard.source, shard.path, first), shard)
+    names: dict[tuple[str, str], Shard] = {}
+    for shard in shards.values():
+        if (other := names.setdefault((shard.source, shard.output_name), shard)) is not shard:
+            raise UsageError(f"{other.path} and {shard.path} would share a scores file: make them two sources")
     order = {name: i for i, name in enumerate(dict.fromkeys(source.name for source in options.patterns))}
     return sorted(shards.values(), key=lambda shard: (order[shard.source], shard.path, shard.output_name))
 
@@ -68,7 +73,7 @@ def _files_of(source: SourcePattern, output: str | None) -> list[FileStat]:
     if not stats:
         raise UsageError(f"--{source.role} {source.pattern} {_nothing_there(source)}")
     for stat in stats:
-        if not stat.path.isprintable():
+        if UNWRITABLE.search(stat.path):
             shown = stat.path.encode("utf-8", "backslashreplace").decode()
             raise UsageError(f"--{source.role}: {shown!r} is no name that can be written down: rename that file")
     return stats
@@ -110,8 +115,12 @@ def _file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | 
 
 
 def _loose_files(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
-    rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in _files_of(source, output))
-    return _image_list(source, rows, folder)
+    earlier = itertools.takewhile(lambda other: other is not source, options.patterns)
+    same = [other for other in earlier if (other.name, other.kind) == (source.name, source.kind)]
+    # Where two patterns of a source overlap, an image counts once.
+    listed = {stat.path for other in same for stat in _files_of(other, output)}
+    stats = [stat for stat in _files_of(source, output) if stat.path not in listed]
+    return _image_list(source, ({"uri": s.path, "size": s.size, "modified": s.modified} for s in stats), folder)
 
 
 def _manifest(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:

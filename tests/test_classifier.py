@@ -216,6 +216,67 @@ def nested_sigmoid():
     return keras.Sequential([keras.Input((8, 8, 3)), sigmoid_in_dense()])
 
 
+def sigmoid_per_class_in_pieces():
+    inputs, x = body()
+    return keras.Model(inputs, layers.Concatenate()([dense(1, activation="sigmoid")(x) for _ in range(3)]))
+
+
+def hard_sigmoid():
+    inputs, x = body()
+    return keras.Model(inputs, dense(activation="hard_sigmoid")(x))
+
+
+def rescaled_sigmoid():
+    inputs, x = body()
+    return keras.Model(inputs, layers.Rescaling(0.5)(dense(activation="sigmoid")(x)))
+
+
+def test_a_sigmoid_behind_a_layer_of_training_alone_is_seen():
+    inputs, x = body()
+    model = keras.Model(inputs, layers.GaussianNoise(0.1)(dense(activation="sigmoid", name="tags")(x)))
+    with pytest.raises(ClassifierError, match=r"one sigmoid per class \(tags\)"):
+        as_classifier(model)
+
+
+@pytest.mark.parametrize("make", [sigmoid_per_class_in_pieces, hard_sigmoid, rescaled_sigmoid])
+def test_what_looks_like_sigmoids_behind_a_head_that_is_not_understood_is_refused(make):
+    with pytest.raises(ClassifierError, match="as those of one sigmoid per class"):
+        as_classifier(make())
+
+
+def test_two_outputs_of_one_name_are_refused():
+    inputs, x = body()
+    heads = [layers.Identity(name="a")(dense()(x)), layers.Identity(name="b")(dense()(x))]
+    model = keras.Model(inputs, heads)
+    model.output_names = ["same", "same"]
+    with pytest.raises(ClassifierError, match="two outputs called 'same'"):
+        as_classifier(model)
+
+
+def test_a_subclassed_model_as_last_layer_is_taken_as_it_is():
+    class Head(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = dense()
+
+        def call(self, x):
+            return self.dense(x)
+
+    inputs, x = body()
+    found = as_classifier(keras.Model(inputs, Head()(x)))
+    assert (found.head, found.last_layer) == ("linear", None)
+
+
+def test_a_model_whose_image_fits_no_memory_is_refused(tmp_path, monkeypatch):
+    def too_large(*_):
+        raise MemoryError
+
+    path = samples.save_model(samples.small_model(), tmp_path / "m.keras")
+    monkeypatch.setattr(classifier, "as_classifier", too_large)
+    with pytest.raises(ClassifierError, match="needs more memory for one image than there is"):
+        classifier.load_classifier(path)
+
+
 @pytest.mark.parametrize("make", [sigmoid_in_dense, sigmoid_of_any_name, nested_sigmoid])
 def test_one_sigmoid_per_class_is_refused(make):
     with pytest.raises(ClassifierError, match=r"one sigmoid per class \(tags\)"):

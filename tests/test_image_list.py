@@ -55,11 +55,30 @@ def test_a_file_that_is_not_there_or_too_large_is_one_bad_record(listing, tmp_pa
     assert records[1].id == "n1"
 
 
+def test_a_pipe_and_a_name_too_long_are_no_image_and_hold_nobody_up(listing, tmp_path, fetchers, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink(tmp_path / "loop.jpg", tmp_path / "loop.jpg")
+    uris = [f"{tmp_path}/pipe.jpg", f"{tmp_path}/{'x' * 300}.jpg", f"{tmp_path}/loop.jpg"]
+    rows = [{"uri": uri, "id": None, "label": None, "size": None} for uri in uris]
+    monkeypatch.setattr(image_list, "read_rows", lambda *_: rows)
+    records = list(read_images(listing[0], str(tmp_path), fetchers))
+    assert [record.problem[0] for record in records] == ["not_found"] * 3
+    assert "no regular file" in records[0].problem[1]
+
+
+def test_a_file_that_was_listed_as_too_large_is_not_even_read(listing, tmp_path, fetchers, monkeypatch):
+    row = {"uri": "/gone.jpg", "id": None, "label": None, "size": image_list.MAX_RECORD_BYTES + 1}
+    monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
+    (record,) = read_images(listing[0], str(tmp_path), fetchers)
+    assert record.problem[0] == "record_too_large"
+
+
 def test_a_file_that_is_denied_is_trouble_of_the_whole_shard(listing, tmp_path, fetchers, monkeypatch):
     def denied(path, **_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(image_list, "read_rows", lambda *_: [{"uri": "/x.jpg", "id": None, "label": None}])
+    row = {"uri": "/x.jpg", "id": None, "label": None, "size": None}
+    monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
     monkeypatch.setattr(storage.FileSystems, "open", denied)
     with pytest.raises(storage.StorageError, match=r"cannot read /x\.jpg: Permission denied"):
         list(read_images(listing[0], str(tmp_path), fetchers))

@@ -74,6 +74,17 @@ def test_a_bad_manifest_is_a_usage_error_that_says_where(tmp_path, name, text, m
     assert "\n" not in str(caught.value)
 
 
+def test_a_parquet_file_with_a_column_twice_or_of_no_text_is_a_usage_error(tmp_path):
+    path = f"{tmp_path}/m.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["/a.jpg"])] * 2, names=["uri", "uri"]), path)
+    with pytest.raises(UsageError, match="more than one column 'uri'"):
+        list(manifest_rows(path))
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"/a\xff.jpg"]).buffers())
+    pq.write_table(pa.table({"uri": bad}), path)
+    with pytest.raises(UsageError, match=r"cannot be read: .*UTF8"):
+        list(manifest_rows(path))
+
+
 def test_one_that_is_not_there_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         list(manifest_rows(f"{tmp_path}/gone.csv"))

@@ -80,6 +80,25 @@ def test_a_data_set_of_no_image_or_several_is_a_usage_error(tmp_path):
         find_split("tiny/test", str(tmp_path))
 
 
+def test_images_of_floating_point_are_a_usage_error(tmp_path):
+    kinds = {"image": tfds.features.Image(shape=(8, 8, 1), dtype=np.float32)}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny",
+        version="1.0.0",
+        data_dir=tmp_path,
+        features=tfds.features.FeaturesDict(kinds),
+        split_datasets={"test": [(0, {"image": np.zeros((8, 8, 1), np.float32)})]},
+        disable_shuffling=True,
+    )
+    with pytest.raises(UsageError, match="its images are float32, not encoded pictures of 8 or 16 bits"):
+        find_split("tiny/test", str(tmp_path))
+
+
+def test_a_folder_in_object_storage_is_a_usage_error_that_says_what_to_do_instead():
+    with pytest.raises(UsageError, match="gs://b/tfds is not local: give the data set's shards"):
+        find_split("tiny/test", "gs://b/tfds")
+
+
 def test_a_damaged_data_set_is_a_usage_error(tmp_path):
     prepare(tmp_path)
     (tmp_path / "tiny/1.0.0/features.json").write_text("{")

@@ -83,7 +83,7 @@ def test_the_page_shows_metrics_curves_galleries_with_maps_and_rejects(scored, c
     # Twelve at either end of three sources, one of the fourth at either end; each with its map.
     assert len(pictures) == 2 * (3 * 24 + 2)
     assert len(set(pictures)) > 100
-    for name in ("roc-known-foreign", "roc-known-uniform", "histogram-odin_logit", "classes-known", "map-scale"):
+    for name in ("roc-known+foreign", "roc-known+uniform", "histogram-odin_logit", "classes-known", "map-scale"):
         assert ElementTree.parse(scored / f"report/{name}.svg").getroot().tag.endswith("svg")
 
 
@@ -138,7 +138,7 @@ def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored
     (tmp_path / "in-0.tfrecord").unlink()
     assert main(["report", f"--scores={scored}"]) == 0
     shown = page(scored)
-    assert "in-0.tfrecord: No such file" in shown.text
+    assert "in-0.tfrecord: the file has gone since it was listed" in shown.text
     run = (scored / "run.json").read_text()
     (scored / "run.json").write_text(run.replace(model, f"{tmp_path}/gone.keras"))
     assert main(["report", f"--scores={scored}"]) == 0

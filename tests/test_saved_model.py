@@ -9,10 +9,12 @@ import samples
 import tensorflow as tf
 import tf_keras
 from scipy import special
+from tensorflow.core.protobuf import saved_model_pb2
 
 from transforms.classifier import load_classifier
 from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import OdinSettings, odin
+from transforms.saved_model import forbidden_operations
 
 PIXELS = samples.random_images(5).astype(np.float32) / np.float32(255)
 
@@ -147,6 +149,37 @@ def _abort():
     return tf.raw_ops.Abort(error_msg="", exit_without_error=True)
 
 
+def tells_the_time(y):
+    return y + tf.cast(tf.timestamp(), tf.float32)
+
+
+def fills_a_queue(y):
+    queue = tf.raw_ops.FIFOQueueV2(component_types=[tf.float32])
+    tf.raw_ops.QueueEnqueueV2(handle=queue, components=[y])
+    return y
+
+
+def test_an_operation_that_tensorflow_does_not_know_is_refused():
+    description = saved_model_pb2.SavedModel()
+    graph = description.meta_graphs.add().graph_def
+    graph.node.add(op="MatMul")
+    graph.node.add(op="OfSomebodysLibrary")
+    graph.node.add(op="__inference_own_12")
+    graph.library.function.add().signature.name = "__inference_own_12"
+    assert forbidden_operations(description) == ["OfSomebodysLibrary"]
+    # A function of that name does not make the operation harmless.
+    graph.node.add(op="WriteFile")
+    graph.library.function.add().signature.name = "WriteFile"
+    assert forbidden_operations(description) == ["OfSomebodysLibrary", "WriteFile"]
+
+
+@pytest.mark.parametrize("make", [keras.applications.MobileNetV3Small, keras.applications.EfficientNetV2B0])
+def test_nothing_in_the_models_of_keras_is_refused(make, tmp_path):
+    make(weights=None, input_shape=(64, 64, 3), classes=3).export(tmp_path / "m", verbose=False)
+    description = saved_model_pb2.SavedModel.FromString((tmp_path / "m/saved_model.pb").read_bytes())
+    assert forbidden_operations(description) == []
+
+
 def test_the_graph_of_a_tensorflow_1_model_is_run_so_it_must_not_save(tmp_path):
     v1, target = tf.compat.v1, tmp_path / "odin-beam-was-here"
     with v1.Graph().as_default(), v1.Session() as session:
@@ -176,6 +209,8 @@ def test_the_graph_of_a_tensorflow_1_model_is_run_so_it_must_not_save(tmp_path):
         (calls_what_is_named_like_the_saver, "SaveV2"),
         (maps_a_file, "ImmutableConst"),
         (ends_the_process, "Abort"),
+        (tells_the_time, "Timestamp"),
+        (fills_a_queue, "FIFOQueueV2"),
     ],
 )
 def test_a_model_that_would_do_more_than_compute_is_refused_before_it_is_loaded(deed, operation, tmp_path):

@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.shared import Shared
 
 import transforms
-from transforms import images, records, score_shards
+from transforms import images, records, score_shards, shard_images, storage
 from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import OdinGrid, OdinSettings
 from transforms.score_shards import ScoreSettings
@@ -137,3 +137,28 @@ def test_a_worker_that_finds_another_model_than_was_launched_scores_nothing(tmp_
     with pytest.raises(ClassifierError, match="has changed since the run was launched"):
         list(score.process(shard))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_score_beyond_what_its_column_holds_is_null(tmp_path):
+    shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", []))
+    rows = [{"index": i, "offset": i, "id": str(i), "label": None} for i in range(3)]
+    decoded = score_shards.DecodedBatch(np.zeros((3, 8, 8, 3), np.float32), rows)
+    columns = {
+        "finite": np.array([True, False, True]),
+        "prediction": np.zeros(3, np.int32),
+        "cam_var": np.array([1e39, 1.0, 2.5]),
+        "msp": np.array([0.5, 0.5, np.inf]),
+    }
+    batch = score_shards.score_rows(shard, decoded, columns, ScoreSettings("m", "d").schema)
+    assert batch["cam_var"].to_pylist() == [None, 2.5]
+    assert batch["msp"].to_pylist() == [0.5, None]
+    assert batch["index"].to_pylist() == [0, 2]
+
+
+def test_an_image_of_a_shard_that_was_replaced_is_not_read_back(tmp_path):
+    path = samples.write_shard(tmp_path / "a.tfrecord", [b"old"])
+    shard = samples.shard(path)
+    assert shard_images.read_back(shard, str(tmp_path), 0, 0).payload == b"old"
+    samples.write_shard(path, [b"something newer"])
+    with pytest.raises(storage.StorageError, match="has changed since it was listed"):
+        shard_images.read_back(shard, str(tmp_path), 0, 0)

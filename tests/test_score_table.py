@@ -501,3 +501,11 @@ def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, w
     with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*{text}$"):
         committed(output, shard)
     assert files(output) == []
+
+
+def test_the_reasons_of_rejects_are_counted_and_unknown_where_their_file_is_gone(output, shard):
+    committed(output, shard, rejects=(4, 5))
+    assert score_table.read_reject_reasons(output, shard) == {"undecodable": 2}
+    Path(score_table.rejects_path(output, shard)).unlink()
+    assert score_table.read_reject_reasons(output, shard) == {"unknown": 2}
+    assert score_table.read_reject_reasons(f"{output}-elsewhere", shard) == {}

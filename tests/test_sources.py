@@ -106,6 +106,37 @@ def test_loose_files_become_virtual_shards_of_a_list(tmp_path, monkeypatch):
     assert table["size"].to_pylist() == list(range(10))
 
 
+def test_an_image_in_two_patterns_of_a_source_is_listed_once(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    patterns = [
+        SourcePattern("photos", "input", f"{tmp_path}/[01].png", "files"),
+        SourcePattern("others", "input", f"{tmp_path}/*.png", "files"),
+        SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"),
+    ]
+    shards = listed(tmp_path, *patterns)
+    counts = {}
+    for shard in shards:
+        counts[shard.source] = counts.get(shard.source, 0) + shard.content.count
+    assert counts == {"photos": 4, "others": 4}
+
+
+def test_two_shards_that_would_share_a_scores_file_are_refused(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        samples.write_shard(tmp_path / f"{name}.tfrecord", [])
+    monkeypatch.setattr(sources, "output_name", lambda path, first=None: "same.parquet")
+    with pytest.raises(UsageError, match="would share a scores file"):
+        listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.tfrecord"))
+
+
+def test_a_file_name_of_any_script_will_do(tmp_path):
+    names = ["Bildschirmfoto 10.15.33\u202fAM.png", "a\u00a0b.png", "\U0001f468\u200d\U0001f469.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (shard,) = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.png", "files"))
+    assert shard.content.count == 3
+
+
 def test_only_the_virtual_shards_whose_files_changed_get_another_digest(tmp_path, monkeypatch):
     monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
     pattern = SourcePattern("photos", "input", f"{tmp_path}/*.png", "files")

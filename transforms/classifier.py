@@ -19,6 +19,8 @@ _ACTIVATIONS = ("softmax", "log_softmax", "sigmoid")
 _PASSING = (
     keras.layers.Identity,
     keras.layers.Dropout,
+    keras.layers.GaussianNoise,
+    keras.layers.GaussianDropout,
     keras.layers.ActivityRegularization,
     keras.layers.Flatten,
     keras.layers.Reshape,
@@ -202,7 +204,11 @@ def load_classifier(
     # Or GPUs round the factors of float32 products to 10 bits (TF32): of a step of epsilon too little is left.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     model, policy = load_model(path, factory)
-    return replace(as_classifier(model, preprocessing, image_size, output_name), saved_policy=policy)
+    try:
+        classifier = as_classifier(model, preprocessing, image_size, output_name)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as e:
+        raise ClassifierError(f"the model at {path} needs more memory for one image than there is") from e
+    return replace(classifier, saved_policy=policy)
 
 
 def as_classifier(
@@ -275,7 +281,10 @@ def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
     if isinstance(model.output, dict):
         # In a model that was saved and loaded, an output may be a list of one.
         return {name: keras.tree.flatten(output)[0] for name, output in model.output.items()}
-    return dict(zip(model.output_names, model.outputs, strict=True))
+    names = list(model.output_names)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ClassifierError(f"the model has two outputs called {twice[0]!r}: name them apart")
+    return dict(zip(names, model.outputs, strict=True))
 
 
 def _is_sigmoid(head: str) -> bool:
@@ -330,7 +339,8 @@ def _reading(outputs: np.ndarray, head: _Head) -> tuple[str, Callable[[tf.Tensor
         return "probabilities", _log_probabilities
     if _are_probabilities(np.exp(np.minimum(outputs, 1))):
         return "probabilities", tf.identity
-    if between and head.name == "unknown":
+    # Behind a plain dense layer they are logits, wherever they may lie.
+    if between and (head.name == "unknown" or (head.name == "linear" and head.last_layer is None)):
         raise ClassifierError(
             "the model's outputs lie between 0 and 1 and do not sum to 1, as those of one sigmoid per class: "
             "scores need classes that exclude each other"
@@ -373,7 +383,7 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
       ClassifierError: the model ends in one sigmoid per class.
     """
     operation, before, own_output = _origin(_step_over(model.outputs[0]))
-    if isinstance(operation, keras.Model):
+    if own_output is not None:
         inner, head = find_logits(keras.Model(operation.inputs, own_output))
         return (model if head == "linear" else keras.Model(model.inputs, inner(before))), head
     activation = next((kind for kind in _ACTIVATIONS if _ends_in(operation, kind)), None)
@@ -402,7 +412,7 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
       logits_model: as `find_logits` gives it; a layer inside a nested model is found too.
     """
     operation, before, own_output = _origin(_step_over(logits_model.outputs[0]))
-    if isinstance(operation, keras.Model):
+    if own_output is not None:
         inner = find_last_layer(keras.Model(operation.inputs, own_output))
         return inner and replace(inner, model=keras.Model(logits_model.inputs, inner.model(before)))
     plain = isinstance(operation, keras.layers.Dense) and operation.activation is keras.activations.linear
@@ -419,7 +429,7 @@ def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Keras
     operation, before, own_output = _origin(source)
     if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
         return source, before[0]
-    if isinstance(operation, keras.Model):
+    if own_output is not None:
         inner, maps = _pooled(own_output)
         if maps is not None:
             return tuple(keras.Model(operation.inputs, [inner, maps])(before))
@@ -429,9 +439,11 @@ def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Keras
 def _origin(
     tensor: keras.KerasTensor,
 ) -> tuple[keras.Operation, list[keras.KerasTensor], keras.KerasTensor | None]:
-    """The operation that made a tensor, what it was made from, and which output it is inside a nested model."""
+    """The operation that made a tensor, what it was made from, and which output it is inside a nested model's graph."""
     operation, node, output = tensor._keras_history
-    inside = operation.outputs[output] if isinstance(operation, keras.Model) else None
+    # A subclassed model has no graph to look into.
+    graph = getattr(operation, "outputs", None) if isinstance(operation, keras.Model) else None
+    inside = graph[output] if graph else None
     return operation, operation._inbound_nodes[node].input_tensors, inside
 
 

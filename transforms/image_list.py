@@ -150,12 +150,14 @@ def _take(rows: Iterator, count: int) -> list:
 
 def _fetch(index: int, row: Mapping[str, Any]) -> Record:
     name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
+    too_large = ("record_too_large", f"more than the limit of {MAX_RECORD_BYTES} bytes")
+    if row["size"] is not None and row["size"] > MAX_RECORD_BYTES:
+        return Record(index, None, None, too_large, name, label)
     try:
         with storage.open_file(row["uri"]) as stream:
             data = stream.read(MAX_RECORD_BYTES + 1)
     except storage.NoSuchFile as e:
         return Record(index, None, None, ("not_found", str(e)), name, label)
     if len(data) > MAX_RECORD_BYTES:
-        detail = f"more than the limit of {MAX_RECORD_BYTES} bytes"
-        return Record(index, None, None, ("record_too_large", detail), name, label)
+        return Record(index, None, None, too_large, name, label)
     return Record(index, None, data, None, name, label)

@@ -14,8 +14,19 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
 _SIGNATURE = "serving_default"
+# An operation is let through if TensorFlow knows it, it does not reach outside, and it has no state, or one of these
+# kinds: variables, calls and branches, random numbers, tables and arrays in memory.
+_STATEFUL = re.compile(
+    r"Var(Handle|IsInitialized)Op|ReadVariableOp|DisableCopyOnRead|Assign(Add|Sub)?VariableOp|Variable(V2|Shape)?"
+    r"|Resource(Gather|Scatter|SparseApply|Apply|StridedSliceAssign|CountUpTo)\w*|StatefulPartitionedCall|If|While|Case"
+    r"|(Parameterized)?TruncatedNormal|Random(StandardNormal|Uniform|UniformInt|Shuffle|Gamma|PoissonV2|Crop)"
+    r"|Stateful(Random|Standard|Truncated|Uniform)\w*|Rng(ReadAndSkip|Skip)|Multinomial|StatelessRandomGetAlg"
+    r"|TensorArray\w*|(Anonymous)?(Mutable)?(Dense)?HashTable\w*|LookupTable\w+|InitializeTable(V2)?|CudnnRNN\w*"
+    r"|Assert|CheckNumerics(V2)?|DestroyResourceOp|Empty|DeepCopy|GuaranteeConst"
+)
 _FORBIDDEN = re.compile(
     r"PyFunc|ReadFile|WriteFile|MatchingFiles|FileSystem|Reader|Dataset|FromTextFile|Print|Debug|Summary|Rpc|Remote"
     r"|^_?Send|^_?Recv|Save|Restore|MergeV2Checkpoints|LoadAndRemap|CustomCall|BigQuery|Bigtable|LoadLibrary"
@@ -83,7 +94,9 @@ def load_saved_model(folder: str) -> SavedModel:
 
 
 def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
-    """Names of the operations that a model has no need of, sorted; Keras' own saver is passed over if nothing calls it.
+    """Names of the operations that a model has no need of, or that are not known, sorted.
+
+    Keras' own saver is passed over if nothing calls it.
 
     Of a model with an object graph TensorFlow runs functions alone, never the graph around them, from which the saver
     is called; of one in the format of TensorFlow 1 it runs that graph.
@@ -92,6 +105,7 @@ def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
     of_objects = len(metas) == 1 and metas[0].HasField("object_graph_def")
     for meta in metas:
         functions = meta.graph_def.library.function
+        names = {name for f in functions if op_def_registry.get(name := f.signature.name) is None}
         called = {name for function in functions for name in _called(function)}
         called |= set(meta.object_graph_def.concrete_functions)
         found |= {node.op for node in meta.graph_def.node} - (_SAVER_OPS if of_objects else set())
@@ -99,7 +113,16 @@ def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
             name = function.signature.name
             uncalled_saver = of_objects and _SAVER.match(name) and name not in called
             found |= {node.op for node in function.node_def} - (_SAVER_OPS if uncalled_saver else set())
-    return sorted(op for op in found if _FORBIDDEN.search(op))
+        # A function of the file may be called as if it were an operation; its own ones are looked at.
+        found -= names
+    return sorted(op for op in found if not _is_harmless(op))
+
+
+def _is_harmless(operation: str) -> bool:
+    known = op_def_registry.get(operation)
+    if known is None or _FORBIDDEN.search(operation):
+        return False
+    return not known.is_stateful or _STATEFUL.fullmatch(operation) is not None
 
 
 def _called(function: function_pb2.FunctionDef) -> Iterator[str]:

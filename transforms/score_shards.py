@@ -270,7 +270,9 @@ def score_rows(
 def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
     if column is None:
         return pa.nulls(int(finite.sum()), dtype)
-    return pa.array(column[finite]).cast(dtype)
+    values = pa.array(column[finite]).cast(dtype).to_numpy()
+    # A score beyond what its column holds is none: infinity has no place in a ranking.
+    return pa.array(values, dtype, mask=~np.isfinite(values))
 
 
 def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: str) -> score_table.Commit:

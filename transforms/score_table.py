@@ -273,16 +273,20 @@ def read_commit(path: str) -> Commit | None:
 
 
 def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
-    """Reason -> how many of the shard's records were rejected for it.
+    """Reason -> how many of the shard's records were rejected for it; `unknown` where their file is gone.
 
     Raises:
-      StorageError: the rejects that the commit speaks of cannot be read.
+      StorageError: the storage would not say.
     """
     commit = read_commit(scores_path(output, shard))
+    if commit is None or not commit.rejected:
+        return {}
+    path = rejects_path(output, shard)
+    if storage.stat_file(path) is None:
+        return {"unknown": commit.rejected}
     counts: collections.Counter[str] = collections.Counter()
-    if commit is not None and commit.rejected:
-        for table in read_columns(rejects_path(output, shard), ["reason"]):
-            counts.update(table["reason"].to_pylist())
+    for table in read_columns(path, ["reason"]):
+        counts.update(table["reason"].to_pylist())
     return dict(counts)
 
 

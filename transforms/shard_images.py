@@ -80,6 +80,7 @@ def read_back(shard: Shard, folder: str, index: int, offset: int | None) -> Reco
     """
     match shard.content:
         case TFRecords():
+            check_unchanged(shard)
             return records.read_record(shard.path, index, offset)
         case ImageList():
             return read_image(shard.content, folder, index)

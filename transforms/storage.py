@@ -1,6 +1,7 @@
 """Files on any file system that Beam knows: list them, read them through passing trouble, publish them whole."""
 
 import contextlib
+import errno
 import glob
 import io
 import os
@@ -106,8 +107,15 @@ def cause(error: BaseException) -> str:
 def _is_absent(error: Exception) -> bool:
     """Whether there is no such file, and another attempt would not find one."""
     absent = FileNotFoundError | IsADirectoryError | NotADirectoryError
+    no_name = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
     # Cloud storage has errors of its own, which carry an HTTP status.
-    return isinstance(error, absent) or getattr(error, "code", None) == 404
+    return isinstance(error, absent) or no_name or getattr(error, "code", None) == 404
+
+
+def _refuse_special_file(path: str) -> None:
+    # Opening a pipe that nobody writes to would wait for ever.
+    if is_local(path) and os.path.exists(path) and not os.path.isfile(path):
+        raise FileNotFoundError(errno.ENOENT, "it is no regular file", path)
 
 
 def _is_denied(error: Exception) -> bool:
@@ -142,6 +150,7 @@ class RetryingReader(io.RawIOBase):
         while True:
             try:
                 if self._stream is None:
+                    _refuse_special_file(self._path)
                     self._stream = FileSystems.open(self._path, compression_type=CompressionTypes.UNCOMPRESSED)
                     if self._position:
                         self._stream.seek(self._position)
