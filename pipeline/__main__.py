@@ -73,6 +73,7 @@ def _quiet_imports() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().setLevel(logging.INFO if DEBUG else logging.ERROR)
+    logging.getLogger("transforms").setLevel(logging.INFO if DEBUG else logging.WARNING)
     if not DEBUG:
         # A local runner logs an error with its trace; `main` then says it in one line.
         for runner in ("common", "portability", "worker"):

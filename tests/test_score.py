@@ -123,7 +123,7 @@ def test_the_kernel_in_memory_gives_the_same_scores_as_the_job(model, archive):
     settings = score_shards.ScoreSettings(model, "")
     scorer = score_shards.Scorer(settings)
     pixels = samples.random_images(50, seed=1).astype(np.float32) / np.float32(255)
-    columns = scorer.score(pixels).columns
+    columns = scorer.score(pixels).scored.columns
     for name in DETECTORS:
         got = [row[name] for row in rows(archive / "out") if row["source"] == "known"]
         np.testing.assert_allclose(got, columns[name], rtol=2e-5)
@@ -524,7 +524,7 @@ def test_the_crop_and_resize_variants_of_the_paper_are_one_flag_away(model, tmp_
     assert geometry["jpeg"] == "accurate"
     scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
     if flags == ["--crop=center"]:
-        expected = scorer.score(larger[:, 2:10, 2:10].astype(np.float32) / np.float32(255)).columns["msp"]
+        expected = scorer.score(larger[:, 2:10, 2:10].astype(np.float32) / np.float32(255)).scored.columns["msp"]
         np.testing.assert_allclose([row["msp"] for row in rows(tmp_path / "out")], expected, rtol=1e-6)
 
 
@@ -587,7 +587,7 @@ def test_noise_is_scored_as_the_images_that_it_is(model, tmp_path):
     assert (last["shard"], last["index"], last["id"]) == ("noise:gaussian", 2099, "gaussian__2099")
     settings = score_shards.ScoreSettings(model, "")
     pixels = noise_image("gaussian", 2099, (8, 8, 3))[None]
-    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels).columns["msp"][0], rel=1e-5)
+    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels).scored.columns["msp"][0], rel=1e-5)
 
 
 def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
@@ -608,7 +608,7 @@ def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
         ("tiny", f"tiny-test.tfrecord-00000-of-00001__{i}", i % 4) for i in range(6)
     ]
     scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
-    expected = scorer.score(images.astype(np.float32) / np.float32(255)).columns["odin_logit"]
+    expected = scorer.score(images.astype(np.float32) / np.float32(255)).scored.columns["odin_logit"]
     np.testing.assert_allclose([row["odin_logit"] for row in scored], expected, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """The parts of the scoring DoFn by themselves."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,13 +8,15 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import samples
+import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.shared import Shared
 
 import transforms
-from transforms import images, records, score_shards, shard_images, storage
+from transforms import images, records, score_shards, score_table, shard_images, storage
 from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import OdinGrid, OdinSettings
+from transforms.score_function import Passes, Scored
 from transforms.score_shards import ScoreSettings
 from transforms.shards import FeatureNames
 
@@ -162,3 +165,68 @@ def test_an_image_of_a_shard_that_was_replaced_is_not_read_back(tmp_path):
     samples.write_shard(path, [b"something newer"])
     with pytest.raises(storage.StorageError, match="has changed since it was listed"):
         shard_images.read_back(shard, str(tmp_path), 0, 0)
+
+
+class SmallDevice:
+    """A score function on a device whose memory holds `most` images; scores are the images' own first pixels."""
+
+    def __init__(self, most):
+        self.most = most
+        self.tried = []
+
+    def __call__(self, pixels, advance):
+        self.tried.append(len(pixels))
+        advance(0.25)
+        if len(pixels) > self.most:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        advance(0.75)
+        columns = {"prediction": np.zeros(len(pixels), np.int32), "finite": np.ones(len(pixels), bool)}
+        return Scored({**columns, "msp": pixels[:, 0, 0, 0]}, Passes(2 * len(pixels), len(pixels)))
+
+
+@pytest.fixture
+def scorer(tmp_path):
+    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+    return score_shards.Scorer(ScoreSettings(model, model_digest(model), batch_size=20))
+
+
+def test_a_batch_that_exhausts_the_device_is_scored_in_halves_and_so_are_those_that_follow(scorer, caplog):
+    scorer._score = device = SmallDevice(6)
+    pixels = np.random.default_rng(0).random((20, 8, 8, 3), np.float32)
+    scored, halved, _ = scorer.score(pixels)
+    np.testing.assert_array_equal(scored.columns["msp"], pixels[:, 0, 0, 0])
+    assert scored.passes == Passes(40, 20)
+    assert (halved, scorer.batch_size, device.tried) == (2, 5, [20, 10, 5, 5, 5, 5])
+    assert scorer.images == 20
+    assert scorer.score(pixels[:13]).halved == 0
+    assert device.tried[6:] == [5, 5, 3]
+    assert [record.message for record in caplog.records] == [
+        "20 images at once exhaust the device's memory: going on with halves, give a smaller --batch_size"
+    ]
+
+
+def test_a_single_image_that_exhausts_the_device_ends_the_run(scorer):
+    scorer._score = SmallDevice(0)
+    with pytest.raises(score_shards.OutOfMemory, match="a single image exhausts the memory"):
+        scorer.score(np.zeros((3, 8, 8, 3), np.float32))
+
+
+def test_a_batch_that_was_halved_is_counted_and_its_rows_are_whole(tmp_path, scorer):
+    scorer._score = SmallDevice(6)
+    images = samples.random_images(30)
+    shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", samples.examples(images)))
+    shared = Shared()
+    # Held, or the handle lets go of it.
+    kept = shared.acquire(lambda: scorer)
+    settings = dataclasses.replace(scorer._settings, detectors=("msp",))
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    pipeline | beam.Create([shard]) | score_shards.ScoreShards(settings, f"{tmp_path}/out", shared)
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"]}
+    sizes = {d.key.metric.name: d.committed for d in result.metrics().query()["distributions"]}
+    assert (counters["batches_halved"], counters["num_inferences"], kept.images) == (2, 30, 30)
+    assert (sizes["inference_request_batch_size"].max, sizes["inference_request_batch_size"].sum) == (20, 30)
+    assert sizes["inference_batch_latency_micro_secs"].count == 2
+    commit = score_table.read_commit(score_table.scores_path(f"{tmp_path}/out", shard))
+    assert (commit.framed, commit.scored) == (30, 30)

@@ -5,17 +5,19 @@ files. Reading and decoding run ahead in threads of their own while the device s
 """
 
 import collections
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
@@ -32,6 +34,8 @@ from transforms.shards import FeatureNames, Shard
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
+
+_LOG = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 Decoded = TypeVar("Decoded")
@@ -135,6 +139,24 @@ def load_settings_classifier(settings: ScoreSettings) -> Classifier:
     )
 
 
+class ScoredBatch(NamedTuple):
+    """What scoring a batch gave.
+
+    Attributes:
+      scored: the columns and passes.
+      halved: how many times the batch had to be tried again in halves.
+      microseconds: that the device was busy with it.
+    """
+
+    scored: Scored
+    halved: int
+    microseconds: int
+
+
+class OutOfMemory(Exception):
+    """No batch is small enough for the device."""
+
+
 class Scorer:
     """The classifier and its device: one per process, used by all of Beam's threads in turn.
 
@@ -147,10 +169,13 @@ class Scorer:
 
     def __init__(self, settings: ScoreSettings):
         started = time.monotonic()
+        self._settings = settings
         self.classifier = load_settings_classifier(settings)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
+        # Images that the device takes at once; halved where they exhaust its memory.
+        self.batch_size = settings.batch_size
         # How far this process has come; written under the device's lock, read by whoever shows it.
         self.images = 0.0
         self._device = threading.Lock()
@@ -164,21 +189,58 @@ class Scorer:
         with self._device:
             return self._score.time_passes(pixels)
 
-    def score(self, pixels: np.ndarray) -> Scored:
+    def score(self, pixels: np.ndarray) -> ScoredBatch:
         """The columns of a batch; there are none of scores where N = 0.
+
+        A batch that exhausts the device's memory is tried again in halves, and so are all that follow.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
+
+        Raises:
+          OutOfMemory: a single image does.
         """
+        with self._device:
+            parts, taken, halved, started = [], 0, 0, time.monotonic()
+            while taken < len(pixels):
+                part = pixels[taken : taken + self.batch_size]
+                try:
+                    parts.append(self._score_part(part))
+                    taken += len(part)
+                except tf.errors.ResourceExhaustedError as e:
+                    self._halve(len(part), e)
+                    halved += 1
+            return ScoredBatch(_joined(parts), halved, round(1e6 * (time.monotonic() - started)))
+
+    def _score_part(self, pixels: np.ndarray) -> Scored:
+        before = self.images
 
         def advance(share: float) -> None:
             self.images += share * len(pixels)
 
-        with self._device:
-            if not len(pixels):
-                # Some layers refuse an empty batch.
-                return Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
+        try:
             return self._score(pixels, advance)
+        except tf.errors.ResourceExhaustedError:
+            self.images = before
+            raise
+
+    def _halve(self, tried: int, error: Exception) -> None:
+        if tried == 1:
+            raise OutOfMemory("a single image exhausts the memory of the device that the model is on") from error
+        if self.batch_size == self._settings.batch_size:
+            _LOG.warning(
+                "%d images at once exhaust the device's memory: going on with halves, give a smaller --batch_size",
+                tried,
+            )
+        self.batch_size = tried // 2
+
+
+def _joined(parts: Sequence[Scored]) -> Scored:
+    """One batch of several in a row; none are an empty batch, which some layers would refuse."""
+    if not parts:
+        return Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
 
 
 @dataclass
@@ -291,7 +353,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
     with score_table.ShardWriter(output, shard, settings.schema) as writer:
         for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
-            columns, passes = scorer.score(decoded.pixels)
+            (columns, passes), halved, microseconds = scorer.score(decoded.pixels)
             rejects = decoded.rejects + [
                 _reject(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
                 for row, good in zip(decoded.rows, columns["finite"], strict=True)
@@ -304,13 +366,23 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
             _count("num_inferences", len(decoded.pixels))
             _count("forward_passes", passes.forward)
             _count("gradient_passes", passes.gradient)
+            _count("batches_halved", halved)
             _count("images_rejected", len(rejects))
+            if len(decoded.pixels):
+                _observe("inference_request_batch_size", len(decoded.pixels))
+                _observe("inference_batch_latency_micro_secs", microseconds)
         identity = settings.identity()
         return writer.commit(score_table.fingerprint(identity, shard), framed, scorer.classifier.head, identity)
 
 
+# Named as those of Beam's RunInference where they mean the same. They are for watching a run: a bundle that is tried
+# again counts again.
 def _count(name: str, n: int = 1) -> None:
     Metrics.counter("ScoreShards", name).inc(n)
+
+
+def _observe(name: str, value: int) -> None:
+    Metrics.distribution("ScoreShards", name).update(value)
 
 
 class ScoreShard(beam.DoFn):
@@ -347,7 +419,7 @@ class ScoreShard(beam.DoFn):
             return
         if self._scorer is None:
             self._scorer = self._shared.acquire(self._load)
-            Metrics.distribution("ScoreShards", "load_model_latency_milli_secs").update(self._scorer.load_milliseconds)
+            _observe("load_model_latency_milli_secs", self._scorer.load_milliseconds)
         try:
             score_shard(shard, self._scorer, self._settings, self._output)
         except storage.StorageError as e:
