@@ -36,6 +36,8 @@ setup(
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "test": [
+            "apache-beam[gcp]>=2.77,<2.78",
+            "gcp-storage-emulator>=2026.7,<2027",
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",

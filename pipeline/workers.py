@@ -1,0 +1,55 @@
+"""How many workers a run has, and what follows from that: threads for each, and shards enough for all."""
+
+import os
+from collections.abc import Collection
+
+from apache_beam.options.pipeline_options import DirectOptions, FlinkRunnerOptions, PipelineOptions, WorkerOptions
+
+# So that the workers end at about the same time, although their last shards begin at different ones.
+SHARDS_PER_WORKER = 3
+_THREADS = "TF_NUM_INTRAOP_THREADS"
+
+
+def local_processes(options: PipelineOptions) -> int:
+    """Worker processes that the local runner starts; 1 where the work is done in the launcher's own."""
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode != "multi_processing":
+        return 1
+    return direct.direct_num_workers or os.cpu_count() or 1
+
+
+def workers(options: PipelineOptions) -> int:
+    """Workers at most, as far as the options say; 1 where they say nothing."""
+    cloud = options.view_as(WorkerOptions)
+    parallelism = options.view_as(FlinkRunnerOptions).parallelism
+    return max(local_processes(options), cloud.max_num_workers or cloud.num_workers or 1, parallelism)
+
+
+def share_cores(options: PipelineOptions) -> None:
+    """Has each local process that is started from now on use its share of the cores, unless the user said otherwise."""
+    processes = local_processes(options)
+    if processes > 1:
+        os.environ.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // processes)))
+
+
+def imbalance(images: Collection[int], count: int) -> str | None:
+    """What speaks against an even load, in one line; None where nothing does, or there is one worker.
+
+    Args:
+      images: expected in each shard that is to be scored.
+      count: of workers.
+    """
+    if count < 2 or not images:
+        return None
+    if len(images) < SHARDS_PER_WORKER * count:
+        return (
+            f"warning: {len(images):,} shards for {count:,} workers: some will have nothing to do; `odin-beam ingest` "
+            f"makes more of them, {SHARDS_PER_WORKER * count:,} or more would be good"
+        )
+    largest, share = max(images), sum(images) / count
+    if largest > share:
+        return (
+            f"warning: one shard has {largest:,} of {sum(images):,} images: {count:,} workers will wait for it; "
+            "`odin-beam ingest` makes even shards"
+        )
+    return None
