@@ -1,7 +1,7 @@
 """`python -m pipeline JOB ...`, or `odin-beam JOB ...`.
 
 Exit codes: 0 done; 1 the run stopped, run it again to resume; 2 a usage error, nothing written; 3 done, but shards
-failed or more records were rejected than --max_rejected allows; 130 interrupted.
+failed or more records were rejected than --max_rejected allows; 130 interrupted, 143 told to end.
 """
 
 import contextlib
@@ -9,13 +9,17 @@ import importlib
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
-_INTERRUPTED = "interrupted; run the same command again to go on"
+# Errors whose text is a sentence for the user.
+_SELF_EXPLAINING = ("StorageError", "OutputError", "CalibrationError", "WorkerDied", "OutOfMemory")
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
@@ -30,24 +34,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(options.job_list())
         return 0 if argv else 2
     job = argv[0]
+    interrupted = f"interrupted; to go on: odin-beam {shlex.join(argv)}"
+    with _termination_as_interrupt() as signals:
+        try:
+            _check_one_installation()
+            parsed = options.parse(job, argv[1:])
+            with _native_messages_held_back():
+                module = importlib.import_module(f"pipeline.{job}")
+            return module.run(parsed)
+        except options.UsageError as e:
+            return _say(job, e, 2)
+        except KeyboardInterrupt:
+            return _say(job, interrupted, 128 + signals[-1])
+        except Exception as e:
+            if DEBUG:
+                raise
+            if reason(e).endswith("KeyboardInterrupt"):
+                return _say(job, interrupted, 128 + signals[-1])
+            return _say(
+                job, f"stopped: {reason(e)}; then run the same command again ({DEBUG_VARIABLE}=1 shows the trace)", 1
+            )
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[list[int]]:
+    """Lets SIGTERM, as cluster managers and `kill` send it, end the body as Ctrl-C does; gives the signals so far."""
+    signals = [signal.SIGINT]
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+
+    def note(number: int, frame) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, note)
     try:
-        _check_one_installation()
-        parsed = options.parse(job, argv[1:])
-        with _native_messages_held_back():
-            module = importlib.import_module(f"pipeline.{job}")
-        return module.run(parsed)
-    except options.UsageError as e:
-        return _say(job, e, 2)
-    except KeyboardInterrupt:
-        return _say(job, _INTERRUPTED, 130)
-    except Exception as e:
-        if DEBUG:
-            raise
-        if reason(e).endswith("KeyboardInterrupt"):
-            return _say(job, _INTERRUPTED, 130)
-        return _say(
-            job, f"stopped: {reason(e)}; then run the same command again ({DEBUG_VARIABLE}=1 shows the trace)", 1
-        )
+        yield signals
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def reason(error: Exception) -> str:
@@ -59,7 +84,9 @@ def reason(error: Exception) -> str:
     name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
     if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error): (.*)", text):
         name, text = worker.groups()
-    return (text if name in ("StorageError", "OutputError", "CalibrationError") else f"{name}: {text}")[:400]
+    return (text if name in ("StorageError", "OutputError", "CalibrationError", "WorkerDied") else f"{name}: {text}")[
+        :400
+    ]
 
 
 def _say(job: str, message, code: int) -> int:

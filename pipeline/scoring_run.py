@@ -20,7 +20,7 @@ import transforms
 from pipeline import check, run_folder, sources
 from pipeline.options import UsageError
 from pipeline.progress import show_progress
-from pipeline.workers import imbalance, share_cores, workers
+from pipeline.workers import imbalance, share_cores, watched_workers, workers
 from transforms import images, shard_images, storage
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.manifest import ReadManifest, read_manifest, write_manifest
@@ -139,7 +139,8 @@ def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> bool:
     if scoring.scorer and (warning := imbalance(scoring.expected.values(), workers(pipeline.options))):
         print(warning, file=sys.stderr)
     share_cores(pipeline.options)
-    with show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring)):
+    progress = show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring))
+    with watched_workers(), progress:
         result = pipeline.run()
         if type(result).__name__ == "DataflowPipelineResult":
             return False

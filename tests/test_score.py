@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -325,7 +326,8 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monk
 
     monkeypatch.setattr(score_table.ShardWriter, "write", interrupted)
     assert main(command(model, archive)) == 130
-    assert last_line(capsys) == "odin-beam score: interrupted; run the same command again to go on"
+    said = last_line(capsys)
+    assert said == f"odin-beam score: interrupted; to go on: odin-beam {shlex.join(command(model, archive))}"
     assert not list((archive / "out").rglob(f"{storage.TEMPORARY}/*"))
     monkeypatch.setattr(score_table.ShardWriter, "write", write)
     assert main(command(model, archive)) == 0

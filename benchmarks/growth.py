@@ -1,0 +1,85 @@
+r"""How time and memory grow with the archive, under a classifier so small that the pipeline is all there is.
+
+    PYTHONPATH=. python benchmarks/growth.py --images 1000,10000,100000,1000000
+    PYTHONPATH=. python benchmarks/growth.py --images 100000 --shards 1,10,100,1000
+
+The embedded Fashion-MNIST images, over and over, as 28 x 28 PNG in TFRecord shards; average pooling and a dense layer
+as the classifier. One line per run of `score`, in a process of its own: seconds in all, images per second between the
+first and the last commit, peak memory of the process.
+"""
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+
+from transforms import records, score_table
+
+DATA = Path(__file__).resolve().parents[1] / "pipeline" / "demo_data"
+IMAGES_PER_SHARD = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", default="1000,10000,100000", help="numbers of images (default: %(default)s)")
+    parser.add_argument("--shards", help=f"numbers of shards (default: one for every {IMAGES_PER_SHARD:,} images)")
+    arguments = parser.parse_args()
+    print(f"{'images':>10}{'shards':>8}{'seconds':>10}{'images/s':>10}{'steady':>10}{'peak MB':>9}", flush=True)
+    for images in map(int, arguments.images.split(",")):
+        counts = arguments.shards or str(max(1, images // IMAGES_PER_SHARD))
+        for shards in map(int, counts.split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                make_archive(Path(folder), images, shards)
+                seconds, steady, peak = score(Path(folder))
+                rate = f"{steady:,.0f}" if steady else "-"
+                print(
+                    f"{images:>10,}{shards:>8,}{seconds:>10.1f}{images / seconds:>10,.0f}{rate:>10}{peak:>9.0f}",
+                    flush=True,
+                )
+
+
+def make_archive(folder: Path, images: int, shards: int) -> None:
+    """So many images in so many shards of about the same size, and a classifier."""
+    paths = sorted(DATA.glob("fashion_mnist-*.tfrecord"))
+    known = [records.frame(record.payload) for path in paths for record in records.read_shard(str(path))]
+    supply = itertools.cycle(known)
+    for i in range(shards):
+        count = images * (i + 1) // shards - images * i // shards
+        with open(folder / f"in-{i:05d}.tfrecord", "wb") as stream:
+            stream.writelines(itertools.islice(supply, count))
+    inputs = keras.Input((28, 28, 1))
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(inputs))
+    keras.Model(inputs, outputs).save(folder / "tiny.keras")
+
+
+def score(folder: Path) -> tuple[float, float | None, float]:
+    """Seconds in all, images per second after the first shard (None of one shard), and peak memory in MB."""
+    command = [sys.executable, "-m", "pipeline", "score", f"--model={folder}/tiny.keras", f"--output={folder}/out"]
+    command += [f"--input=photos={folder}/in-*.tfrecord", "--batch_size=256"]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed: {errors}")
+    return seconds, steady_rate(folder / "out"), usage.ru_maxrss / 1024
+
+
+def steady_rate(output: Path) -> float | None:
+    """Images per second between the first and the last commit."""
+    commits = sorted((path.stat().st_mtime, path) for path in output.glob("scores/*/*.parquet"))
+    if len(commits) < 2:
+        return None
+    images = sum(score_table.read_commit(str(path)).scored for _, path in commits[1:])
+    return images / (commits[-1][0] - commits[0][0])
+
+
+if __name__ == "__main__":
+    main()
