@@ -3,11 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test lint lock clean
+.PHONY: help venv demo test fuzz lint lock clean
 
 help:
 	@echo "make demo   score the example that ships with the package and print its metrics"
 	@echo "make test   run the tests"
+	@echo "make fuzz   feed 100,000 damaged records and images to the readers, some minutes"
 	@echo "make lint   check style and formatting"
 	@echo "make venv   only set up .venv"
 	@echo "make lock   resolve requirements.lock anew from setup.py"
@@ -25,6 +26,10 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+fuzz: venv
+	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/test_records.py tests/test_images.py -k 'damage or any_bytes' \
+		--hypothesis-show-statistics
 
 lint: venv
 	$(BIN)/ruff check .

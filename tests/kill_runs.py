@@ -52,8 +52,8 @@ class Runs:
     def start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "pipeline", "score", f"--model={DATA / 'classifier.keras'}"]
         command += [
-            f"--in_distribution=fashion={self.archive}/fashion-*",
-            f"--out_distribution=mnist={self.archive}/mnist-*",
+            f"--in_distribution=fashion={self.archive}/fashion-*.tfrecord",
+            f"--out_distribution=mnist={self.archive}/mnist-*.tfrecord",
         ]
         command += [f"--output={self.output}", "--batch_size=4", "--check=false", *MODES[self.mode]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -157,7 +157,7 @@ def main() -> int:
             rounds += 1
             runs = Runs(archive, archive / f"round-{rounds}", arguments.mode)
             try:
-                kills = kill_until_done(runs, chance, length, kills)
+                kills = kill_until_done(runs, chance, length, kills, arguments.kills)
                 gone, twice = check_end(runs, expected, metrics)
             finally:
                 runs.end()
@@ -167,11 +167,23 @@ def main() -> int:
     return 1 if lost or repeated else 0
 
 
-def kill_until_done(runs: Runs, chance: random.Random, length: float, kills: int) -> int:
-    """Starts the command again and again, each time with a kill at some moment, until it ends before that."""
+def kill_until_done(runs: Runs, chance: random.Random, length: float, kills: int, wanted: int) -> int:
+    """Starts the command again and again, each time with a kill at some moment, until it ends before that.
+
+    Args:
+      runs: of which command.
+      chance: draws moments and victims.
+      length: seconds of a run without a kill; a moment lies within one and a half times of that.
+      kills: so far.
+      wanted: how many kills are enough; then the run is left alone.
+
+    Returns:
+      Kills by now.
+    """
     before: dict[str, tuple[int, int]] = {}
     while True:
-        process, moment = runs.start(), chance.uniform(0, length)
+        process = runs.start()
+        moment = chance.uniform(0, 1.5 * length) if kills < wanted else PATIENCE_SECONDS
         try:
             said, _ = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:

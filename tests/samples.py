@@ -2,18 +2,24 @@
 
 import gzip
 import io
+import os
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from transforms import records
 from transforms.shards import Shard
+
+# `make fuzz` tries so many times the cases, other ones each time, and takes one that lasts seconds for a hang.
+FUZZ = int(os.environ.get("ODIN_BEAM_FUZZ", "1"))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -78,6 +84,13 @@ def damaged(data: bytes) -> st.SearchStrategy[bytes]:
         return result
 
     return st.lists(accident, min_size=1, max_size=3).map(apply)
+
+
+def fuzzed(max_examples: int) -> settings:
+    """Hypothesis settings of a test of damaged bytes: fixed and quick, unless `make fuzz` asks for more."""
+    if FUZZ == 1:
+        return settings(max_examples=max_examples, deadline=None, derandomize=True)
+    return settings(max_examples=max_examples * FUZZ, deadline=timedelta(seconds=5), database=None)
 
 
 def write_shard(path, payloads: Iterable[bytes]) -> Path:

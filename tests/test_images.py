@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import samples
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -603,7 +603,6 @@ SEEDS = [data for data, _ in LOSSLESS.values()] + [
     saved(Image.new("CMYK", (7, 5), (10, 200, 30, 40)), "JPEG"),
 ]
 GEOMETRIES = [Geometry(), Geometry(resize="shorter_side", crop="center", interpolation="bicubic", antialias=True)]
-fuzzed = functools.partial(settings, deadline=None, derandomize=True)
 
 
 def assert_pixels_or_image_error(give_record, input_shape, geometry) -> None:
@@ -622,13 +621,13 @@ def assert_pixels_or_image_error(give_record, input_shape, geometry) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@fuzzed(max_examples=600)
+@samples.fuzzed(600)
 @given(st.sampled_from(SEEDS).flatmap(samples.damaged), st.sampled_from([1, 3]), st.sampled_from(GEOMETRIES))
 def test_a_damaged_image_gives_pixels_or_an_image_error(data, channels, geometry):
     assert_pixels_or_image_error(lambda: ImageRecord(data, None, None, None), (8, 8, channels), geometry)
 
 
-@fuzzed(max_examples=300)
+@samples.fuzzed(300)
 @given(
     st.sampled_from([samples.encoded(GREY), GREY.tobytes()])
     .map(lambda data: samples.example(image=data, label=3, id="x", height=5, width=7, channels=1))

@@ -1,6 +1,5 @@
 """TFRecord framing, against TensorFlow's own writer and reader, and under every kind of damage."""
 
-import functools
 import gzip
 import io
 import itertools
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import samples
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms import records, storage
@@ -333,10 +332,7 @@ def _read_bounded(data: bytes, compressed: bool) -> list[records.Record]:
     return found
 
 
-fuzzed = functools.partial(settings, max_examples=300, deadline=None, derandomize=True)
-
-
-@fuzzed()
+@samples.fuzzed(300)
 @given(samples.damaged(PLAIN))
 def test_any_damage_to_a_plain_shard_keeps_the_intact_beginning(data):
     intact = sum(itertools.takewhile(bool, map(operator.eq, data, PLAIN)))
@@ -344,7 +340,7 @@ def test_any_damage_to_a_plain_shard_keeps_the_intact_beginning(data):
     assert _read_bounded(data, compressed=False)[: len(before)] == before
 
 
-@fuzzed()
+@samples.fuzzed(300)
 @given(samples.damaged(GZIPPED))
 def test_any_damage_to_a_gzip_shard_ends_it_at_worst(data):
     found = _read_bounded(data, compressed=True)
@@ -352,7 +348,7 @@ def test_any_damage_to_a_gzip_shard_ends_it_at_worst(data):
         assert found[: len(SMALL)] == good(SMALL, compressed=True)
 
 
-@fuzzed(max_examples=100)
+@samples.fuzzed(100)
 @given(st.binary(max_size=100), st.booleans())
 def test_any_bytes_can_be_read(data, compressed):
     stream = gzip.GzipFile(fileobj=io.BytesIO(data)) if compressed else io.BytesIO(data)
