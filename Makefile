@@ -2,17 +2,21 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Must be of the version of Flink that tests/flink/pom.xml names a job server for.
+FLINK_VERSION := 1.19.3
+JOB_SERVER_JAR ?= .flink/job-server/job-server.jar
 
-.PHONY: help venv demo test fuzz lint lock clean
+.PHONY: help venv demo test fuzz test-flink lint lock clean
 
 help:
 	@echo "make demo   score the example that ships with the package and print its metrics"
 	@echo "make test   run the tests"
-	@echo "make fuzz   feed 100,000 damaged records and images to the readers, some minutes"
+	@echo "make fuzz        feed 100,000 damaged records and images to the readers, some minutes"
+	@echo "make test-flink  score on a Flink cluster of this machine, killing half of it; wants Java 17 and Maven; 5 minutes"
 	@echo "make lint   check style and formatting"
 	@echo "make venv   only set up .venv"
 	@echo "make lock   resolve requirements.lock anew from setup.py"
-	@echo "make clean  remove .venv and the demo's output"
+	@echo "make clean  remove .venv, .flink and the demo's output"
 
 venv: .venv/installed
 
@@ -31,6 +35,19 @@ fuzz: venv
 	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/test_records.py tests/test_images.py -k 'damage or any_bytes' \
 		--hypothesis-show-statistics
 
+test-flink: venv .flink/lib/fetched $(JOB_SERVER_JAR)
+	$(BIN)/python tests/flink_cluster.py $(JOB_SERVER_JAR)
+
+# The package index has Flink's jars as a Python package, without the start scripts.
+.flink/lib/fetched:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .flink apache-flink-libraries==$(FLINK_VERSION)
+	tar -xzf .flink/apache-flink-libraries-$(FLINK_VERSION).tar.gz -C .flink --strip-components=2 --wildcards '*/deps/lib/*.jar'
+	rm .flink/apache-flink-libraries-$(FLINK_VERSION).tar.gz
+	@touch $@
+
+.flink/job-server/job-server.jar: tests/flink/pom.xml
+	mvn --batch-mode --quiet --file $< package dependency:copy-dependencies -DincludeScope=runtime
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +60,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv .flink demo-output
