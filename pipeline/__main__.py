@@ -105,6 +105,12 @@ def _quiet_imports() -> None:
         # A local runner logs an error with its trace; `main` then says it in one line.
         for runner in ("common", "portability", "worker"):
             logging.getLogger(f"apache_beam.runners.{runner}").setLevel(logging.CRITICAL)
+        # What a cluster's job server says comes from the root logger; its last error is in the exception as well.
+        logging.getLogger().addFilter(_is_no_job_message)
+
+
+def _is_no_job_message(record: logging.LogRecord) -> bool:
+    return record.module != "portable_runner"
 
 
 @contextlib.contextmanager

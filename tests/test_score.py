@@ -729,3 +729,14 @@ def test_scores_are_one_schema_in_zstd_and_name_their_settings(model, archive):
     metadata = pq.read_metadata(files[0])
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     assert json.loads(metadata.metadata[b"odin_beam"])["settings"]["odin"] == {"temperature": 1000.0, "epsilon": 0.0014}
+
+
+def test_what_stops_a_run_behind_a_job_server_is_said_in_one_line(model, archive, monkeypatch, caplog, capsys):
+    def score_shard(*_):
+        raise score_table.OutputError("the disk is full")
+
+    monkeypatch.setattr(score_shards, "score_shard", score_shard)
+    cluster = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
+    assert main(command(model, archive, *cluster)) == 1
+    assert "odin-beam score: stopped: the disk is full; then" in capsys.readouterr().err
+    assert "Traceback" not in caplog.text
