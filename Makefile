@@ -9,14 +9,14 @@ JOB_SERVER_JAR ?= .flink/job-server/job-server.jar
 .PHONY: help venv demo test fuzz test-flink lint lock clean
 
 help:
-	@echo "make demo   score the example that ships with the package and print its metrics"
-	@echo "make test   run the tests"
+	@echo "make demo        score the example that ships with the package and print its metrics"
+	@echo "make test        run the tests"
 	@echo "make fuzz        feed 100,000 damaged records and images to the readers, some minutes"
 	@echo "make test-flink  score on a Flink cluster of this machine, killing half of it; wants Java 17 and Maven; 5 minutes"
-	@echo "make lint   check style and formatting"
-	@echo "make venv   only set up .venv"
-	@echo "make lock   resolve requirements.lock anew from setup.py"
-	@echo "make clean  remove .venv, .flink and the demo's output"
+	@echo "make lint        check style and formatting"
+	@echo "make venv        only set up .venv"
+	@echo "make lock        resolve requirements.lock anew from setup.py"
+	@echo "make clean       remove .venv, .flink and the demo's output"
 
 venv: .venv/installed
 
