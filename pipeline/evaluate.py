@@ -4,7 +4,9 @@ odin-beam evaluate --scores scores
 """
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 
+from pipeline.dataflow import handed_over
 from pipeline.flags_text import flags_text
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
@@ -30,7 +32,11 @@ def run(options: EvaluateOptions) -> int:
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
     {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
-    pipeline.run().wait_until_finish()
+    result = pipeline.run()
+    if handed := handed_over(result):
+        print(f"{handed}; {FileSystems.join(output, 'metrics.json')} is new when the job is done")
+        return 0
+    result.wait_until_finish()
 
     metrics = read_json(output, "metrics.json")
     print(metrics_table(metrics))

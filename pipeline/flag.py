@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.dataflow import handed_over
 from pipeline.flags_text import flags_text
 from pipeline.options import FlagOptions, UsageError, beam_options
 from pipeline.progress import show_progress
@@ -51,8 +52,8 @@ def run(options: FlagOptions) -> int:
     {"finished": checked.finished, "failed": missing} | FlagShards(output, rule, roles, facts)
     with show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards))):
         result = pipeline.run()
-        if type(result).__name__ == "DataflowPipelineResult":
-            print(f"submitted; {FileSystems.join(output, SUMMARY)} appears when it is done")
+        if handed := handed_over(result):
+            print(f"{handed}; {FileSystems.join(output, SUMMARY)} appears when the job is done")
             return 0
         result.wait_until_finish()
 

@@ -31,6 +31,7 @@ from typing import TypeVar
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
+from pipeline.dataflow import handed_over
 from pipeline.options import IngestOptions, UsageError, beam_options
 from pipeline.progress import show_progress
 from transforms import storage
@@ -86,8 +87,8 @@ def run(options: IngestOptions) -> int:
     reports | beam.combiners.ToList() | "WriteSummary" >> beam.ParDo(WriteSummary(output))
     with show_progress("writing", output.shards, "shards", lambda: _published(output)):
         result = pipeline.run()
-        if type(result).__name__ == "DataflowPipelineResult":
-            print(f"submitted; {output.summary} appears when it is done")
+        if handed := handed_over(result):
+            print(f"{handed}; {output.summary} appears when the job is done")
             return 0
         result.wait_until_finish()
     return report(output, "records" if resharding else "images", len(labels))

@@ -13,8 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+)
 
+from pipeline import dataflow
 from transforms.calibration import Calibration, CalibrationError, read_calibration
 from transforms.choose_cell import OBJECTIVES
 from transforms.score_table import DETECTORS
@@ -91,16 +97,22 @@ class SourceOptions:
       patterns: in the order given.
       noise_count: images of each `noise:` source.
       tfds_data_dir: where `tfds:` sources are prepared, absolute.
+      workers_elsewhere: whether the workers see nothing of this machine.
     """
 
     patterns: tuple[SourcePattern, ...]
     noise_count: int
     tfds_data_dir: str
+    workers_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Options of `score`. What needs TensorFlow to be checked is kept as given, see `score_settings`."""
+    """Options of `score`. What needs TensorFlow to be checked is kept as given, see `score_settings`.
+
+    Attributes:
+      accelerator: what the workers that score shall have, as Beam's resource hint; no matter of the settings.
+    """
 
     model: str
     output: str
@@ -109,13 +121,14 @@ class ScoreOptions:
     max_rejected: float
     overwrite: bool
     check: bool
+    accelerator: str | None
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Options of `tune`; `arguments` as in `ScoreOptions`.
+    """Options of `tune`; `accelerator` and `arguments` as in `ScoreOptions`.
 
     Attributes:
       folder: of the scores of the grid, absolute; beside `output`.
@@ -136,6 +149,7 @@ class TuneOptions:
     max_rejected: float
     overwrite: bool
     check: bool
+    accelerator: str | None
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
 
@@ -241,16 +255,67 @@ def parse(job: str, argv: Sequence[str]) -> Options:
     parser, make = _PARSERS[job]()
     ours, runners = _split(argv)
     arguments, rest = parser.parse_known_args(ours)
-    return make(arguments, (*_known_to_beam(rest, parser), *runners))
+    made = make(arguments, (*_known_to_beam(rest, parser), *runners))
+    _refuse_on_dataflow(made)
+    return made
 
 
-def beam_options(flags: Sequence[str]) -> PipelineOptions:
-    """Beam's options of a job: `DEFAULT_RUNNER` unless told otherwise, code from the image, never from `__main__`."""
+def flags_of(job: str) -> list[argparse.Action]:
+    """The flags of a job, in the order of its help."""
+    return [action for action in _PARSERS[job]()[0]._actions if action.dest != "help"]
+
+
+def beam_options(flags: Sequence[str], holds_model: bool = False) -> PipelineOptions:
+    """Beam's options of a job: `DEFAULT_RUNNER` unless told otherwise, code from the image, never from `__main__`.
+
+    Args:
+      flags: Beam's own, as given.
+      holds_model: whether the job's workers hold a model.
+    """
     options = PipelineOptions(list(flags))
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or DEFAULT_RUNNER
     options.view_as(SetupOptions).save_main_session = False
+    if dataflow.on_dataflow(options):
+        dataflow.set_defaults(options, holds_model)
     return options
+
+
+def _refuse_on_dataflow(options: Options) -> None:
+    """Sees that Dataflow can run the job.
+
+    Raises:
+      UsageError: it cannot; all other runners may.
+    """
+    beam = PipelineOptions(list(options.beam))
+    if isinstance(options, CheckOptions | DemoOptions) or not dataflow.on_dataflow(beam):
+        return
+    if isinstance(options, ReportOptions) and beam.view_as(GoogleCloudOptions).template_location:
+        raise UsageError("report waits for what its workers find: leave --template_location out")
+    if problem := dataflow.problem(beam, _worker_paths(options), getattr(options, "accelerator", None)):
+        raise UsageError(problem)
+
+
+def _worker_paths(options: Options) -> list[tuple[str, str]]:
+    """(flag, path) of all that the workers read or write; calibrations and lists are read at launch alone."""
+    match options:
+        case ScoreOptions() | TuneOptions():
+            return [("model", options.model), ("output", options.output), *_source_paths(options.sources)]
+        case FlagOptions() | EvaluateOptions() | ReportOptions():
+            return [("scores", options.scores)]
+        case IngestOptions():
+            return [*(("images", pattern) for pattern in options.images), ("output", options.output)]
+    return []
+
+
+def _source_paths(sources: SourceOptions) -> list[tuple[str, str]]:
+    paths = []
+    for source in sources.patterns:
+        if source.kind in ("tfrecord", "files"):
+            paths.append((source.role, source.pattern))
+        elif source.kind == "tfds":
+            paths.append(("tfds_data_dir", sources.tfds_data_dir))
+    return paths
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -284,6 +349,12 @@ def _boolean(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return values[text.lower()]
+
+
+def _accelerator(text: str) -> str:
+    if not re.fullmatch(r"type:[\w-]+;count:[1-9][0-9]*(;[\w:.-]+)*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form type:TYPE;count:N;install-nvidia-driver")
+    return text
 
 
 def _number(text: str) -> float:
@@ -449,12 +520,19 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="above this share of rejected records the exit code is 3 (default: 0.01)",
     )
+    parser.add_argument(
+        "--accelerator",
+        type=_accelerator,
+        metavar="HINT",
+        help="of the workers that score, on Dataflow: type:nvidia-tesla-t4;count:1;install-nvidia-driver "
+        "(default: none; local runners use the GPU that is there)",
+    )
     _flag(parser, "--overwrite", "remove what an earlier run left behind")
     _flag(parser, "--check", "first see on a few images that the model is understood (default: true)", default=True)
 
 
 def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
-    sources = _source_options(arguments, ROLES)
+    sources = _source_options(arguments, ROLES, beam)
     if not sources.patterns:
         raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
     roles: dict[str, str] = {}
@@ -473,6 +551,7 @@ def _score_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> Scor
         arguments.max_rejected,
         arguments.overwrite,
         arguments.check,
+        arguments.accelerator,
         arguments,
         beam,
     )
@@ -522,7 +601,7 @@ def _tune_parser():
 
 
 def _tune_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOptions:
-    sources = _source_options(arguments, ROLES[:2])
+    sources = _source_options(arguments, ROLES[:2], beam)
     given = {source.role for source in sources.patterns}
     if "in_distribution" not in given:
         raise UsageError("nothing to tune on: give --in_distribution, validation images of what the classifier knows")
@@ -553,6 +632,7 @@ def _tune_options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneO
         arguments.max_rejected,
         arguments.overwrite,
         arguments.check,
+        arguments.accelerator,
         arguments,
         beam,
     )
@@ -586,10 +666,11 @@ def _grid(arguments: argparse.Namespace) -> tuple[tuple[float, ...], tuple[float
     return axes[0], axes[1]
 
 
-def _source_options(arguments: argparse.Namespace, roles: Sequence[str]) -> SourceOptions:
+def _source_options(arguments: argparse.Namespace, roles: Sequence[str], beam: Sequence[str] = ()) -> SourceOptions:
     given = ((text, role) for role in roles for text in getattr(arguments, role))
     patterns = tuple(pattern for text, role in given for pattern in source_patterns(text, role))
-    return SourceOptions(patterns, arguments.noise_count, absolute_path(arguments.tfds_data_dir))
+    elsewhere = dataflow.on_dataflow(PipelineOptions(list(beam)))
+    return SourceOptions(patterns, arguments.noise_count, absolute_path(arguments.tfds_data_dir), elsewhere)
 
 
 def source_patterns(text: str, role: str) -> list[SourcePattern]:

@@ -7,9 +7,8 @@ r"""`odin-beam score`: images in, one Parquet row per image and detection metric
 On Dataflow:
 
     odin-beam score --model gs://B/classifier.keras --output gs://B/scores --input 'gs://B/archive/*.tfrecord' \\
-      --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp \\
-      --sdk_location=container --sdk_container_image=IMAGE \\
-      --dataflow_service_options='worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver'
+      --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp --sdk_container_image=IMAGE \\
+      --accelerator='type:nvidia-tesla-t4;count:1;install-nvidia-driver'
 """
 
 import tempfile
@@ -44,10 +43,11 @@ def _run(options: ScoreOptions, folder: str) -> int:
     scoring_run.launch(scoring)
     facts = RunFacts(settings.identity(), options.calibrated, launched)
     roles = {shard.source: shard.role for shard in shards}
-    pipeline = beam.Pipeline(options=beam_options(options.beam))
-    scoring_run.scored_shards(pipeline, scoring) | SummarizeScores(options.output, roles, facts)
-    if not scoring_run.run(pipeline, scoring):
-        print(f"submitted; {FileSystems.join(options.output, 'summary.json')} appears when it is done")
+    pipeline = beam.Pipeline(options=beam_options(options.beam, holds_model=True))
+    scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
+    scored | SummarizeScores(options.output, roles, facts)
+    if handed := scoring_run.run(pipeline, scoring):
+        print(f"{handed}; {FileSystems.join(options.output, 'summary.json')} appears when the job is done")
         return 0
     return report(options.output, options.max_rejected)
 

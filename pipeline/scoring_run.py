@@ -18,6 +18,7 @@ from apache_beam.utils.shared import Shared
 
 import transforms
 from pipeline import check, run_folder, sources
+from pipeline.dataflow import handed_over
 from pipeline.options import UsageError
 from pipeline.progress import show_progress
 from pipeline.workers import imbalance, share_cores, watched_workers, workers
@@ -129,23 +130,26 @@ def launch(scoring: ScoringRun) -> None:
     storage.delete(FileSystems.join(output, name) for name in ("summary.json", "metrics.json"))
 
 
-def scored_shards(pipeline: beam.Pipeline, scoring: ScoringRun) -> dict[str, beam.PCollection]:
+def scored_shards(
+    pipeline: beam.Pipeline, scoring: ScoringRun, accelerator: str | None = None
+) -> dict[str, beam.PCollection]:
     """The run's shards, `finished` and `failed`, as `ScoreShards` gives them."""
-    return pipeline | ReadManifest(scoring.output) | ScoreShards(scoring.settings, scoring.output, scoring.shared)
+    score = ScoreShards(scoring.settings, scoring.output, scoring.shared, accelerator)
+    return pipeline | ReadManifest(scoring.output) | score
 
 
-def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> bool:
-    """Runs the pipeline and shows its progress; False where it was only submitted, and goes on without us."""
+def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:
+    """Runs the pipeline and shows its progress; what became of it where it goes on without us, see `handed_over`."""
     if scoring.scorer and (warning := imbalance(scoring.expected.values(), workers(pipeline.options))):
         print(warning, file=sys.stderr)
     share_cores(pipeline.options)
     progress = show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring))
     with watched_workers(), progress:
         result = pipeline.run()
-        if type(result).__name__ == "DataflowPipelineResult":
-            return False
-        result.wait_until_finish()
-    return True
+        handed = handed_over(result)
+        if not handed:
+            result.wait_until_finish()
+    return handed
 
 
 def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> None:

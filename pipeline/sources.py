@@ -124,7 +124,19 @@ def _loose_files(source: SourcePattern, options: SourceOptions, folder: str, out
 
 
 def _manifest(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
-    return _image_list(source, manifest_rows(source.pattern), folder)
+    rows = manifest_rows(source.pattern)
+    return _image_list(source, _reachable(rows, source) if options.workers_elsewhere else rows, folder)
+
+
+def _reachable(rows: Iterable[dict], source: SourcePattern) -> Iterator[dict]:
+    """The rows unchanged, as long as they name nothing on this machine."""
+    for row in rows:
+        if storage.is_local(row["uri"]):
+            raise UsageError(
+                f"--{source.role} {source.text} lists {row['uri']}, which is on this machine, where Dataflow's workers "
+                "cannot reach it: list gs:// paths"
+            )
+        yield row
 
 
 def _image_list(source: SourcePattern, rows: Iterable[dict], folder: str) -> Iterator[Shard]:

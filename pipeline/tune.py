@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline import run_folder, scoring_run, sources
 from pipeline.calibration_text import calibration_text
+from pipeline.dataflow import on_dataflow
 from pipeline.metrics_table import problems
 from pipeline.options import TuneOptions, UsageError, beam_options, tune_settings
 from pipeline.scoring_run import ScoringRun
@@ -50,17 +51,23 @@ def _run(options: TuneOptions, folder: str) -> int:
     with scoring_run.model_errors():
         settings = tune_settings(options)
     scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
-    times = _estimate(scoring)
+    beam_settings = beam_options(options.beam, holds_model=True)
+    # What this machine takes for a pass says nothing of Dataflow's.
+    times = None if on_dataflow(beam_settings) else _estimate(scoring)
     calibrate = CalibrateSettings(
         settings, options.objective, options.surrogate, options.per_class, options.output, times
     )
     scoring_run.launch(scoring)
     facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
     roles = {shard.source: shard.role for shard in shards}
-    pipeline = beam.Pipeline(options=beam_options(options.beam))
-    scoring_run.scored_shards(pipeline, scoring) | Calibrate(options.folder, calibrate, roles, facts)
-    if not scoring_run.run(pipeline, scoring):
-        print(f"submitted; {options.output} appears when it is done, the same command then draws the pictures")
+    pipeline = beam.Pipeline(options=beam_settings)
+    scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
+    scored | Calibrate(options.folder, calibrate, roles, facts)
+    if handed := scoring_run.run(pipeline, scoring):
+        print(
+            f"{handed}; {options.output} appears when the job is done, the same command without --runner then draws "
+            "the pictures"
+        )
         return 0
     return _report(options)
 

@@ -438,20 +438,25 @@ class ScoreShards(beam.PTransform):
       settings: what to compute.
       output: absolute path of the run's folder.
       shared: handle of the process's one `Scorer`; a launcher that holds one already hands its handle over.
+      accelerator: resource hint of the one step that scores, such as
+        `type:nvidia-tesla-t4;count:1;install-nvidia-driver`; runners that know no hints ignore it.
     """
 
     settings: ScoreSettings
     output: str
     shared: Shared = field(default_factory=Shared)
+    accelerator: str | None = None
 
     def expand(self, shards: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
         checked = shards | CheckFinished(self.output, self.settings.identity())
-        score = ScoreShard(self.settings, self.output, self.shared, transforms.__version__)
+        score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, transforms.__version__))
+        if self.accelerator:
+            score = score.with_resource_hints(accelerator=self.accelerator)
         scored = (
             checked.todo
             # Only now, when finished shards are out, is there a balance to strike.
             | "Balance" >> beam.Reshuffle()
-            | "ScoreShard" >> beam.ParDo(score).with_outputs("finished", "failed")
+            | "ScoreShard" >> score.with_outputs("finished", "failed")
         )
         finished = (checked.finished, scored.finished) | "Finished" >> beam.Flatten()
         return {"finished": finished, "failed": scored.failed}
