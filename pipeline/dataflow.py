@@ -36,19 +36,21 @@ def on_dataflow(options: PipelineOptions) -> bool:
     return runner.rpartition(".")[2].lower() in ("dataflow", "dataflowrunner")
 
 
-def set_defaults(options: PipelineOptions, holds_model: bool) -> None:
+def set_defaults(options: PipelineOptions, holds_model: bool, accelerator: str | None) -> None:
     """Sets what a Dataflow job needs, where the user has not said otherwise.
 
     Args:
       options: of the job; changed in place.
       holds_model: whether the workers hold a model: then one process per worker, which has the GPU for itself.
+      accelerator: of the scoring transform; one that processes share well leaves Dataflow's one process per core.
     """
     worker, debug = options.view_as(WorkerOptions), options.view_as(DebugOptions)
     if worker.disk_size_gb is None:
         worker.disk_size_gb = DISK_SIZE_GB
     if not holds_model:
         return
-    if not any(debug.lookup_experiment(name) for name in _SDK_PROCESSES):
+    shared = accelerator is not None and _SHARED_GPU in accelerator
+    if not shared and not any(debug.lookup_experiment(name) for name in _SDK_PROCESSES):
         debug.add_experiment("no_use_multiple_sdk_containers")
     if debug.number_of_worker_harness_threads is None:
         debug.number_of_worker_harness_threads = HARNESS_THREADS

@@ -265,19 +265,20 @@ def flags_of(job: str) -> list[argparse.Action]:
     return [action for action in _PARSERS[job]()[0]._actions if action.dest != "help"]
 
 
-def beam_options(flags: Sequence[str], holds_model: bool = False) -> PipelineOptions:
+def beam_options(flags: Sequence[str], holds_model: bool = False, accelerator: str | None = None) -> PipelineOptions:
     """Beam's options of a job: `DEFAULT_RUNNER` unless told otherwise, code from the image, never from `__main__`.
 
     Args:
       flags: Beam's own, as given.
       holds_model: whether the job's workers hold a model.
+      accelerator: of those workers, where one is asked for.
     """
     options = PipelineOptions(list(flags))
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or DEFAULT_RUNNER
     options.view_as(SetupOptions).save_main_session = False
     if dataflow.on_dataflow(options):
-        dataflow.set_defaults(options, holds_model)
+        dataflow.set_defaults(options, holds_model, accelerator)
     return options
 
 

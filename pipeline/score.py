@@ -43,7 +43,7 @@ def _run(options: ScoreOptions, folder: str) -> int:
     scoring_run.launch(scoring)
     facts = RunFacts(settings.identity(), options.calibrated, launched)
     roles = {shard.source: shard.role for shard in shards}
-    pipeline = beam.Pipeline(options=beam_options(options.beam, holds_model=True))
+    pipeline = beam.Pipeline(options=beam_options(options.beam, True, options.accelerator))
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
     scored | SummarizeScores(options.output, roles, facts)
     if handed := scoring_run.run(pipeline, scoring):

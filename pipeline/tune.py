@@ -51,7 +51,7 @@ def _run(options: TuneOptions, folder: str) -> int:
     with scoring_run.model_errors():
         settings = tune_settings(options)
     scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
-    beam_settings = beam_options(options.beam, holds_model=True)
+    beam_settings = beam_options(options.beam, True, options.accelerator)
     # What this machine takes for a pass says nothing of Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring)
     calibrate = CalibrateSettings(
