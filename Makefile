@@ -6,16 +6,18 @@ BIN := .venv/bin
 FLINK_VERSION := 1.19.3
 JOB_SERVER_JAR ?= .flink/job-server/job-server.jar
 
-.PHONY: help venv demo test fuzz test-flink lint lock clean
+.PHONY: help venv demo test test-image test-flink fuzz lint lock template clean
 
 help:
 	@echo "make demo        score the example that ships with the package and print its metrics"
 	@echo "make test        run the tests"
 	@echo "make fuzz        feed 100,000 damaged records and images to the readers, some minutes"
 	@echo "make test-flink  score on a Flink cluster of this machine, killing half of it; wants Java 17 and Maven; 5 minutes"
+	@echo "make test-image  lint the Dockerfile, build it without a registry, run the demo in it (root, Debian, buildah)"
 	@echo "make lint        check style and formatting"
 	@echo "make venv        only set up .venv"
 	@echo "make lock        resolve requirements.lock anew from setup.py"
+	@echo "make template    write flex_template/metadata.json anew from the flags of score"
 	@echo "make clean       remove .venv, .flink and the demo's output"
 
 venv: .venv/installed
@@ -48,6 +50,9 @@ test-flink: venv .flink/lib/fetched $(JOB_SERVER_JAR)
 .flink/job-server/job-server.jar: tests/flink/pom.xml
 	mvn --batch-mode --quiet --file $< package dependency:copy-dependencies -DincludeScope=runtime
 
+test-image:
+	tests/build_image.sh
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,6 +63,10 @@ lock:
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
 		--all-extras --output-file requirements.lock setup.py
 	rm -rf .venv-lock
+
+template: venv
+	$(BIN)/python flex_template/make_metadata.py > flex_template/metadata.json.new
+	mv flex_template/metadata.json.new flex_template/metadata.json
 
 clean:
 	rm -rf .venv .flink demo-output
