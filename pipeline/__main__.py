@@ -84,9 +84,7 @@ def reason(error: Exception) -> str:
     name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
     if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error): (.*)", text):
         name, text = worker.groups()
-    return (text if name in ("StorageError", "OutputError", "CalibrationError", "WorkerDied") else f"{name}: {text}")[
-        :400
-    ]
+    return (text if name in _SELF_EXPLAINING else f"{name}: {text}")[:400]
 
 
 def _say(job: str, message, code: int) -> int:

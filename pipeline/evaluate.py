@@ -8,6 +8,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.dataflow import handed_over
 from pipeline.flags_text import flags_text
+from pipeline.local_workers import run_pipeline
 from pipeline.metrics_table import metrics_table
 from pipeline.options import EvaluateOptions, UsageError, beam_options
 from pipeline.run_folder import launched_run, read_flags, read_json
@@ -32,7 +33,7 @@ def run(options: EvaluateOptions) -> int:
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
     {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
-    result = pipeline.run()
+    result = run_pipeline(pipeline)
     if handed := handed_over(result):
         print(f"{handed}; {FileSystems.join(output, 'metrics.json')} is new when the job is done")
         return 0

@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from pipeline.dataflow import handed_over
 from pipeline.flags_text import flags_text
+from pipeline.local_workers import run_pipeline
 from pipeline.options import FlagOptions, UsageError, beam_options
 from pipeline.progress import show_progress
 from pipeline.run_folder import launched_run, read_json
@@ -51,7 +52,7 @@ def run(options: FlagOptions) -> int:
     missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
     {"finished": checked.finished, "failed": missing} | FlagShards(output, rule, roles, facts)
     with show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards))):
-        result = pipeline.run()
+        result = run_pipeline(pipeline)
         if handed := handed_over(result):
             print(f"{handed}; {FileSystems.join(output, SUMMARY)} appears when the job is done")
             return 0

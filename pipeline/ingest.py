@@ -32,6 +32,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.dataflow import handed_over
+from pipeline.local_workers import run_pipeline
 from pipeline.options import IngestOptions, UsageError, beam_options
 from pipeline.progress import show_progress
 from transforms import storage
@@ -86,7 +87,7 @@ def run(options: IngestOptions) -> int:
     reports = pipeline | "MakeShards" >> make_shards
     reports | beam.combiners.ToList() | "WriteSummary" >> beam.ParDo(WriteSummary(output))
     with show_progress("writing", output.shards, "shards", lambda: _published(output)):
-        result = pipeline.run()
+        result = run_pipeline(pipeline)
         if handed := handed_over(result):
             print(f"{handed}; {output.summary} appears when the job is done")
             return 0

@@ -17,6 +17,7 @@ import jinja2
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline import report_figures
+from pipeline.local_workers import run_pipeline
 from pipeline.options import ReportOptions, beam_options
 from pipeline.report_gallery import Picture, make_pictures
 from pipeline.run_folder import launched_run, read_flags, read_json
@@ -47,7 +48,7 @@ def run(options: ReportOptions) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     checked.finished | WriteReportData(settings)
-    pipeline.run().wait_until_finish()
+    run_pipeline(pipeline).wait_until_finish()
     data = read_json(FileSystems.join(output, "report"), "data.json")
 
     figures = _figures(data, metrics)

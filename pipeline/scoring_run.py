@@ -19,9 +19,10 @@ from apache_beam.utils.shared import Shared
 import transforms
 from pipeline import check, run_folder, sources
 from pipeline.dataflow import handed_over
+from pipeline.local_workers import run_pipeline
 from pipeline.options import UsageError
 from pipeline.progress import show_progress
-from pipeline.workers import imbalance, share_cores, watched_workers, workers
+from pipeline.workers import imbalance, share_cores, workers
 from transforms import images, shard_images, storage
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.manifest import ReadManifest, read_manifest, write_manifest
@@ -143,9 +144,8 @@ def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:
     if scoring.scorer and (warning := imbalance(scoring.expected.values(), workers(pipeline.options))):
         print(warning, file=sys.stderr)
     share_cores(pipeline.options)
-    progress = show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring))
-    with watched_workers(), progress:
-        result = pipeline.run()
+    with show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring)):
+        result = run_pipeline(pipeline)
         handed = handed_over(result)
         if not handed:
             result.wait_until_finish()

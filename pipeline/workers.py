@@ -1,21 +1,13 @@
-"""The workers of a run: how many there are, threads for each, shards enough for all, and what if one dies."""
+"""How many workers a run has, and what follows from that: threads for each, and shards enough for all."""
 
-import contextlib
 import os
-import signal
-import threading
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection
 
 from apache_beam.options.pipeline_options import DirectOptions, FlinkRunnerOptions, PipelineOptions, WorkerOptions
 
 # So that the workers end at about the same time, although their last shards begin at different ones.
 SHARDS_PER_WORKER = 3
 _THREADS = "TF_NUM_INTRAOP_THREADS"
-# As Beam calls the thread that waits for a worker process.
-_WAITING = "run_worker"
-# How it puts it that a process ended by Ctrl-C, which reaches the launcher, too.
-_INTERRUPTED = "return code -2"
 
 
 def local_processes(options: PipelineOptions) -> int:
@@ -38,54 +30,6 @@ def share_cores(options: PipelineOptions) -> None:
     processes = local_processes(options)
     if processes > 1:
         os.environ.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // processes)))
-
-
-def _descendants(process: str = "self") -> list[int]:
-    """Process ids of all that a process has started, where the system tells them as Linux does."""
-    found = []
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in path.read_text().split():
-                found += [int(child), *_descendants(child)]
-    return found
-
-
-class WorkerDied(Exception):
-    """A local worker process is gone before its time."""
-
-
-@contextlib.contextmanager
-def watched_workers() -> Iterator[None]:
-    """Ends the body when a local worker process dies; Beam would wait for ever for one that dies while it starts.
-
-    Raises:
-      WorkerDied: one did.
-    """
-    deaths: list[str] = []
-    launcher, before, watching = threading.current_thread(), threading.excepthook, True
-
-    def hook(arguments) -> None:
-        if arguments.thread is None or _WAITING not in arguments.thread.name:
-            before(arguments)
-        elif watching and not deaths and not str(arguments.exc_value).endswith(_INTERRUPTED):
-            deaths.append(str(arguments.exc_value))
-            # Or Beam, on its way out, would wait for these others, who know of nothing.
-            for process in _descendants():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            # A signal, since nothing else wakes a thread that waits for a lock.
-            signal.pthread_kill(launcher.ident, signal.SIGINT)
-
-    threading.excepthook = hook
-    try:
-        yield
-    except BaseException as e:
-        if deaths:
-            raise WorkerDied(f"{deaths[0]}: out of memory, or killed?") from e
-        raise
-    finally:
-        # The hook stays: workers that end with the launcher have nothing to say.
-        watching = False
 
 
 def imbalance(images: Collection[int], count: int) -> str | None:

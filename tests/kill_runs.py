@@ -113,7 +113,7 @@ def workers_of(launcher: int) -> list[int]:
                 same = os.getsid(int(entry.name)) == launcher
             except OSError:
                 continue
-            if same and b"sdk_worker" in command and not command.startswith(b"/bin/sh"):
+            if same and b"pipeline.worker_process" in command:
                 found.append(int(entry.name))
     return found
 
