@@ -19,7 +19,7 @@ from pathlib import Path
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
 # Errors whose text is a sentence for the user.
-_SELF_EXPLAINING = ("StorageError", "OutputError", "CalibrationError", "WorkerDied", "OutOfMemory")
+_SELF_EXPLAINING = ("StorageError", "OutputError", "CalibrationError", "OutputTakenError", "WorkerDied", "OutOfMemory")
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
@@ -82,7 +82,7 @@ def reason(error: Exception) -> str:
     the pipeline it came up.
     """
     name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
-    if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error): (.*)", text):
+    if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error|OutOfMemory): (.*)", text):
         name, text = worker.groups()
     return (text if name in _SELF_EXPLAINING else f"{name}: {text}")[:400]
 

@@ -25,7 +25,7 @@ from pipeline.progress import show_progress
 from pipeline.workers import imbalance, share_cores, workers
 from transforms import images, shard_images, storage
 from transforms.image_list import FETCHES_AT_ONCE
-from transforms.manifest import ReadManifest, read_manifest, write_manifest
+from transforms.manifest import ReadManifest, manifest_digest, read_manifest, write_manifest
 from transforms.model_file import ClassifierError
 from transforms.records import Record
 from transforms.sample_images import sample_images
@@ -136,7 +136,7 @@ def scored_shards(
 ) -> dict[str, beam.PCollection]:
     """The run's shards, `finished` and `failed`, as `ScoreShards` gives them."""
     score = ScoreShards(scoring.settings, scoring.output, scoring.shared, accelerator)
-    return pipeline | ReadManifest(scoring.output) | score
+    return pipeline | ReadManifest(scoring.output, manifest_digest(scoring.shards)) | score
 
 
 def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:

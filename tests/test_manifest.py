@@ -30,6 +30,16 @@ def test_the_workers_read_it_from_the_folder(tmp_path, shards):
         assert_that(pipeline | manifest.ReadManifest(str(tmp_path)), equal_to(shards))
 
 
+def test_a_run_reads_its_own_in_any_order_and_no_other(tmp_path, shards):
+    folder, digest = str(tmp_path), manifest.manifest_digest(shards)
+    manifest.write_manifest(folder, shards[::-1])
+    assert manifest.read_own_manifest(folder, digest) == shards[::-1]
+    for other in (shards[1:], [*shards, shards[0]], [replace(shards[0], modified=1.0), *shards[1:]]):
+        manifest.write_manifest(folder, other)
+        with pytest.raises(manifest.OutputTakenError, match=r"another run, of other inputs, was launched on"):
+            manifest.read_own_manifest(folder, digest)
+
+
 @pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"output_name": "../../y.parquet"}])
 def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
     manifest.write_manifest(str(tmp_path), [replace(shards[0], **names)])

@@ -19,6 +19,7 @@ import samples
 import tensorflow_datasets as tfds
 from sklearn.metrics import roc_auc_score
 
+from pipeline import scoring_run
 from pipeline.__main__ import main
 from transforms import image_list, records, score_shards, score_table, storage
 from transforms.detectors import CLEAN_DETECTORS
@@ -286,6 +287,38 @@ def test_metrics_of_an_earlier_run_do_not_outlive_their_source(model, archive, c
     assert main(["score", f"--model={model}", f"--output={archive}/out", f"--input={archive}/new-*"]) == 0
     assert "against" not in capsys.readouterr().out
     assert not (archive / "out/metrics.json").exists()
+
+
+@pytest.mark.parametrize("moment", ["before its shards are read", "while it scores"])
+def test_an_output_is_the_run_s_that_was_launched_on_it_last(model, archive, monkeypatch, capsys, moment):
+    output, others = (
+        archive / "out",
+        ["score", f"--model={model}", f"--output={archive}/out", f"--input={archive}/new-*"],
+    )
+    codes, left = [], []
+
+    def others_meanwhile():
+        if not codes:
+            codes.append(None)
+            codes[0] = main(others)
+            left.append(results())
+
+    def results():
+        return {path: path.read_bytes() for path in output.glob("*.*")}
+
+    module, name = (scoring_run, "scored_shards") if moment.startswith("before") else (score_shards, "score_shard")
+    original = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: (others_meanwhile(), original(*given))[1])
+    assert main(command(model, archive)) == 1
+    assert f"another run, of other inputs, was launched on {output} meanwhile" in last_line(capsys)
+    assert codes == [0]
+    assert left == [results()]
+    assert read(output, "summary.json")["sources"].keys() == {"input"}
+
+    monkeypatch.undo()
+    assert main(command(model, archive)) == 0
+    assert len(rows(output)) == 90
+    assert read(output, "summary.json")["orphaned_scores"] == []
 
 
 def test_an_output_that_cannot_be_written_stops_the_run_with_one_line(model, archive, capsys):

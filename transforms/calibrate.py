@@ -18,6 +18,7 @@ from transforms.calibration import CalibrationError, write_calibration
 from transforms.choose_cell import OBJECTIVES, PairedScores, at_edge, best_cells, cell_figures, choose
 from transforms.conformal import CalibrationScores
 from transforms.detectors import CLEAN_DETECTORS
+from transforms.manifest import manifest_digest, read_own_manifest
 from transforms.score_function import PassTimes, expected_passes
 from transforms.score_histogram import ScoreHistogram
 from transforms.score_shards import ScoreSettings
@@ -101,7 +102,12 @@ def _write(
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
 ) -> str:
-    """Writes the calibration, unless a shard is missing from it, and the mark of completion."""
+    """Writes the calibration, unless a shard is missing from it, and the mark of completion.
+
+    Raises:
+      OutputTakenError: the manifest has become another run's, and with it these files.
+    """
+    read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)]))
     if not failed:
         shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.output_name))
         write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))

@@ -3,10 +3,12 @@
 It lies in the run's folder and the workers read it there, so that the job's description does not grow with the archive.
 """
 
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -30,6 +32,16 @@ _SCHEMA = pa.schema(
 )
 
 
+class OutputTakenError(Exception):
+    """Another run of other inputs has since been launched on the output, which is that one's now."""
+
+    def __init__(self, output: str):
+        super().__init__(
+            f"another run, of other inputs, was launched on {output} meanwhile, and the results there will be that "
+            "one's: give each an --output of its own"
+        )
+
+
 _KINDS = {kind.__name__: kind for kind in (TFRecords, ImageList, Noise, Surrogate)}
 
 
@@ -44,13 +56,22 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     Raises:
       storage.StorageError: it cannot be written.
     """
-    rows = [
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(_rows(shards), _SCHEMA), buffer, compression="zstd")
+    storage.write_bytes(manifest_path(output), buffer.getvalue())
+
+
+def _rows(shards: Iterable[Shard]) -> list[dict[str, Any]]:
+    return [
         {name: getattr(shard, name) for name in _SCHEMA.names} | {"content": _to_json(shard.content)}
         for shard in shards
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), buffer, compression="zstd")
-    storage.write_bytes(manifest_path(output), buffer.getvalue())
+
+
+def manifest_digest(shards: Iterable[Shard]) -> str:
+    """SHA-256, in hex, of a list of shards in any order."""
+    rows = sorted(json.dumps(row, sort_keys=True) for row in _rows(shards))
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def read_manifest(output: str) -> list[Shard]:
@@ -75,6 +96,19 @@ def read_manifest(output: str) -> list[Shard]:
         raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
 
 
+def read_own_manifest(output: str, digest: str) -> list[Shard]:
+    """Reads the list of shards, if it is still the one of the digest.
+
+    Raises:
+      OutputTakenError: it is another one.
+      storage.StorageError: there is none, or it is damaged.
+    """
+    shards = read_manifest(output)
+    if manifest_digest(shards) != digest:
+        raise OutputTakenError(output)
+    return shards
+
+
 def _to_json(content: Content) -> str:
     values = asdict(content)
     if isinstance(content, Surrogate):
@@ -93,16 +127,22 @@ def _from_json(text: str) -> Content:
 
 
 class ReadManifest(beam.PTransform):
-    """Begin -> the `Shard`s of a run's manifest, spread over the workers; the argument is the run's folder."""
+    """Begin -> the `Shard`s of a run's manifest, spread over the workers.
 
-    def __init__(self, output: str):
+    Args:
+      output: the run's folder.
+      digest: of the shards that it was launched with; None where it does not matter who launched it.
+    """
+
+    def __init__(self, output: str, digest: str | None = None):
         super().__init__()
         self._output = output
+        self._digest = digest
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Shard]:
         return (
             begin
             | "Folder" >> beam.Create([self._output])
-            | "Read" >> beam.FlatMap(read_manifest)
+            | "Read" >> (beam.FlatMap(read_own_manifest, self._digest) if self._digest else beam.FlatMap(read_manifest))
             | "Spread" >> beam.Reshuffle()
         )

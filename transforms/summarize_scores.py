@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms import score_table, storage
 from transforms.detection_metrics import CombineScoreHistograms, detection_metrics, threshold_at_tpr
+from transforms.manifest import manifest_digest, read_own_manifest
 from transforms.score_histogram import ScoreHistogram
 from transforms.shards import Shard
 
@@ -243,11 +244,17 @@ def write_summary(
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
 ) -> str:
-    """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the mark of completion."""
+    """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the mark of completion.
+
+    Raises:
+      OutputTakenError: the manifest has become another run's, and with it these files.
+    """
+    shards = [*finished, *(shard for shard, _ in failed)]
+    read_own_manifest(output, manifest_digest(shards))
     if "in_distribution" in roles.values():
-        write_json(output, "metrics.json", metrics_report(roles, histograms, counts, len(finished) + len(failed)))
+        write_json(output, "metrics.json", metrics_report(roles, histograms, counts, len(shards)))
     if facts is not None:
-        orphans = find_orphans(output, [*finished, *(shard for shard, _ in failed)])
+        orphans = find_orphans(output, shards)
         write_json(output, "summary.json", summary_report(facts, roles, counts, failed, orphans))
         # Nobody needs an attempt at these shards any more, not even another run on this folder.
         storage.delete_temporary(output, {shard.output_name for shard in finished})
