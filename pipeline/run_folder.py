@@ -47,6 +47,18 @@ def read_json(output: str, name: str) -> dict[str, Any] | None:
     return content
 
 
+def read_summary(output: str) -> dict[str, Any]:
+    """What a run that has just ended says of itself.
+
+    Raises:
+      StorageError: nothing any more: a run begins by taking away the summary of the one before.
+    """
+    summary = read_json(output, "summary.json")
+    if summary is None:
+        raise storage.StorageError(f"the run is done, but another one has begun on {output} and removed its summary")
+    return summary
+
+
 def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
     """What `run.json` says of a run, and its shards.
 

@@ -53,8 +53,12 @@ def _run(options: ScoreOptions, folder: str) -> int:
 
 
 def report(output: str, max_rejected: float) -> int:
-    """Prints what a finished run found and where it lies; gives the exit code."""
-    summary = run_folder.read_json(output, "summary.json")
+    """Prints what a finished run found and where it lies; gives the exit code.
+
+    Raises:
+      StorageError: it is gone already.
+    """
+    summary = run_folder.read_summary(output)
     if metrics := run_folder.read_json(output, "metrics.json"):
         print(metrics_table(metrics), end="\n\n")
     print(summary_text(summary))

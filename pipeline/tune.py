@@ -128,7 +128,7 @@ def _duration(seconds: float) -> str:
 
 def _report(options: TuneOptions) -> int:
     """Draws and prints what was found."""
-    summary = run_folder.read_json(options.folder, "summary.json")
+    summary = run_folder.read_summary(options.folder)
     for line in problems(summary):
         print(line)
     if not summary["complete"]:

@@ -321,6 +321,18 @@ def test_an_output_is_the_run_s_that_was_launched_on_it_last(model, archive, mon
     assert read(output, "summary.json")["orphaned_scores"] == []
 
 
+def test_a_summary_that_the_next_run_has_removed_is_one_line(model, archive, monkeypatch, capsys):
+    run = scoring_run.run
+
+    def removed(*given):
+        run(*given)
+        (archive / "out/summary.json").unlink()
+
+    monkeypatch.setattr(scoring_run, "run", removed)
+    assert main(command(model, archive)) == 1
+    assert f"another one has begun on {archive}/out and removed its summary; then run" in last_line(capsys)
+
+
 def test_an_output_that_cannot_be_written_stops_the_run_with_one_line(model, archive, capsys):
     (archive / "file").write_text("in the way")
     assert main([*command(model, archive), f"--output={archive}/file/out"]) == 1

@@ -281,6 +281,25 @@ def test_write_bytes_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, m
     assert names(tmp_path) == ["x.json"]
 
 
+@pytest.mark.parametrize("ends", [1, 2])
+def test_write_bytes_withstands_the_end_of_another_run_on_the_folder_but_not_two(tmp_path, monkeypatch, ends):
+    rename, ended = storage.FileSystems.rename, []
+
+    def late(sources, destinations):
+        if len(ended) < ends:
+            ended.append(storage.delete_temporary(str(tmp_path), []))
+        rename(sources, destinations)
+
+    monkeypatch.setattr(storage.FileSystems, "rename", late)
+    if ends == 1:
+        storage.write_bytes(f"{tmp_path}/x.json", b"content")
+        assert (tmp_path / "x.json").read_bytes() == b"content"
+    else:
+        with pytest.raises(StorageError, match=rf"^cannot write {tmp_path}/x.json: No such file or directory$"):
+            storage.write_bytes(f"{tmp_path}/x.json", b"content")
+    assert len(names(tmp_path)) == (ends == 1)
+
+
 def test_write_bytes_where_a_file_stands_for_a_folder(file):
     with pytest.raises(StorageError, match=rf"^cannot write {file}/x: File exists$"):
         storage.write_bytes(f"{file}/x", b"")

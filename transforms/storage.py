@@ -246,14 +246,18 @@ def copy_from_local(local: str, path: str) -> None:
         _write_whole(path, source)
 
 
-def _write_whole(path: str, source: BinaryIO) -> None:
+def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
     temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
     try:
         with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
             shutil.copyfileobj(source, stream, READ_BUFFER_BYTES)
         publish(temporary, path)
     except StorageError:
-        raise
+        if not again or stat_file(temporary) is not None:
+            raise
+        # Another run on the same folder has just ended, and has taken away what it found unfinished.
+        source.seek(0)
+        _write_whole(path, source, again=False)
     except Exception as e:
         raise StorageError(f"cannot write {path}: {cause(e)}") from e
     finally:
