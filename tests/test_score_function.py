@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import samples
 
+from transforms import batch_parts
 from transforms.classifier import as_classifier
 from transforms.odin import OdinGrid, OdinSettings
 from transforms.score_function import Passes, ScoreFunction, expected_passes
@@ -56,8 +57,9 @@ def test_the_passes_that_are_run_are_those_that_the_formula_says(classifier, set
     assert score(PIXELS).passes == Passes(passes[0] * 20, passes[1] * 20)
 
 
-def test_the_formula_counts_what_really_runs():
+def test_the_formula_counts_what_really_runs(monkeypatch):
     """The classifier's own calls and derivatives, counted as TensorFlow executes them."""
+    monkeypatch.setattr(batch_parts, "cores", lambda: 1)
     import tensorflow as tf
 
     ran = {"forward": 0, "gradient": 0}
@@ -101,7 +103,8 @@ def test_progress_adds_up_to_one_and_moves_with_every_pass(classifier):
     told = []
     ScoreFunction(classifier, GRID, ("odin",))(PIXELS, told.append)
     assert sum(told) == pytest.approx(1)
-    assert len([share for share in told if share]) == 1 + 6
+    parts = batch_parts.split(PIXELS, batch_parts.cores())
+    assert len([share for share in told if share]) == len(parts) * (1 + 6)
 
 
 def test_an_image_that_only_some_cells_cannot_score_is_not_finite():

@@ -6,6 +6,7 @@ Wrong preprocessing does not show in the confidence of the predictions: bytes fe
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import keras
@@ -13,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from transforms import batch_parts
 from transforms.classifier import NAMED_PREPROCESSING, Classifier, Preprocessing
-from transforms.odin import OdinSettings, backward_seed, max_softmax, odin
+from transforms.odin import OdinSettings, backward_seed, max_softmax
 from transforms.saved_model import SavedModel
+from transforms.score_function import ScoreFunction
 
 # Standard errors of the difference of two accuracies beyond which the lower one is clearly worse.
 CLEARLY_WORSE = 3.0
@@ -125,7 +128,10 @@ def try_preprocessing(
       labels: int64 [N], -1 where an image has none.
     """
     other = classifier.preprocessed(preprocessing)
-    logits = np.concatenate([other.logits(tf.constant(batch)).numpy() for batch in _batches(pixels)])
+    with ThreadPoolExecutor(batch_parts.cores()) as pool:
+        logits = np.concatenate(
+            list(pool.map(lambda batch: other.logits(tf.constant(batch)).numpy(), _batches(pixels)))
+        )
     predictions, labelled = logits.argmax(axis=1), labels >= 0
     confidence = float(tf.reduce_mean(max_softmax(tf.constant(logits), 1.0)))
     return Trial(preprocessing, predictions, (predictions == labels)[labelled], confidence)
@@ -198,7 +204,7 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
         gradient_share=gradient_share(classifier, pixels, settings),
         repeatable=bool(np.array_equal(logits, again)),
         alone_difference=float(np.abs(alone[0] - logits[0]).max() / scale),
-        images_per_second=_speed(classifier, batch, settings),
+        images_per_second=_speed(classifier, pixels[:_BATCH], settings),
     )
 
 
@@ -218,16 +224,16 @@ def gradient_share(classifier: Classifier, pixels: np.ndarray, settings: OdinSet
     return 0.0 if gradient is None else float(tf.reduce_mean(tf.cast(gradient != 0, tf.float32)))
 
 
-def _speed(classifier: Classifier, batch: tf.Tensor, settings: OdinSettings, rounds: int = 3) -> float:
+def _speed(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings, rounds: int = 3) -> float:
     timed = OdinSettings(settings.temperature, settings.epsilon or OdinSettings().epsilon)
-    kernel = tf.function(lambda pixels: odin(classifier.logits, pixels, timed), autograph=False)
-    kernel(batch)
+    score = ScoreFunction(classifier, timed, ("odin",))
+    score(pixels)
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
-        kernel(batch)[1].numpy()
+        score(pixels)
         seconds.append(time.perf_counter() - started)
-    return len(batch) / sorted(seconds)[rounds // 2]
+    return len(pixels) / sorted(seconds)[rounds // 2]
 
 
 def contact_sheet(classifier: Classifier, pixels: np.ndarray, columns: int = 8, rows: int = 8) -> Image.Image:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from transforms.batch_parts import give_each_operation_one_core
 from transforms.detectors import CLEAN_DETECTORS, Activations
 from transforms.model_file import ClassifierError, load_model, use_gpus_sparingly
 from transforms.saved_model import SavedModel
@@ -201,6 +202,7 @@ def load_classifier(
       ClassifierError: unreadable, not an image classifier, or not matching the other arguments.
     """
     use_gpus_sparingly()
+    give_each_operation_one_core()
     # Or GPUs round the factors of float32 products to 10 bits (TF32): of a step of epsilon too little is left.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     model, policy = load_model(path, factory)

@@ -8,15 +8,18 @@ A grid of settings shares all work that can be shared: one clean forward, one in
 forward per temperature and epsilon above 0.
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from transforms import detectors, odin
+from transforms import batch_parts, detectors, odin
 from transforms.classifier import Classifier
+from transforms.forward_pass import forward_pass
 from transforms.odin import OdinGrid, OdinSettings
 
 
@@ -62,6 +65,12 @@ class Scored(NamedTuple):
     passes: Passes
 
 
+def joined(parts: Sequence[Scored]) -> Scored:
+    """One batch of several in a row, of at least one."""
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
+
+
 def expected_passes(settings: OdinSettings | OdinGrid) -> Passes:
     """What one image takes: `1 + |T| |eps > 0|` forwards and, where an epsilon is above 0, `|T|` gradients."""
     cells = score_cells(settings).values()
@@ -89,7 +98,9 @@ class ScoreFunction:
 
     def __init__(self, classifier: Classifier, settings: OdinSettings | OdinGrid, chosen: tuple[str, ...]):
         missing = classifier.unavailable(chosen)
-        self._classifier = classifier
+        self._forward = forward_pass(classifier)
+        self._cores = batch_parts.cores()
+        self._pool = ThreadPoolExecutor(self._cores, "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
         self._readable = isinstance(settings, OdinSettings)
@@ -102,7 +113,8 @@ class ScoreFunction:
         self._moved = tf.function(self._moved_logits, input_signature=[pixels, pixels, scalar], autograph=False)
         self._scores = tf.function(self._odin_columns, input_signature=[logits, scalar], autograph=False)
         # Whether there is a gradient shows when the graph is made; better now than at the first image.
-        self._clean.get_concrete_function()
+        for function in (self._clean, self._moved, self._scores):
+            function.get_concrete_function()
         self.passes = Passes(
             self._clean_passes.forward + sum(cell.epsilon > 0 for cell in self._cells.values()),
             self._clean_passes.gradient,
@@ -115,6 +127,18 @@ class ScoreFunction:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
           advance: told, as the work goes on, what share of it has been done since it was told last.
         """
+        lock = threading.Lock()
+
+        def score(part: np.ndarray) -> Scored:
+            def advance_part(share: float) -> None:
+                with lock:
+                    advance(share * len(part) / len(pixels))
+
+            return self._score(part, advance_part)
+
+        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._cores), self._pool))
+
+    def _score(self, pixels: np.ndarray, advance: Callable[[float], None]) -> Scored:
         pixels, all_passes = tf.constant(pixels), sum(self.passes)
         columns, logits, signs = self._clean(pixels)
         forward, gradient = self._clean_passes
@@ -145,14 +169,14 @@ class ScoreFunction:
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
         """
-        pixels, seconds = tf.constant(pixels), {}
-        steps = {"clean": lambda: self._clean(pixels)[1]}
+        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels, self._cores), {}
+        steps = {"clean": lambda part: self._clean(part)[1].numpy()}
         if self._temperatures:
-            steps["moved"] = lambda: self._moved(pixels, tf.zeros_like(pixels), tf.constant(0.0, tf.float64))
+            steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), nowhere).numpy()
         for name, step in steps.items():
-            step().numpy()
+            batch_parts.compute(step, parts, self._pool)
             started = time.perf_counter()
-            step().numpy()
+            batch_parts.compute(step, parts, self._pool)
             seconds[name] = (time.perf_counter() - started) / len(pixels)
         forward = seconds.get("moved", seconds["clean"])
         gradient = max(0.0, seconds["clean"] - forward) / max(1, len(self._temperatures))
@@ -163,7 +187,7 @@ class ScoreFunction:
         passes = []
 
         def forward(inputs: tf.Tensor) -> tf.Tensor:
-            passes.append(self._classifier.activations(inputs))
+            passes.append(self._forward(inputs))
             return passes[-1].logits
 
         logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
@@ -174,7 +198,7 @@ class ScoreFunction:
         return columns, logits, signs
 
     def _moved_logits(self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
-        return self._classifier.logits(odin.perturbed(pixels, sign, epsilon))
+        return self._forward(odin.perturbed(pixels, sign, epsilon)).logits
 
     def _odin_columns(self, logits: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
         return {

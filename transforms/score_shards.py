@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -29,13 +29,16 @@ from transforms.image_list import FETCHES_AT_ONCE
 from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import NoGradient, OdinGrid, OdinSettings
 from transforms.records import Record
-from transforms.score_function import Passes, PassTimes, Scored, ScoreFunction
+from transforms.score_function import Passes, PassTimes, Scored, ScoreFunction, joined
 from transforms.shards import FeatureNames, Shard
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
 
 _LOG = logging.getLogger(__name__)
+
+# Of an empty batch, which some layers would refuse.
+_NONE = Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
 
 Batch = TypeVar("Batch")
 Decoded = TypeVar("Decoded")
@@ -210,7 +213,8 @@ class Scorer:
                 except tf.errors.ResourceExhaustedError as e:
                     self._halve(len(part), e)
                     halved += 1
-            return ScoredBatch(_joined(parts), halved, round(1e6 * (time.monotonic() - started)))
+            scored = joined(parts) if parts else _NONE
+            return ScoredBatch(scored, halved, round(1e6 * (time.monotonic() - started)))
 
     def _score_part(self, pixels: np.ndarray) -> Scored:
         before = self.images
@@ -233,14 +237,6 @@ class Scorer:
                 tried,
             )
         self.batch_size = tried // 2
-
-
-def _joined(parts: Sequence[Scored]) -> Scored:
-    """One batch of several in a row; none are an empty batch, which some layers would refuse."""
-    if not parts:
-        return Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
 
 
 @dataclass

@@ -1,0 +1,77 @@
+"""A forward pass in its fastest form gives what the classifier gives."""
+
+import keras
+import numpy as np
+import pytest
+import samples
+import tensorflow as tf
+
+from transforms import forward_pass as module
+from transforms.classifier import as_classifier, load_classifier
+from transforms.forward_pass import forward_pass
+from transforms.odin import NoGradient, OdinSettings, max_softmax
+from transforms.score_function import ScoreFunction
+
+PIXELS = tf.constant(samples.random_images(5).astype(np.float32) / 255)
+
+
+def test_all_that_one_forward_pass_gives_is_there():
+    classifier = as_classifier(samples.small_model())
+    fast = forward_pass(classifier)
+    assert fast != classifier.activations
+    ours, theirs = fast(PIXELS), classifier.activations(PIXELS)
+    assert vars(ours).keys() == vars(theirs).keys()
+    for name, value in vars(theirs).items():
+        if value is None:
+            assert getattr(ours, name) is None
+        else:
+            np.testing.assert_allclose(getattr(ours, name), value, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_of_the_real_network_are_those_of_the_independent_reference():
+    classifier = load_classifier(str(samples.real("densenet_bc_100_12_cifar10.keras")))
+    images = np.load(samples.real("cifar10_test.npz"))["x"][:48].astype(np.float32) / 255
+    reference = np.load(samples.real("odin_reference.npz"))["in_perturbed_logits"][:48]
+    columns = ScoreFunction(classifier, OdinSettings(), ("odin",))(images).columns
+    np.testing.assert_allclose(columns["odin"], max_softmax(tf.constant(reference), 1000.0), rtol=1e-4)
+
+
+@tf.custom_gradient
+def straight_through(x):
+    """Rounds; the gradient passes as if it did not."""
+    return tf.round(4 * x) / 4, lambda upstream: upstream
+
+
+def test_a_gradient_of_the_models_own_making_is_kept():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Lambda(straight_through, output_shape=(8, 8, 3))(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    classifier = as_classifier(model)
+    gradients = []
+    for forward in (classifier.activations, forward_pass(classifier)):
+        with tf.GradientTape() as tape:
+            tape.watch(PIXELS)
+            logits = forward(PIXELS).logits
+        gradients.append(tape.gradient(logits, PIXELS, output_gradients=tf.one_hot([0] * 5, 3)))
+    assert np.abs(gradients[0]).max() > 0
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def test_that_no_gradient_reaches_the_pixels_is_still_noticed():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.cast(keras.ops.cast(255 * inputs, "uint8"), "float32")
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(NoGradient):
+        ScoreFunction(as_classifier(model), OdinSettings(), ("odin",))
+
+
+def test_a_folding_that_changes_the_logits_is_not_used(monkeypatch):
+    def wrong(graph):
+        graph.outputs[0] = graph.add(
+            "Mul", "wrong", [graph.outputs[0], graph.add_constant(np.float32(1.001), "w")], T=tf.float32
+        )
+
+    monkeypatch.setattr(module.folding, "fold", wrong)
+    classifier = as_classifier(samples.small_model())
+    assert forward_pass(classifier) == classifier.activations
