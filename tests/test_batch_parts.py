@@ -13,7 +13,7 @@ from transforms import batch_parts
 @pytest.mark.parametrize(
     ("count", "side", "cores", "sizes"),
     [
-        (64, 32, 1, [64]),
+        (64, 32, 1, [11, 11, 11, 11, 10, 10]),
         (64, 32, 2, [11, 11, 11, 11, 10, 10]),
         (24, 32, 2, [12, 12]),
         (25, 32, 2, [7, 6, 6, 6]),
@@ -23,11 +23,20 @@ from transforms import batch_parts
         (64, 1, 2, [32, 32]),
     ],
 )
-def test_every_core_has_as_many_parts_of_about_the_same_size(count, side, cores, sizes):
+def test_every_core_has_as_many_parts_of_about_the_same_size(count, side, cores, sizes, monkeypatch):
+    monkeypatch.setattr(batch_parts.os, "cpu_count", lambda: cores)
     pixels = np.arange(count, dtype=np.float32)[:, None, None, None] * np.ones((1, side, side, 1), np.float32)
-    parts = batch_parts.split(pixels, cores)
+    parts = batch_parts.split(pixels)
     assert [len(part) for part in parts] == sizes
     np.testing.assert_array_equal(np.concatenate(parts), pixels)
+
+
+def test_the_parts_do_not_depend_on_the_process_share(monkeypatch):
+    pixels, sizes = np.zeros((64, 32, 32, 1), np.float32), []
+    for share in ("1", "2", "7"):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", share)
+        sizes.append([len(part) for part in batch_parts.split(pixels)])
+    assert sizes[0] == sizes[1] == sizes[2]
 
 
 def test_results_come_in_order_whatever_ends_first():
@@ -74,3 +83,4 @@ def test_the_cores_are_this_process_share(monkeypatch, said, cores):
 def test_with_a_gpu_a_batch_stays_whole(monkeypatch):
     monkeypatch.setattr(batch_parts.tf.config, "list_physical_devices", lambda kind: ["gpu"])
     assert batch_parts.cores() == 1
+    assert [len(part) for part in batch_parts.split(np.zeros((64, 32, 32, 1), np.float32))] == [64]

@@ -44,16 +44,18 @@ def cores() -> int:
     return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
 
 
-def split(pixels: np.ndarray, cores: int) -> list[np.ndarray]:
-    """The parts of a batch, as many for each core, of sizes that differ by one at most.
+def split(pixels: np.ndarray) -> list[np.ndarray]:
+    """The parts of a batch, of sizes that differ by one at most; with GPUs the batch stays whole.
+
+    They are as many for each core of the machine. How many of these the process uses must not count: an image's logits
+    depend, in their last bit, on the size of its part.
 
     Args:
       pixels: [N, H, W, C], N >= 1.
-      cores: that compute; with one, the batch stays whole.
     """
-    if cores == 1:
+    if tf.config.list_physical_devices("GPU"):
         return [pixels]
-    at_once = max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // math.prod(pixels.shape[1:3]))
+    cores, at_once = os.cpu_count() or 1, max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // math.prod(pixels.shape[1:3]))
     count = cores * math.ceil(len(pixels) / (cores * at_once))
     return [part for part in np.array_split(pixels, count) if len(part)]
 

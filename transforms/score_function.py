@@ -99,8 +99,7 @@ class ScoreFunction:
     def __init__(self, classifier: Classifier, settings: OdinSettings | OdinGrid, chosen: tuple[str, ...]):
         missing = classifier.unavailable(chosen)
         self._forward = forward_pass(classifier)
-        self._cores = batch_parts.cores()
-        self._pool = ThreadPoolExecutor(self._cores, "score")
+        self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
         self._readable = isinstance(settings, OdinSettings)
@@ -136,7 +135,7 @@ class ScoreFunction:
 
             return self._score(part, advance_part)
 
-        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._cores), self._pool))
+        return joined(batch_parts.compute(score, batch_parts.split(pixels), self._pool))
 
     def _score(self, pixels: np.ndarray, advance: Callable[[float], None]) -> Scored:
         pixels, all_passes = tf.constant(pixels), sum(self.passes)
@@ -169,7 +168,7 @@ class ScoreFunction:
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
         """
-        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels, self._cores), {}
+        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels), {}
         steps = {"clean": lambda part: self._clean(part)[1].numpy()}
         if self._temperatures:
             steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), nowhere).numpy()
