@@ -47,7 +47,9 @@ def consumers(layers: Sequence[Layer]) -> dict[str, list[str]]:
 def save_network(folder: Path, layers: Sequence[Layer], weights: Mapping[str, Sequence[np.ndarray]]) -> None:
     """`layers.json` and `weights.npz`."""
     (folder / "layers.json").write_text(json.dumps(list(layers)))
-    np.savez(folder / "weights.npz", **{f"{name}/{i}": a for name, arrays in weights.items() for i, a in enumerate(arrays)})
+    np.savez(
+        folder / "weights.npz", **{f"{name}/{i}": a for name, arrays in weights.items() for i, a in enumerate(arrays)}
+    )
 
 
 def load_network(folder: Path) -> tuple[list[Layer], dict[str, list[np.ndarray]]]:
