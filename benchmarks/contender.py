@@ -86,7 +86,7 @@ class Kernel(Contender):
         return self._score(batch).columns["odin"]
 
     def counts(self) -> dict:
-        """Gradients of weights, traces, and bytes that go to the device and come back, of a batch."""
+        """Gradients of weights, traces, and of a batch the bytes that go to the device and those of its columns."""
         import tensorflow as tf
 
         batch = self.batches[0]
@@ -98,8 +98,8 @@ class Kernel(Contender):
             one.experimental_get_tracing_count() for one in found if _is(one, tf.types.experimental, "Polymorphic")
         ]
         graphs = [one.graph for one in found if _is(one, tf.types.experimental, "Concrete")]
-        with counted_copies() as copies:
-            self._score(batch)
+        with counted_input() as given:
+            columns = self._score(batch).columns
         return {
             "weight_gradients": sum(weight_gradients(graph) for graph in graphs),
             "graphs": len(graphs),
@@ -107,7 +107,9 @@ class Kernel(Contender):
             "batch_sizes": sizes,
             "images": len(batch),
             "pixel_bytes": batch.nbytes,
-            **copies,
+            "bytes_in": sum(given),
+            "bytes_out": sum(column.nbytes for column in columns.values()),
+            "columns": len(columns),
         }
 
 
@@ -141,27 +143,22 @@ def weight_gradients(graph) -> int:
 
 
 @contextmanager
-def counted_copies() -> Iterator[dict]:
-    """Bytes of NumPy arrays that become tensors, and of tensors that become NumPy arrays, meanwhile."""
-    from tensorflow.python.framework import constant_op, ops
+def counted_input() -> Iterator[list[int]]:
+    """The sizes in bytes of the NumPy arrays that become tensors meanwhile."""
+    from tensorflow.python.framework import constant_op
 
-    copies = {"bytes_in": 0, "bytes_out": 0}
-    to_tensor, to_array = constant_op.convert_to_eager_tensor, ops._EagerTensorBase._numpy
+    sizes, to_tensor = [], constant_op.convert_to_eager_tensor
 
-    def counted_tensor(value, *arguments, **options):
-        copies["bytes_in"] += getattr(value, "nbytes", 0)
+    def counted(value, *arguments, **options):
+        if isinstance(value, np.ndarray):
+            sizes.append(value.nbytes)
         return to_tensor(value, *arguments, **options)
 
-    def counted_array(tensor):
-        array = to_array(tensor)
-        copies["bytes_out"] += array.nbytes
-        return array
-
-    constant_op.convert_to_eager_tensor, ops._EagerTensorBase._numpy = counted_tensor, counted_array
+    constant_op.convert_to_eager_tensor = counted
     try:
-        yield copies
+        yield sizes
     finally:
-        constant_op.convert_to_eager_tensor, ops._EagerTensorBase._numpy = to_tensor, to_array
+        constant_op.convert_to_eager_tensor = to_tensor
 
 
 class Eager(Contender):

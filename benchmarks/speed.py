@@ -189,13 +189,14 @@ def spread(values: Sequence[float]) -> str:
 
 
 def counts_text(counts: dict) -> str:
-    """What the kernel's batch takes beside time, in words."""
+    """What a batch takes the kernel beside time, in words."""
     n = counts["images"]
     return (
         f"kernel: {counts['weight_gradients']} gradients of weights in {counts['graphs']} graphs; "
-        f"{len(counts['traces'])} functions traced {', '.join(map(str, counts['traces']))} times for batches of "
-        f"{', '.join(map(str, counts['batch_sizes']))}; per image {counts['bytes_in'] / n:,.0f} bytes to the device "
-        f"(its pixels are {counts['pixel_bytes'] / n:,.0f}) and {counts['bytes_out'] / n:,.0f} back"
+        f"{len(counts['traces'])} functions, traced {', '.join(map(str, counts['traces']))} times for batches of "
+        f"{', '.join(map(str, counts['batch_sizes']))}; per image {counts['bytes_in'] / n:,.0f} bytes go to the device "
+        f"(its pixels are {counts['pixel_bytes'] / n:,.0f}) and {counts['columns']} columns of "
+        f"{counts['bytes_out'] / n:,.0f} bytes come back"
     )
 
 
