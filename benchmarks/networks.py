@@ -73,7 +73,7 @@ def resnet50() -> keras.Model:
 NETWORKS = {
     "densenet": Network("DenseNet-BC-100-12", densenet, 32, 64, 128),
     "wide_resnet": Network("WideResNet-40-2", wide_resnet, 32, 64, 256),
-    "resnet50": Network("ResNet-50, 224 pixels", resnet50, 224, 16, 32),
+    "resnet50": Network("ResNet-50, 224 pixels", resnet50, 224, 16, 16),
 }
 
 
@@ -82,7 +82,7 @@ def build(network: Network, images: np.ndarray) -> keras.Model:
 
     Args:
       network: to build.
-      images: float32 [N, H, W, 3] in [0, 1], a few dozen.
+      images: float32 [N, H, W, 3] in [0, 1], a dozen or more.
     """
     keras.utils.set_random_seed(0)
     model = network.build()

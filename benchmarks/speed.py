@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS), help="which to time (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, help="(default: 64, and 16 at 224 pixels)")
-    parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--job_rounds", type=int, default=2, help="of the score job, 0 for none (default: %(default)s)")
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="their environments (default: .peers)")
     arguments = parser.parse_args()
@@ -203,7 +203,7 @@ def counts_text(counts: dict) -> str:
 def prepare(network: Network, images: int, folder: Path) -> int:
     """Writes the network and the images for every contender; the operations of one forward of one image."""
     pixels = networks.cifar_images(images, network.image_size)
-    model = networks.build(network, pixels[:64])
+    model = networks.build(network, pixels[:16])
     model.save(folder / "network.keras")
     described, weights = networks.describe(model)
     layers.save_network(folder, described, weights)
