@@ -44,7 +44,7 @@ from transforms import records
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "this project, kernel"
-JOB = "this project, score job, steady state"
+JOB = "this project, score job"
 # Title, contender, and the folder of its environment; none is this one.
 CONTENDERS = (
     (KERNEL, "kernel", None),
@@ -53,6 +53,7 @@ CONTENDERS = (
     ("pytorch-ood 0.4.0, channels-last", "pytorch-ood-channels-last", "pytorch-ood"),
     ("oodeel 0.4.0", "oodeel", "oodeel"),
 )
+PEERS = {title for title, _, environment in CONTENDERS if environment}
 FLOORS = ("floor-together", "floor-apart")
 FORWARDS = 3
 JOB_IMAGES = 4
@@ -95,58 +96,92 @@ def main() -> None:
             compare(network, arguments.batch_size or network.batch_size, arguments, Path(folder))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the rounds gave, each value a list by round.
+
+    Attributes:
+      rates: images per second of each contender.
+      gflops: rate of 3x3 convolutions, each way.
+      start_ups: of the score job, in seconds.
+    """
+
+    rates: dict[str, list[float]]
+    gflops: dict[str, list[float]]
+    start_ups: list[float]
+
+
 def compare(network: Network, batch_size: int, arguments: argparse.Namespace, folder: Path) -> None:
     """Times all that there is on a network, and prints its table."""
     images = max(1, network.images // batch_size) * batch_size
-    operations = prepare(network, images, folder)
+    operations = FORWARDS * prepare(network, images, folder)
     contenders, missing = {}, []
     for title, name, environment in CONTENDERS:
         python = Path(sys.executable) if environment is None else arguments.peers / environment / "bin" / "python"
         if python.exists():
-            contenders[title] = Contender(name, python, folder, batch_size)
+            contenders[title] = ContenderProcess(name, python, folder, batch_size)
         else:
             missing.append(title)
-    floors = {name: Contender(name, Path(sys.executable), folder, batch_size) for name in FLOORS}
-    # One after the other, or they would warm up in each other's way.
+    floors = {name: ContenderProcess(name, Path(sys.executable), folder, batch_size) for name in FLOORS}
+    # The starts take turns too: their warming up would be in each other's way.
+    versions = start(network, contenders)
+    floor_operations = {name: floor.start()["operations"] for name, floor in floors.items()}
+    job = Job(folder, JOB_IMAGES * images, batch_size) if arguments.job_rounds and network.image_size <= 32 else None
+    measured = Measured({title: [] for title in (KERNEL, *([JOB] if job else []), *contenders)}, {}, [])
+    for i in range(arguments.rounds):
+        for name, floor in floors.items():
+            measured.gflops.setdefault(name, []).append(floor_operations[name] / floor.seconds() / 1e9)
+        for title, contender in contenders.items():
+            measured.rates[title].append(images / contender.seconds())
+        if job and i < arguments.job_rounds:
+            rate, start_up = job.run()
+            measured.rates[JOB].append(rate)
+            measured.start_ups.append(start_up)
+        shown = ", ".join(f"{title} {rates[-1]:.1f}" for title, rates in measured.rates.items() if len(rates) > i)
+        progress(f"{network.title}: round {i + 1} of {arguments.rounds}, images/s: {shown}")
+    counts = contenders[KERNEL].ask("counts")
+    for process in (*contenders.values(), *floors.values()):
+        process.stop()
+    print("; ".join([f"\n{network.title}, batches of {batch_size}, {images} images a round", *versions]))
+    print(results_text(measured, operations, missing))
+    print(counts_text(counts), flush=True)
+
+
+def start(network: Network, contenders: dict[str, "ContenderProcess"]) -> list[str]:
+    """Starts them one after the other, and sees that they agree; the peers' versions of what they compute with."""
     greetings = {}
     for title, contender in contenders.items():
         progress(f"{network.title}: {title} starts")
-        greetings[title] = contender.greeting()
+        greetings[title] = contender.start()
         check_agreement(title, greetings[title], greetings[KERNEL])
-    floor_operations = {name: contender.greeting()["operations"] for name, contender in floors.items()}
-    job = None
-    if arguments.job_rounds and network.image_size <= 32:
-        job = Job(folder, JOB_IMAGES * images, batch_size)
-    rates = {title: [] for title in [KERNEL, *([JOB] if job else []), *list(contenders)[1:]]}
-    gflops = {name: [] for name in FLOORS}
-    start_ups = []
-    for i in range(arguments.rounds):
-        for name, floor in floors.items():
-            gflops[name].append(floor_operations[name] / floor.seconds() / 1e9)
-        for title, contender in contenders.items():
-            rates[title].append(images / contender.seconds())
-        if job and i < arguments.job_rounds:
-            rate, start_up = job.run()
-            rates[JOB].append(rate)
-            start_ups.append(start_up)
-        shown = ", ".join(f"{title} {values[-1]:.1f}" for title, values in rates.items() if len(values) > i)
-        progress(f"{network.title}: round {i + 1} of {arguments.rounds}, images/s: {shown}")
-    counts = contenders[KERNEL].ask("counts")
-    for contender in [*contenders.values(), *floors.values()]:
-        contender.stop()
-    best_floor = max(FLOORS, key=lambda name: statistics.median(gflops[name]))
-    floor_rates = [1e9 * rate / (FORWARDS * operations) for rate in gflops[best_floor]]
-    print(f"\n{network.title}, batches of {batch_size}, {images} images a round")
-    print(
-        f"3x3 convolutions: {statistics.median(gflops[best_floor]):.0f} GFLOP/s "
-        f"({min(gflops[best_floor]):.0f} to {max(gflops[best_floor]):.0f}, {best_floor.removeprefix('floor-')}); "
-        f"ODIN: {FORWARDS * operations / 1e9:.2f} GFLOP per image"
-    )
-    print(format_table([*table_rows(rates, floor_rates), *(Row(title, ()) for title in missing)]))
-    if start_ups:
-        print(f"score job, start-up: {statistics.median(start_ups):.1f} s ({spread(start_ups)})")
-    print(counts_text(counts))
-    print("; ".join(f"{title}: {greeting['versions']}" for title, greeting in greetings.items()), flush=True)
+    peers = {title.split(",")[0]: one["versions"] for title, one in greetings.items() if title in PEERS}
+    return [f"{title} on {versions}" for title, versions in peers.items()]
+
+
+def results_text(measured: Measured, operations: int, missing: Sequence[str]) -> str:
+    """The floor, the table and the job's line.
+
+    Args:
+      measured: by the rounds.
+      operations: of ODIN, per image.
+      missing: titles of the contenders that are not installed.
+    """
+    best = max(measured.gflops, key=lambda name: statistics.median(measured.gflops[name]))
+    gflops = measured.gflops[best]
+    rows = table_rows(measured.rates, [1e9 * rate / operations for rate in gflops])
+    lines = [
+        f"3x3 convolutions: {statistics.median(gflops):.0f} GFLOP/s ({spread(gflops)}, cores "
+        f"{best.removeprefix('floor-')}); ODIN: {operations / 1e9:.2f} GFLOP per image",
+        format_table([*rows, *(Row(title, ()) for title in missing)]),
+    ]
+    if measured.start_ups:
+        share = median_ratio(measured.rates[JOB], measured.rates[KERNEL])
+        start_up = statistics.median(measured.start_ups)
+        lines.append(
+            f"score job: {share:.2f} of the kernel in the steady state; start-up {start_up:.1f} s "
+            f"({spread(measured.start_ups)})"
+        )
+    return "\n".join(lines)
 
 
 def table_rows(rates: dict[str, Sequence[float]], floor_rates: Sequence[float]) -> list[Row]:
@@ -228,7 +263,7 @@ def check_agreement(title: str, greeting: dict, reference: dict) -> None:
         raise SystemExit(f"{title}: scores differ from the kernel's by {off:.1e} in the median")
 
 
-class Contender:
+class ContenderProcess:
     """A process of `contender.py`.
 
     Args:
@@ -244,8 +279,8 @@ class Contender:
         self._errors = folder / f"{name}.log"
         self._process = None
 
-    def greeting(self) -> dict:
-        """Starts it, and gives what it says once it has warmed up."""
+    def start(self) -> dict:
+        """Gives what it says once it has warmed up."""
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 self._command,

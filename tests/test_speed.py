@@ -115,6 +115,16 @@ def test_table():
     assert len(head) == len(lines[0]) == len(lines[1])
 
 
+def test_results_take_the_better_floor_and_the_job_from_its_own_rounds():
+    rates = {speed.KERNEL: [40.0, 80.0], speed.JOB: [36.0]}
+    measured = speed.Measured(rates, {"floor-together": [100.0, 120.0], "floor-apart": [200.0, 160.0]}, [7.0])
+    first, *_, job_row, missing, job = speed.results_text(measured, 2_000_000_000, ["peer"]).splitlines()
+    assert first == "3x3 convolutions: 180 GFLOP/s (160.0 - 200.0, cores apart); ODIN: 2.00 GFLOP per image"
+    assert job_row.split()[-2:] == ["-", "36%"]
+    assert missing.split()[:2] == ["peer", "not"]
+    assert job == "score job: 0.90 of the kernel in the steady state; start-up 7.0 s (7.0 - 7.0)"
+
+
 def test_a_contender_that_computes_something_else_is_refused():
     greeting = {"logits": [[1.0, 2.0], [3.0, 0.0]], "scores": [0.501, 0.502]}
     speed.check_agreement("same", greeting, greeting)
