@@ -51,7 +51,11 @@ class Contender:
         raise NotImplementedError
 
     def run(self) -> float:
-        """Scores all images, and gives the seconds."""
+        """Scores all images, and gives the seconds.
+
+        A batch that is not timed comes first: while others had their turn, the system took back idle memory.
+        """
+        self.scores(self.batches[0])
         started = time.perf_counter()
         for batch in self.batches:
             self.scores(batch)
@@ -60,7 +64,6 @@ class Contender:
     def greeting(self) -> dict:
         """What the first line tells, once all that is compiled is compiled."""
         scores = self.scores(self.batches[0])
-        self.run()
         return {"versions": self.versions, "logits": self.logits().tolist(), "scores": np.asarray(scores).tolist()}
 
 
