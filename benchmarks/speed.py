@@ -12,7 +12,8 @@ Peers are timed where their environments are, each in a folder of `--peers`; the
 
 Every contender has a process, the same weights and images, the same batch size and all cores. They take turns, a round
 each, so that whatever else slows the machine slows them alike; two never run at once. A turn begins with a batch that
-is not timed. Before all that their logits and scores are compared. Ratios and shares are medians over the rounds, of two that ran in the same round.
+is not timed. Before all that their logits and scores are compared. Ratios and shares are medians over the rounds, of
+two that ran in the same round.
 
 The floor is three forwards' convolutions and dense layers at the rate at which this machine does 3x3 convolutions:
 the input-gradient has the operations of a forward. The rate is measured in every round, with all cores on one
