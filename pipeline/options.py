@@ -23,7 +23,7 @@ from apache_beam.options.pipeline_options import (
 from pipeline import dataflow
 from transforms.calibration import Calibration, CalibrationError, read_calibration
 from transforms.choose_cell import OBJECTIVES
-from transforms.score_table import DETECTORS
+from transforms.score_table import DETECTORS, PRECISIONS
 from transforms.storage import absolute_path
 from transforms.surrogates import KINDS as SURROGATES
 
@@ -513,7 +513,12 @@ def _score_parser():
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     """Of every job that scores."""
     parser.add_argument("--batch_size", type=_positive, default=64, metavar="N", help="images at once (default: 64)")
-    parser.add_argument("--precision", default="float32", choices=["float32"], help="(default: float32)")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="mixed: bfloat16 behind the first convolution, where the hardware has it (default: float32)",
+    )
     parser.add_argument(
         "--max_rejected",
         type=_share,

@@ -37,13 +37,14 @@ def _run(options: ScoreOptions, folder: str) -> int:
     launched = time.time()
     run_folder.refuse_output(options.output)
     shards = sources.list_shards(options.sources, folder, options.output)
+    beam_settings = beam_options(options.beam, True, options.accelerator)
     with scoring_run.model_errors():
-        settings = score_settings(options)
+        settings = scoring_run.settle_precision(score_settings(options), beam_settings)
     scoring = scoring_run.prepare(settings, shards, options.output, folder, options.overwrite, options.check)
     scoring_run.launch(scoring)
     facts = RunFacts(settings.identity(), options.calibrated, launched)
     roles = {shard.source: shard.role for shard in shards}
-    pipeline = beam.Pipeline(options=beam_options(options.beam, True, options.accelerator))
+    pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
     scored | SummarizeScores(options.output, roles, facts)
     if handed := scoring_run.run(pipeline, scoring):

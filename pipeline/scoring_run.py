@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 import transforms
@@ -22,10 +23,11 @@ from pipeline.dataflow import handed_over
 from pipeline.local_workers import run_pipeline
 from pipeline.options import UsageError
 from pipeline.progress import show_progress
-from pipeline.workers import imbalance, share_cores, workers
+from pipeline.workers import imbalance, scores_here, share_cores, workers
 from transforms import images, shard_images, storage
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.manifest import ReadManifest, manifest_digest, read_manifest, write_manifest
+from transforms.mixed_precision import has_bfloat16
 from transforms.model_file import ClassifierError
 from transforms.records import Record
 from transforms.sample_images import sample_images
@@ -71,6 +73,14 @@ def model_errors() -> Iterator[None]:
         yield
     except ClassifierError as e:
         raise UsageError(str(e)) from e
+
+
+def settle_precision(settings: ScoreSettings, options: PipelineOptions) -> ScoreSettings:
+    """float32 in place of `mixed`, with a line that says so, where this machine scores and has no bfloat16."""
+    if settings.precision == "float32" or not scores_here(options) or has_bfloat16():
+        return settings
+    print("warning: this machine computes nothing in bfloat16: --precision mixed becomes float32", file=sys.stderr)
+    return replace(settings, precision="float32")
 
 
 def prepare(

@@ -48,10 +48,10 @@ def _run(options: TuneOptions, folder: str) -> int:
     _refuse_output(options)
     shards = sources.list_shards(options.sources, folder, options.folder)
     shards = [*shards, *surrogate_shards(shards, options.surrogate)]
-    with scoring_run.model_errors():
-        settings = tune_settings(options)
-    scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
     beam_settings = beam_options(options.beam, True, options.accelerator)
+    with scoring_run.model_errors():
+        settings = scoring_run.settle_precision(tune_settings(options), beam_settings)
+    scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
     # What this machine takes for a pass says nothing of Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring)
     calibrate = CalibrateSettings(

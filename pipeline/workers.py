@@ -3,11 +3,24 @@
 import os
 from collections.abc import Collection
 
-from apache_beam.options.pipeline_options import DirectOptions, FlinkRunnerOptions, PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 # So that the workers end at about the same time, although their last shards begin at different ones.
 SHARDS_PER_WORKER = 3
 _THREADS = "TF_NUM_INTRAOP_THREADS"
+_ELSEWHERE = ("DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner")
+
+
+def scores_here(options: PipelineOptions) -> bool:
+    """Whether this machine scores, as with Beam's local runners; the others send the work elsewhere."""
+    runner = options.view_as(StandardOptions).runner or ""
+    return runner.rpartition(".")[2] not in _ELSEWHERE
 
 
 def local_processes(options: PipelineOptions) -> int:

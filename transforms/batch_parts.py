@@ -44,7 +44,7 @@ def cores() -> int:
     return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
 
 
-def split(pixels: np.ndarray) -> list[np.ndarray]:
+def split(pixels: np.ndarray, bits: int = 32) -> list[np.ndarray]:
     """The parts of a batch, of sizes that differ by one at most; with GPUs the batch stays whole.
 
     They are as many for each core of the machine. How many of these the process uses must not count: an image's logits
@@ -52,10 +52,12 @@ def split(pixels: np.ndarray) -> list[np.ndarray]:
 
     Args:
       pixels: [N, H, W, C], N >= 1.
+      bits: of a number that one layer hands to the next: with 16 a part can be twice as large.
     """
     if tf.config.list_physical_devices("GPU"):
         return [pixels]
-    cores, at_once = os.cpu_count() or 1, max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // math.prod(pixels.shape[1:3]))
+    at_once = max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE * 32 // (bits * math.prod(pixels.shape[1:3])))
+    cores = os.cpu_count() or 1
     count = cores * math.ceil(len(pixels) / (cores * at_once))
     return [part for part in np.array_split(pixels, count) if len(part)]
 

@@ -4,7 +4,7 @@ A model that cannot be rewritten, or whose logits or gradients change when it is
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +12,8 @@ import tensorflow as tf
 from transforms import folding
 from transforms.classifier import Classifier
 from transforms.detectors import Activations
-from transforms.frozen_graph import NotFreezable, freeze
+from transforms.frozen_graph import FrozenGraph, NotFreezable, freeze
+from transforms.mixed_precision import has_bfloat16, round_inside
 
 ForwardPass = Callable[[tf.Tensor], Activations]
 
@@ -24,10 +25,15 @@ _GRADIENT_TOLERANCE = 3e-2
 _LOG = logging.getLogger(__name__)
 
 
-def forward_pass(classifier: Classifier) -> ForwardPass:
+def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardPass:
     """float32 pixels [N, H, W, C] in [0, 1] -> what `classifier.activations` gives of them, sooner.
 
-    The logits' relative difference is below 1e-4, and gradients flow through.
+    Gradients flow through. In float32 the logits' relative difference is below 1e-4.
+
+    Args:
+      classifier: with its preprocessing.
+      precision: of `score_table.PRECISIONS`; in place of `mixed` it is float32, and a warning is logged, where the
+        hardware has no bfloat16 or the model cannot be rewritten.
     """
     names: list[str] = []
 
@@ -36,21 +42,34 @@ def forward_pass(classifier: Classifier) -> ForwardPass:
         names[:] = found
         return list(found.values())
 
+    def as_loaded(reason: object) -> ForwardPass:
+        _LOG.log(
+            logging.INFO if precision == "float32" else logging.WARNING,
+            "the model runs as it was loaded, in float32: %s",
+            reason,
+        )
+        return classifier.activations
+
     try:
         graph = freeze(tensors, classifier.input_shape)
     except NotFreezable as e:
-        _LOG.info("the model runs as it was loaded: %s", e)
-        return classifier.activations
+        return as_loaded(e)
     folding.fold(graph)
-    function = graph.function(classifier.input_shape)
-
-    def folded(pixels: tf.Tensor) -> Activations:
-        return Activations(**dict(zip(names, function(pixels), strict=True)))
-
+    folded = _activations(graph, names, classifier.input_shape)
     if not _agree(classifier, folded):
-        _LOG.info("the model runs as it was loaded: folded, it computes something else")
-        return classifier.activations
-    return folded
+        return as_loaded("rewritten, it computes something else")
+    if precision == "float32":
+        return folded
+    if not has_bfloat16():
+        _LOG.warning("this machine computes nothing in bfloat16: --precision mixed becomes float32")
+        return folded
+    round_inside(graph)
+    return _activations(graph, names, classifier.input_shape)
+
+
+def _activations(graph: FrozenGraph, names: Sequence[str], shape: Sequence[int]) -> ForwardPass:
+    function = graph.function(shape)
+    return lambda pixels: Activations(**dict(zip(names, function(pixels), strict=True)))
 
 
 def _agree(classifier: Classifier, folded: ForwardPass) -> bool:

@@ -97,7 +97,7 @@ class FrozenGraph:
         plain = [node for node in self.nodes.values() if node.op == "Identity" and len(node.input) == 1]
         self.replace({node.name: node.input[0] for node in plain})
         constant: dict[str, bool] = {}
-        for node in self._in_order():
+        for node in self.in_order():
             sources = [constant[_node_name(tensor)] for tensor in node.input]
             constant[node.name] = node.op == "Const" or (bool(sources) and all(sources))
         taken = {tensor for node in self.nodes.values() if not constant[node.name] for tensor in node.input}
@@ -127,7 +127,7 @@ class FrozenGraph:
             name = f"{wanted}_{n}"
         return name
 
-    def _in_order(self) -> list[node_def_pb2.NodeDef]:
+    def in_order(self) -> list[node_def_pb2.NodeDef]:
         """Nodes, each after those it takes something of."""
         order, seen, open_names = [], set(), [(name, False) for name in self.nodes]
         while open_names:

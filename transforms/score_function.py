@@ -91,14 +91,22 @@ class ScoreFunction:
       settings: temperature and epsilon, or a grid of them: then each cell has a column of its own name, see `OdinGrid`.
       chosen: detectors to compute, of `score_table.DETECTORS`. Without `odin` the perturbation is left out, and so are
         the detectors that the classifier gives no scores for, see `Classifier.unavailable`.
+      precision: of `score_table.PRECISIONS`.
 
     Raises:
       odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
     """
 
-    def __init__(self, classifier: Classifier, settings: OdinSettings | OdinGrid, chosen: tuple[str, ...]):
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: OdinSettings | OdinGrid,
+        chosen: tuple[str, ...],
+        precision: str = "float32",
+    ):
         missing = classifier.unavailable(chosen)
-        self._forward = forward_pass(classifier)
+        self._forward = forward_pass(classifier, precision)
+        self._bits = 32 if precision == "float32" else 16
         self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
@@ -135,7 +143,7 @@ class ScoreFunction:
 
             return self._score(part, advance_part)
 
-        return joined(batch_parts.compute(score, batch_parts.split(pixels), self._pool))
+        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._bits), self._pool))
 
     def _score(self, pixels: np.ndarray, advance: Callable[[float], None]) -> Scored:
         pixels, all_passes = tf.constant(pixels), sum(self.passes)
@@ -168,7 +176,7 @@ class ScoreFunction:
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
         """
-        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels), {}
+        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels, self._bits), {}
         steps = {"clean": lambda part: self._clean(part)[1].numpy()}
         if self._temperatures:
             steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), nowhere).numpy()

@@ -56,7 +56,7 @@ class ScoreSettings:
       features: names of the Example's features.
       odin: temperature and epsilon, or a grid of them: then the rows have one column per cell in place of `odin`.
       detectors: those to compute, of `score_table.DETECTORS`; the other columns are null.
-      precision: `float32`.
+      precision: of `score_table.PRECISIONS`.
       output_name: which output of the model, where it has several.
       model_factory: `package.module:function` that makes the model of the file, where Keras alone cannot.
       batch_size: images scored at once; moves float32 logits by an ulp at most, so it is not in the fingerprint.
@@ -78,6 +78,8 @@ class ScoreSettings:
         unknown = sorted(set(self.detectors) - set(score_table.DETECTORS))
         if unknown or not self.detectors:
             raise ValueError(f"detectors are of {', '.join(score_table.DETECTORS)}, not {', '.join(unknown) or 'none'}")
+        if self.precision not in score_table.PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(score_table.PRECISIONS)}, not {self.precision!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
@@ -183,7 +185,7 @@ class Scorer:
         self.images = 0.0
         self._device = threading.Lock()
         try:
-            self._score = ScoreFunction(self.classifier, settings.odin, settings.detectors)
+            self._score = ScoreFunction(self.classifier, settings.odin, settings.detectors, settings.precision)
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with --epsilon 0") from e
 

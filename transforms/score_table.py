@@ -63,6 +63,8 @@ DETECTORS = (
     *("odin", "msp", "max_logit", "energy", "neg_entropy", "margin"),
     *("gen", "grad_norm", "cam_var", "cam_max"),
 )
+# `mixed`: see `mixed_precision`.
+PRECISIONS = ("float32", "mixed")
 
 
 def grid_schema(cells: Sequence[str]) -> pa.Schema:
