@@ -70,7 +70,7 @@ class Contender:
 class Kernel(Contender):
     """`ScoreFunction`, on batches in memory."""
 
-    def __init__(self, folder: Path, batch_size: int):
+    def __init__(self, folder: Path, batch_size: int, precision: str = "float32"):
         import tensorflow as tf
 
         from transforms.classifier import load_classifier
@@ -80,7 +80,7 @@ class Kernel(Contender):
         super().__init__(folder, batch_size)
         self.versions = f"TensorFlow {tf.__version__}"
         self._classifier = load_classifier(str(folder / "network.keras"))
-        self._score = ScoreFunction(self._classifier, OdinSettings(TEMPERATURE, EPSILON), ("odin",))
+        self._score = ScoreFunction(self._classifier, OdinSettings(TEMPERATURE, EPSILON), ("odin",), precision)
 
     def logits(self) -> np.ndarray:
         return self._classifier.logits(self.batches[0]).numpy()
@@ -328,6 +328,7 @@ class Floor:
 
 CONTENDERS: dict[str, Callable[[Path, int], Contender | Floor]] = {
     "kernel": Kernel,
+    "kernel-mixed": lambda folder, batch_size: Kernel(folder, batch_size, "mixed"),
     "eager": Eager,
     "pytorch-ood": PytorchOod,
     "pytorch-ood-channels-last": PytorchOodChannelsLast,

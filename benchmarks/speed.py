@@ -42,13 +42,16 @@ import tensorflow as tf
 from benchmarks import layers, networks
 from benchmarks.networks import NETWORKS, Network
 from transforms import records
+from transforms.mixed_precision import has_bfloat16
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "this project, kernel"
+MIXED = "this project, kernel, --precision mixed"
 JOB = "this project, score job"
 # Title, contender, and the folder of its environment; none is this one.
 CONTENDERS = (
     (KERNEL, "kernel", None),
+    *([(MIXED, "kernel-mixed", None)] if has_bfloat16() else []),
     ("TensorFlow, eager", "eager", None),
     ("pytorch-ood 0.4.0", "pytorch-ood", "pytorch-ood"),
     ("pytorch-ood 0.4.0, channels-last", "pytorch-ood-channels-last", "pytorch-ood"),
@@ -175,6 +178,9 @@ def results_text(measured: Measured, operations: int, missing: Sequence[str]) ->
         f"{best.removeprefix('floor-')}); ODIN: {operations / 1e9:.2f} GFLOP per image",
         format_table([*rows, *(Row(title, ()) for title in missing)]),
     ]
+    if MIXED in measured.rates:
+        faster = median_ratio(measured.rates[MIXED], measured.rates[KERNEL])
+        lines.append(f"mixed precision: {faster:.2f} x the kernel in float32")
     if measured.start_ups:
         share = median_ratio(measured.rates[JOB], measured.rates[KERNEL])
         start_up = statistics.median(measured.start_ups)
