@@ -59,7 +59,7 @@ def test_the_passes_that_are_run_are_those_that_the_formula_says(classifier, set
 
 def test_the_formula_counts_what_really_runs(monkeypatch):
     """The classifier's own calls and derivatives, counted as TensorFlow executes them."""
-    monkeypatch.setattr(batch_parts, "split", lambda pixels: [pixels])
+    monkeypatch.setattr(batch_parts, "split", lambda pixels, bits: [pixels])
     import tensorflow as tf
 
     ran = {"forward": 0, "gradient": 0}
@@ -131,3 +131,44 @@ def test_names_of_cells_are_columns_that_pyarrow_reads_one_by_one(classifier, tm
     for name, other in itertools.pairwise(GRID.cells):
         assert pq.ParquetFile(tmp_path / "x.parquet").read_row_group(0, [name]).column_names == [name]
         assert name != other
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """XLA, whole batches and filling up, on the processor."""
+    monkeypatch.setattr(batch_parts, "on_gpu", lambda: True)
+
+
+@pytest.mark.parametrize("settings", [OdinSettings(), GRID])
+def test_on_a_gpu_batches_of_any_size_are_one_compiled_size_and_the_same_scores(classifier, settings, monkeypatch):
+    detectors = classifier_detectors(classifier)
+    plain = ScoreFunction(classifier, settings, detectors)(PIXELS).columns
+    monkeypatch.setattr(batch_parts, "on_gpu", lambda: True)
+    score = ScoreFunction(classifier, settings, detectors, batch_size=16)
+    sizes = []
+    monkeypatch.setattr(score, "_clean", lambda pixels, clean=score._clean: sizes.append(len(pixels)) or clean(pixels))
+    parts = [score(PIXELS[:16]), score(PIXELS[16:])]
+    assert sizes == [16, 16]
+    for name, column in plain.items():
+        ours = np.concatenate([part.columns[name] for part in parts])
+        np.testing.assert_allclose(ours, column, rtol=1e-4, atol=1e-6)
+    assert [part.passes.forward for part in parts] == [16 * score.passes.forward, 4 * score.passes.forward]
+
+
+def test_a_model_that_xla_cannot_compile_runs_without(as_on_a_gpu):
+    import keras
+    import tensorflow as tf
+
+    inputs = keras.Input((8, 8, 3))
+    # What comes back has as many elements as are above 0, which XLA cannot foresee.
+    x = keras.layers.Lambda(lambda x: x + tf.cast(tf.size(tf.boolean_mask(x, x > 2)), tf.float32))(inputs)
+    found = as_classifier(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x))))
+    columns = ScoreFunction(found, OdinSettings(), ("odin",), batch_size=16)(PIXELS).columns
+    assert columns["odin"].shape == (20,)
+
+
+def classifier_detectors(classifier):
+    from transforms.score_table import DETECTORS
+
+    missing = classifier.unavailable(DETECTORS)
+    return tuple(name for name in DETECTORS if name not in missing)

@@ -23,12 +23,17 @@ _IMAGES_AT_ONCE = 2
 Result = TypeVar("Result")
 
 
+def on_gpu() -> bool:
+    """Whether TensorFlow has a GPU to compute on."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def give_each_operation_one_core() -> None:
     """Has TensorFlow compute an operation on the core that calls it; to be called before TensorFlow computes at all.
 
     With GPUs, or where TensorFlow has begun already, everything stays as it is.
     """
-    if not tf.config.list_physical_devices("GPU"):
+    if not on_gpu():
         with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(1)
 
@@ -38,7 +43,7 @@ def cores() -> int:
 
     `TF_NUM_INTRAOP_THREADS` says how many those are; unless it does, they are all there are.
     """
-    if tf.config.list_physical_devices("GPU"):
+    if on_gpu():
         return 1
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
@@ -54,7 +59,7 @@ def split(pixels: np.ndarray, bits: int = 32) -> list[np.ndarray]:
       pixels: [N, H, W, C], N >= 1.
       bits: of a number that one layer hands to the next: with 16 a part can be twice as large.
     """
-    if tf.config.list_physical_devices("GPU"):
+    if on_gpu():
         return [pixels]
     at_once = max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE * 32 // (bits * math.prod(pixels.shape[1:3])))
     cores = os.cpu_count() or 1

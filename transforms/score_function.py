@@ -8,6 +8,7 @@ A grid of settings shares all work that can be shared: one clean forward, one in
 forward per temperature and epsilon above 0.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from transforms import batch_parts, detectors, odin
 from transforms.classifier import Classifier
 from transforms.forward_pass import forward_pass
 from transforms.odin import OdinGrid, OdinSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 class Passes(NamedTuple):
@@ -92,6 +95,7 @@ class ScoreFunction:
       chosen: detectors to compute, of `score_table.DETECTORS`. Without `odin` the perturbation is left out, and so are
         the detectors that the classifier gives no scores for, see `Classifier.unavailable`.
       precision: of `score_table.PRECISIONS`.
+      batch_size: on a GPU, smaller batches are filled up to it: XLA compiles for each number of images anew.
 
     Raises:
       odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
@@ -103,35 +107,51 @@ class ScoreFunction:
         settings: OdinSettings | OdinGrid,
         chosen: tuple[str, ...],
         precision: str = "float32",
+        batch_size: int = 1,
     ):
         missing = classifier.unavailable(chosen)
         self._forward = forward_pass(classifier, precision)
+        self.batch_size = batch_size
         self._bits = 32 if precision == "float32" else 16
         self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
         self._readable = isinstance(settings, OdinSettings)
         self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
-        self._clean_passes = Passes(0, 0)
+        self._clean_passes = self.passes = Passes(0, 0)
+        self._trace(classifier, batch_parts.on_gpu())
+
+    def _trace(self, classifier: Classifier, xla: bool) -> None:
         pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
         logits = tf.TensorSpec([None, classifier.classes], tf.float32)
         scalar = tf.TensorSpec([], tf.float64)
-        self._clean = tf.function(self._clean_columns, input_signature=[pixels], autograph=False)
-        self._moved = tf.function(self._moved_logits, input_signature=[pixels, pixels, scalar], autograph=False)
-        self._scores = tf.function(self._odin_columns, input_signature=[logits, scalar], autograph=False)
-        # Whether there is a gradient shows when the graph is made; better now than at the first image.
-        for function in (self._clean, self._moved, self._scores):
-            function.get_concrete_function()
-        self.passes = Passes(
-            self._clean_passes.forward + sum(cell.epsilon > 0 for cell in self._cells.values()),
-            self._clean_passes.gradient,
-        )
 
-    def __call__(self, pixels: np.ndarray, advance: Callable[[float], None] = lambda share: None) -> Scored:
+        def traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+            made = tf.function(function, input_signature=signature, autograph=False, jit_compile=xla or None)
+            # Whether there is a gradient shows when the graph is made; better now than at the first image.
+            made.get_concrete_function()
+            return made
+
+        self._clean = traced(self._clean_columns, pixels)
+        self._moved = traced(self._moved_logits, pixels, pixels, scalar)
+        self._scores = traced(self._odin_columns, logits, scalar)
+        forward, gradient = self._clean_passes
+        self.passes = Passes(forward + sum(cell.epsilon > 0 for cell in self._cells.values()), gradient)
+        if xla:
+            try:
+                self(np.zeros((1, *classifier.input_shape), np.float32))
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as e:
+                _LOG.info("XLA cannot compile the model: %s", e.message)
+                self._trace(classifier, xla=False)
+            except tf.errors.ResourceExhaustedError:
+                # Of so many images; whoever calls tries with less.
+                pass
+
+    def __call__(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None] = lambda share: None) -> Scored:
         """Scores a batch.
 
         Args:
-          pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1; on the device already, or to be copied there.
           advance: told, as the work goes on, what share of it has been done since it was told last.
         """
         lock = threading.Lock()
@@ -145,8 +165,10 @@ class ScoreFunction:
 
         return joined(batch_parts.compute(score, batch_parts.split(pixels, self._bits), self._pool))
 
-    def _score(self, pixels: np.ndarray, advance: Callable[[float], None]) -> Scored:
-        pixels, all_passes = tf.constant(pixels), sum(self.passes)
+    def _score(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None]) -> Scored:
+        n, pixels, all_passes = len(pixels), tf.convert_to_tensor(pixels), sum(self.passes)
+        if batch_parts.on_gpu() and n < self.batch_size:
+            pixels = tf.pad(pixels, [[0, self.batch_size - n], [0, 0], [0, 0], [0, 0]])
         columns, logits, signs = self._clean(pixels)
         forward, gradient = self._clean_passes
         advance((forward + gradient) / all_passes)
@@ -165,9 +187,8 @@ class ScoreFunction:
             # Queued work on a device is not done work; a score at hand is.
             columns[name] = columns[name].numpy()
             advance((cell.epsilon > 0) / all_passes)
-        arrays = {name: np.asarray(column) for name, column in columns.items()}
-        arrays["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
-        n = len(arrays["finite"])
+        columns["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
+        arrays = {name: np.asarray(column)[:n] for name, column in columns.items()}
         return Scored(arrays, Passes(forward * n, gradient * n))
 
     def time_passes(self, pixels: np.ndarray) -> PassTimes:

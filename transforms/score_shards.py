@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import apache_beam as beam
@@ -23,6 +23,7 @@ from apache_beam.utils.shared import Shared
 
 import transforms
 from transforms import images, records, score_table, shard_images, storage
+from transforms.batch_parts import on_gpu
 from transforms.check_finished import CheckFinished, is_finished
 from transforms.classifier import Classifier, Preprocessing, load_classifier
 from transforms.image_list import FETCHES_AT_ONCE
@@ -185,7 +186,9 @@ class Scorer:
         self.images = 0.0
         self._device = threading.Lock()
         try:
-            self._score = ScoreFunction(self.classifier, settings.odin, settings.detectors, settings.precision)
+            self._score = ScoreFunction(
+                self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size
+            )
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with --epsilon 0") from e
 
@@ -194,7 +197,11 @@ class Scorer:
         with self._device:
             return self._score.time_passes(pixels)
 
-    def score(self, pixels: np.ndarray) -> ScoredBatch:
+    def on_device(self, pixels: np.ndarray) -> np.ndarray | tf.Tensor:
+        """A batch as `score` takes it soonest: on a GPU it is copied there, while another one is being scored."""
+        return tf.convert_to_tensor(pixels) if on_gpu() and len(pixels) else pixels
+
+    def score(self, pixels: np.ndarray | tf.Tensor) -> ScoredBatch:
         """The columns of a batch; there are none of scores where N = 0.
 
         A batch that exhausts the device's memory is tried again in halves, and so are all that follow.
@@ -238,7 +245,7 @@ class Scorer:
                 "%d images at once exhaust the device's memory: going on with halves, give a smaller --batch_size",
                 tried,
             )
-        self.batch_size = tried // 2
+        self.batch_size = self._score.batch_size = tried // 2
 
 
 @dataclass
@@ -246,13 +253,13 @@ class DecodedBatch:
     """A batch between decoding and scoring: the rows that have pixels, and the rejects.
 
     Attributes:
-      pixels: float32 [N, H, W, C] in [0, 1].
+      pixels: float32 [N, H, W, C] in [0, 1], in memory or on the device.
       rows: `index`, `offset`, `id`, `label` of each of the N.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
       framed: records that it was made of.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | tf.Tensor
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
     framed: int = 0
@@ -345,7 +352,8 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     input_shape = scorer.classifier.input_shape
 
     def decode(batch: list[Record]) -> DecodedBatch:
-        return decode_batch(batch, shard, settings, input_shape)
+        decoded = decode_batch(batch, shard, settings, input_shape)
+        return replace(decoded, pixels=scorer.on_device(decoded.pixels))
 
     framed = 0
     batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
