@@ -182,7 +182,7 @@ def test_bounds_are_the_extremes_over_all_orders_in_a_bin():
 def test_bounds_are_narrow_at_a_moderate_cap():
     rng = np.random.default_rng(0)
     metrics = detection_metrics(
-        ScoreHistogram.of(rng.normal(1, 1, 20_000), 2048), ScoreHistogram.of(rng.normal(0, 1, 20_000), 2048)
+        ScoreHistogram.of(rng.normal(1, 1, 20_000), 4096), ScoreHistogram.of(rng.normal(0, 1, 20_000), 4096)
     )
     assert not metrics.exact
     for name, (low, high) in metrics.bounds.items():

@@ -10,13 +10,25 @@ from hypothesis import strategies as st
 from transforms.score_histogram import MAX_KEYS, ScoreHistogram, common_bins
 
 LARGEST = np.finfo(np.float64).max
-SCORES = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=60)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+# Probabilities near 1 as often as all the others.
+SCORES = st.lists(FINITE | st.floats(-1, 1) | st.floats(0, 0.5).map(lambda gap: 1 - gap**9), max_size=60)
 
 
 def key_of(score: float) -> int:
     """The key by its definition, in Python integers."""
-    bits = struct.unpack(">Q", struct.pack(">d", abs(score)))[0]
-    return -bits if score < 0 else bits
+    magnitude = abs(score)
+    key = bits_of(magnitude)
+    if 0.5 < magnitude < 1:
+        steps = bits_of(1.0) - key
+        key = bits_of(1.0) + 2**52 - steps - (bits_of(1 - magnitude) - bits_of(2.0**-53)) // 53
+    elif magnitude >= 1:
+        key += 2**52
+    return -key if score < 0 else key
+
+
+def bits_of(magnitude: float) -> int:
+    return struct.unpack(">Q", struct.pack(">d", magnitude))[0]
 
 
 def keys_held(histogram: ScoreHistogram) -> int:
@@ -31,6 +43,22 @@ def test_bins_are_the_distinct_scores_in_order():
     np.testing.assert_array_equal(bins.upper, expected)
     np.testing.assert_array_equal(bins.counts, counts)
     assert not np.signbit(bins.lower[bins.lower == 0]).any()
+
+
+@settings(deadline=None)
+@given(SCORES)
+def test_keys_have_the_order_of_the_scores(scores):
+    scores = sorted({score + 0.0 for score in scores} | {0.5, 1.0, np.nextafter(0.5, 1), np.nextafter(1.0, 0), LARGEST})
+    keys = [key_of(score) for score in scores]
+    assert keys == sorted(set(keys)) and keys[0] > -(2**63) and keys[-1] < 2**63
+
+
+def test_probabilities_next_to_1_stay_apart_when_others_do():
+    """Of a confident classifier: as many within 1e-6 of 1 as above 0.01 from it."""
+    rng = np.random.default_rng(0)
+    gaps = 10.0 ** rng.uniform(-12, -1, 100_000)
+    bins = ScoreHistogram.of(1 - gaps, max_keys=2**12).bins()
+    assert bins.counts.max() < 100_000 / 2**12 * 10
 
 
 def test_float32_scores_count_as_their_float64_value():

@@ -16,7 +16,10 @@ import numpy as np
 MAX_KEYS = 2**18
 
 _MAGNITUDE_BITS = 2**63 - 1
-_LARGEST_KEY = int(np.array(np.finfo(np.float64).max).view(np.int64))
+_OCTAVE = 2**52
+_HALF, _ONE, _SMALLEST_GAP, _LARGEST = (
+    int(np.array(score).view(np.int64)) for score in (0.5, 1.0, 2.0**-53, np.finfo(np.float64).max)
+)
 
 
 class Bins(NamedTuple):
@@ -86,7 +89,8 @@ _EMPTY_RUN = _Run(0, np.empty(0, np.int64), np.empty(0, np.int64))
 class ScoreHistogram:
     """Counts of finite float64 scores, sparse, mergeable, of bounded memory.
 
-    A score's key is the order-preserving int64 image of its bits (-0.0 is 0.0). Past `max_keys` distinct keys low bits
+    A score's key is an order-preserving int64 image of its bits (-0.0 is 0.0), with room just below 1, where the
+    probabilities of a confident classifier crowd. Past `max_keys` distinct keys low bits
     are dropped, always to the finest level that fits. The level of a part is never above that of the whole, so the
     outcome depends on the multiset of scores alone, not on the order or grouping in which they were added and merged.
 
@@ -225,18 +229,52 @@ def _sum_equal(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _to_keys(scores: np.ndarray) -> np.ndarray:
-    """Finite float64 -> int64 of the same order: the magnitude's bits, with the score's sign."""
+    """Finite float64 -> int64 of the same order: an image of the magnitude's bits, with the score's sign."""
     bits = scores.view(np.int64)
-    return np.where(bits < 0, -(bits & _MAGNITUDE_BITS), bits)
+    keys = _magnitude_keys(bits & _MAGNITUDE_BITS)
+    return np.where(bits < 0, -keys, keys)
 
 
-def _to_scores(keys: np.ndarray) -> np.ndarray:
-    """The inverse of `_to_keys`; keys beyond the finite scores give the largest of these."""
-    keys = np.clip(keys, -_LARGEST_KEY, _LARGEST_KEY)
-    return np.copysign(np.abs(keys).view(np.float64), keys)
+def _magnitude_keys(bits: np.ndarray) -> np.ndarray:
+    """Bits of magnitudes -> distinct keys of the same order, from 0 to the largest int64.
+
+    Dropping low bits keeps what lies apart in proportion to its distance from 0. Between 0.5 and 1 the distance from 1
+    counts as much: its number of steps and its logarithm add up to how far the key lies below that of 1, the logarithm
+    in units that make the two the same at most. That takes twice the keys there are numbers, for which the bits of NaN
+    and infinity make room.
+    """
+    keys = bits + np.where(bits >= _ONE, _OCTAVE, 0)
+    below = (bits > _HALF) & (bits < _ONE)
+    gaps = 1.0 - bits[below].view(np.float64)
+    keys[below] = _ONE + _OCTAVE - (_ONE - bits[below]) - (gaps.view(np.int64) - _SMALLEST_GAP) // 53
+    return keys
+
+
+def _magnitude_bits(keys: np.ndarray) -> np.ndarray:
+    """Keys from 0 -> the bits of the largest magnitude that has that key or one below it."""
+    bits = np.minimum(np.where(keys >= _ONE + _OCTAVE, keys - _OCTAVE, keys), _LARGEST)
+    below = (keys > _HALF) & (keys < _ONE + _OCTAVE)
+    wanted = keys[below]
+    low, high = np.full(len(wanted), _HALF), np.full(len(wanted), _ONE)
+    # Bisection: the answer is `low` or above it, and below `high`.
+    while len(wanted) and (high - low > 1).any():
+        middle = (low + high) // 2
+        fits = _magnitude_keys(middle) <= wanted
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    bits[below] = low
+    return bits
+
+
+def _largest_scores(keys: np.ndarray) -> np.ndarray:
+    """For each key the largest score with that key or one below it."""
+    magnitudes = np.where(keys < 0, -keys - 1, keys)
+    # Below 0 it is the smallest magnitude above.
+    scores = (_magnitude_bits(magnitudes) + (keys < 0)).view(np.float64)
+    return np.where(keys < 0, -scores, scores)
 
 
 def _edges(keys: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
     """Keys at a level -> the smallest and the largest score of each."""
-    lower = keys << level
-    return _to_scores(lower), _to_scores(lower | ((1 << level) - 1))
+    first, last = keys << level, (keys << level) | ((1 << level) - 1)
+    # The smallest score with a key of at least so much is the other sign's largest; 0 has one sign only.
+    return 0.0 - _largest_scores(-np.maximum(first, -_MAGNITUDE_BITS)), _largest_scores(last)
