@@ -301,8 +301,18 @@ class ContenderProcess:
         return self._answer()
 
     def ask(self, question: str) -> dict:
-        """A line for a line."""
-        print(question, file=self._process.stdin, flush=True)
+        """A line for a line.
+
+        Raises:
+          SystemExit: it is there no more.
+        """
+        try:
+            print(question, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            status = self._process.wait()
+            raise SystemExit(
+                f"{self._name} ended with status {status}; if that is -9, memory ran out: give a smaller --batch_size"
+            ) from None
         return self._answer()
 
     def seconds(self) -> float:
