@@ -75,3 +75,27 @@ def test_a_folding_that_changes_the_logits_is_not_used(monkeypatch):
     monkeypatch.setattr(module.folding, "fold", wrong)
     classifier = as_classifier(samples.small_model())
     assert forward_pass(classifier) == classifier.activations
+
+
+def test_a_model_that_folding_makes_nothing_of_runs_as_it_was_loaded():
+    """A factor per channel for maps of one channel, which it makes three of."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(1, 3)(inputs)
+    x = x * tf.constant([1.0, 2.0, 3.0]) + tf.constant([0.1, 0.2, 0.3])
+    x = keras.layers.Conv2D(2, 3)(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    classifier = as_classifier(model)
+    logits = forward_pass(classifier)(PIXELS).logits
+    np.testing.assert_allclose(logits, classifier.logits(PIXELS), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_bfloat16_makes_nothing_of_runs_in_float32(monkeypatch, caplog):
+    def no_kernel(graph):
+        raise tf.errors.UnimplementedError(None, None, "no such kernel")
+
+    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "round_inside", no_kernel)
+    classifier = as_classifier(samples.small_model())
+    logits = forward_pass(classifier, "mixed")(PIXELS).logits
+    np.testing.assert_array_equal(logits, forward_pass(classifier)(PIXELS).logits)
+    assert "no such kernel" in caplog.text

@@ -12,7 +12,7 @@ import tensorflow as tf
 from transforms import folding
 from transforms.classifier import Classifier
 from transforms.detectors import Activations
-from transforms.frozen_graph import FrozenGraph, NotFreezable, freeze
+from transforms.frozen_graph import FrozenGraph, freeze
 from transforms.mixed_precision import has_bfloat16, round_inside
 
 ForwardPass = Callable[[tf.Tensor], Activations]
@@ -50,21 +50,28 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         )
         return classifier.activations
 
+    # What a model may hold has no end, and all of it runs as it was loaded, if not so fast.
     try:
         graph = freeze(tensors, classifier.input_shape)
-    except NotFreezable as e:
+        folding.fold(graph)
+        folded = _activations(graph, names, classifier.input_shape)
+        if not _agree(classifier, folded):
+            return as_loaded("rewritten, it computes something else")
+    except Exception as e:
         return as_loaded(e)
-    folding.fold(graph)
-    folded = _activations(graph, names, classifier.input_shape)
-    if not _agree(classifier, folded):
-        return as_loaded("rewritten, it computes something else")
     if precision == "float32":
         return folded
     if not has_bfloat16():
         _LOG.warning("this machine computes nothing in bfloat16: --precision mixed becomes float32")
         return folded
-    round_inside(graph)
-    return _activations(graph, names, classifier.input_shape)
+    try:
+        round_inside(graph)
+        mixed = _activations(graph, names, classifier.input_shape)
+        _logits_and_gradient(mixed, _probe(classifier))
+    except Exception as e:
+        _LOG.warning("the model has layers that are not computed in bfloat16: it runs in float32: %s", e)
+        return folded
+    return mixed
 
 
 def _activations(graph: FrozenGraph, names: Sequence[str], shape: Sequence[int]) -> ForwardPass:
@@ -72,9 +79,13 @@ def _activations(graph: FrozenGraph, names: Sequence[str], shape: Sequence[int])
     return lambda pixels: Activations(**dict(zip(names, function(pixels), strict=True)))
 
 
+def _probe(classifier: Classifier) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).uniform(size=(2, *classifier.input_shape)), tf.float32)
+
+
 def _agree(classifier: Classifier, folded: ForwardPass) -> bool:
     """Whether both give the same logits, and the same gradient of the pixels, for images of noise."""
-    pixels = tf.constant(np.random.default_rng(0).uniform(size=(2, *classifier.input_shape)), tf.float32)
+    pixels = _probe(classifier)
     (logits, gradient), (folded_logits, folded_gradient) = (
         _logits_and_gradient(forward, pixels) for forward in (classifier.activations, folded)
     )
