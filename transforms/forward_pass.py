@@ -46,7 +46,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         _LOG.log(
             logging.INFO if precision == "float32" else logging.WARNING,
             "the model runs as it was loaded, in float32: %s",
-            reason,
+            str(reason).partition("\n")[0],
         )
         return classifier.activations
 
@@ -69,7 +69,9 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         mixed = _activations(graph, names, classifier.input_shape)
         _logits_and_gradient(mixed, _probe(classifier))
     except Exception as e:
-        _LOG.warning("the model has layers that are not computed in bfloat16: it runs in float32: %s", e)
+        _LOG.warning(
+            "the model has layers that are not computed in bfloat16: it runs in float32: %s", str(e).partition("\n")[0]
+        )
         return folded
     return mixed
 
