@@ -635,3 +635,133 @@ def test_a_damaged_image_gives_pixels_or_an_image_error(data, channels, geometry
 )
 def test_a_damaged_example_gives_pixels_or_an_image_error(payload):
     assert_pixels_or_image_error(lambda: images.parse_example(payload, FeatureNames()), (8, 8, 3), Geometry())
+
+
+# The short way for plain PNG, against the way of all the others.
+
+
+def outcome(data: bytes, channels: int) -> tuple:
+    """What decoding ends in: shape and pixels, or reason and detail."""
+    try:
+        decoded = images.decode(data, channels)
+    except ImageError as e:
+        return e.reason, e.detail
+    return decoded.shape, decoded.dtype, decoded.tobytes()
+
+
+def assert_both_ways_agree(data: bytes, channels: int) -> None:
+    short = outcome(data, channels)
+    with mock.patch.object(images, "_plain_png", return_value=None):
+        assert short == outcome(data, channels)
+
+
+PLAIN = [samples.encoded(RGB), samples.encoded(GREY), samples.encoded(joined(RGB, ALPHA)), png_of(RGB, 8, 2)]
+STREAM = zlib.compress(b"".join(bytes([i]) + row.tobytes() for i, row in enumerate(RGB)))
+CHUNKS = st.sampled_from(
+    [
+        *[b""] * 12,
+        chunk(b"IDAT", b""),
+        chunk(b"IDAT", STREAM[9:]),
+        chunk(b"IDAT", b"junk"),
+        chunk(b"IEND", b""),
+        chunk(b"PLTE", PALETTE.tobytes()),
+        chunk(b"tRNS", struct.pack(">HHH", *RGB[0, 0])),
+        chunk(b"gAMA", struct.pack(">I", 45455)),
+        chunk(b"gAMA", b""),
+        chunk(b"acTL", struct.pack(">II", 2, 0)),
+        chunk(b"tEXt", b"Title\0fine"),
+        chunk(b"zTXt", b"k\0\0" + BOMB[:99]),
+        chunk(b"vpAg", b"x"),
+        chunk(b"QQQQ", b""),
+        b"junk",
+    ]
+)
+STREAMS = st.one_of(
+    st.just(STREAM),
+    samples.damaged(STREAM),
+    st.sampled_from([STREAM[:9], STREAM[:-4], STREAM[:-1], STREAM + b"junk", STREAM * 2, b""]),
+    st.binary(min_size=80, max_size=170).map(zlib.compress),
+    st.lists(st.tuples(st.integers(0, 6), st.binary(min_size=21, max_size=21)), min_size=3, max_size=7).map(
+        lambda rows: zlib.compress(b"".join(bytes([kind]) + row for kind, row in rows))
+    ),
+)
+HEADERS = st.tuples(
+    st.sampled_from([7, 7, 7, 7, 0, 6, 8, 2**31]),
+    st.sampled_from([5, 5, 5, 5, 0, 4, 6, 2**31]),
+    st.sampled_from([8, 8, 8, 8, 1, 7, 16]),
+    st.sampled_from([2, 2, 2, 2, 0, 1, 3, 4, 6, 9]),
+    *(st.sampled_from([0, 0, 0, 0, 0, 1]) for _ in range(3)),
+)
+# Bytes of a chunk's checksum that are turned around.
+WRONG = st.sampled_from([*[b""] * 6, b"IHDR", b"IDAT", b"IEND"])
+
+
+@st.composite
+def strange_pngs(draw) -> bytes:
+    """PNG files whose checksums are right nearly always, and little else."""
+    pieces = [
+        (b"IHDR", chunk(b"IHDR", struct.pack(">IIBBBBB", *draw(HEADERS)))),
+        (b"", draw(CHUNKS)),
+        (b"IDAT", chunk(b"IDAT", draw(STREAMS))),
+        (b"", draw(CHUNKS)),
+        (b"IEND", chunk(b"IEND", b"")),
+        (b"", draw(CHUNKS)),
+    ]
+    wrong = draw(WRONG)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        piece[:-4] + piece[:-5:-1] if name and name == wrong else piece for name, piece in pieces
+    )
+
+
+@pytest.mark.parametrize("data", PLAIN, ids=["colour", "grey", "colour and alpha", "unfiltered"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_plain_png_takes_the_short_way(data, channels):
+    assert_both_ways_agree(data, channels)
+    with mock.patch.object(Image, "open", side_effect=AssertionError("the long way")):
+        images.decode(data, channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_cut_anywhere_ends_alike_both_ways(channels):
+    for data in PLAIN:
+        for size in range(len(data) + 1):
+            assert_both_ways_agree(data[:size], channels)
+
+
+def test_a_png_with_any_bit_turned_ends_alike_both_ways():
+    for data in PLAIN:
+        for at in range(len(data)):
+            assert_both_ways_agree(patched(data, at, bytes([data[at] ^ 1 << at % 8])), 3)
+
+
+def test_pixels_in_more_than_one_piece_end_alike_both_ways():
+    noise = samples.random_images(1, (160, 160, 3))[0]
+    for size in (145, 147):
+        data = samples.encoded(noise[:size, :size])
+        assert_both_ways_agree(data, 3)
+        assert (images._plain_png(data) is None) == (len(data) > 1 << 16)
+    two = chunk(b"IDAT", STREAM[:40]) + chunk(b"IDAT", STREAM[40:])
+    whole = png(7, 5, 8, 2, b"")
+    assert_both_ways_agree(whole[:33] + two + whole[-12:], 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@samples.fuzzed(600)
+@given(st.sampled_from(PLAIN).flatmap(samples.damaged), st.sampled_from([1, 3]))
+def test_a_damaged_png_ends_alike_both_ways(data, channels):
+    assert_both_ways_agree(data, channels)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@samples.fuzzed(1500)
+@given(strange_pngs(), st.sampled_from([1, 3]))
+def test_a_strange_png_ends_alike_both_ways(data, channels):
+    assert_both_ways_agree(data, channels)
+
+
+def test_pixels_are_put_where_they_are_wanted():
+    for geometry, size in ((Geometry(), (5, 7)), (Geometry(), (9, 4)), (Geometry(interpolation="bicubic"), (12, 12))):
+        out = np.full((*size, 3), np.nan, np.float32)
+        record = ImageRecord(samples.encoded(RGB), None, None, None)
+        assert np.shares_memory(images.pixels(record, (*size, 3), geometry, out), out)
+        np.testing.assert_array_equal(out, images.pixels(record, (*size, 3), geometry))

@@ -269,7 +269,8 @@ def decode_batch(
     batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int]
 ) -> DecodedBatch:
     """Parses and decodes records; what gives no pixels becomes a reject, never an error."""
-    pixels, decoded = [], DecodedBatch(np.empty((0, *input_shape), np.float32), framed=len(batch))
+    pixels = np.empty((len(batch), *input_shape), np.float32)
+    decoded = DecodedBatch(pixels[:0], framed=len(batch))
     for record in batch:
         row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
         if record.problem:
@@ -278,14 +279,12 @@ def decode_batch(
         try:
             parsed = shard_images.parse_record(record, shard, settings.features)
             row["id"] = parsed.id if parsed.id is not None else row["id"]
-            pixels.append(
-                shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry, settings.features)
-            )
+            slot = pixels[len(decoded.rows)]
+            shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry, settings.features, slot)
             decoded.rows.append({**row, "label": parsed.label})
         except images.ImageError as e:
             decoded.rejects.append(_reject(row, e.reason, e.detail))
-    if pixels:
-        decoded.pixels = np.stack(pixels)
+    decoded.pixels = pixels[: len(decoded.rows)]
     return decoded
 
 

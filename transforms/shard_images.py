@@ -135,6 +135,7 @@ def record_pixels(
     input_shape: tuple[int, int, int],
     geometry: Geometry,
     names: FeatureNames,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A record's image as the classifier sees it.
 
@@ -145,6 +146,7 @@ def record_pixels(
       input_shape: (height, width, channels) of the classifier's input.
       geometry: what to do with images of another size.
       names: of the features, where an image is made of two records.
+      out: array to put it into; None for one of its own.
 
     Returns:
       float32 array of `input_shape`, in [0, 1].
@@ -154,15 +156,23 @@ def record_pixels(
     """
     match shard.content:
         case TFRecords():
-            return images.pixels(parsed, input_shape, geometry)
+            return images.pixels(parsed, input_shape, geometry, out)
         case ImageList():
-            return images.fit(images.decode(parsed.image, input_shape[2], geometry.jpeg), input_shape[:2], geometry)
+            image = images.decode(parsed.image, input_shape[2], geometry.jpeg)
+            return images.fit(image, input_shape[:2], geometry, out)
         case Noise(distribution):
-            return noise_image(distribution, record.index, input_shape)
+            return _put(noise_image(distribution, record.index, input_shape), out)
         case Surrogate(kind, of):
             original, partner = replace(shard, content=of), None
             if record.partner is not None:
                 other = parse_record(record.partner, original, names)
                 partner = record_pixels(record.partner, other, original, input_shape, geometry, names)
             own = record_pixels(record, parsed, original, input_shape, geometry, names)
-            return altered(kind, own, shard.path, record.index, partner)
+            return _put(altered(kind, own, shard.path, record.index, partner), out)
+
+
+def _put(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return pixels
+    out[...] = pixels
+    return out
