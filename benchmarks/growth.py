@@ -72,13 +72,18 @@ def score(folder: Path) -> tuple[float, float | None, float]:
     return seconds, steady_rate(folder / "out"), usage.ru_maxrss / 1024
 
 
-def steady_rate(output: Path) -> float | None:
-    """Images per second between the first and the last commit."""
+def steady_rate(output: Path, processes: int = 1) -> float | None:
+    """Images per second between the first commit and the last one; None where there is nothing between.
+
+    Args:
+      output: of a run that is over.
+      processes: that it had; the first commit of each is left out.
+    """
     commits = sorted((path.stat().st_mtime, path) for path in output.glob("scores/*/*.parquet"))
-    if len(commits) < 2:
+    if len(commits) <= processes:
         return None
-    images = sum(score_table.read_commit(str(path)).scored for _, path in commits[1:])
-    return images / (commits[-1][0] - commits[0][0])
+    images = sum(score_table.read_commit(str(path)).scored for _, path in commits[processes:])
+    return images / (commits[-1][0] - commits[processes - 1][0])
 
 
 if __name__ == "__main__":
