@@ -90,23 +90,17 @@ class Kernel(Contender):
 
     def counts(self) -> dict:
         """Gradients of weights, traces, and of a batch the bytes that go to the device and those of its columns."""
-        import tensorflow as tf
-
         batch = self.batches[0]
         sizes = sorted({len(batch), max(1, len(batch) // 2), 1})
+        graphs = traced_graphs()
         for size in sizes:
             self._score(batch[:size])
-        found = gc.get_objects()
-        traces = [
-            one.experimental_get_tracing_count() for one in found if _is(one, tf.types.experimental, "Polymorphic")
-        ]
-        graphs = [one.graph for one in found if _is(one, tf.types.experimental, "Concrete")]
         with counted_input() as given:
             columns = self._score(batch).columns
         return {
             "weight_gradients": sum(weight_gradients(graph) for graph in graphs),
             "graphs": len(graphs),
-            "traces": [count for count in traces if count],
+            "graphs_later": len(traced_graphs()) - len(graphs),
             "batch_sizes": sizes,
             "images": len(batch),
             "pixel_bytes": batch.nbytes,
@@ -116,8 +110,11 @@ class Kernel(Contender):
         }
 
 
-def _is(one: object, module, name: str) -> bool:
-    return isinstance(one, getattr(module, f"{name}Function"))
+def traced_graphs() -> list:
+    """The `tf.Graph`s of all concrete functions that there are."""
+    import tensorflow as tf
+
+    return [one.graph for one in gc.get_objects() if isinstance(one, tf.types.experimental.ConcreteFunction)]
 
 
 def weight_gradients(graph) -> int:

@@ -235,8 +235,8 @@ def counts_text(counts: dict) -> str:
     n = counts["images"]
     return (
         f"kernel: {counts['weight_gradients']} gradients of weights in {counts['graphs']} graphs; "
-        f"{len(counts['traces'])} functions, traced {', '.join(map(str, counts['traces']))} times for batches of "
-        f"{', '.join(map(str, counts['batch_sizes']))}; per image {counts['bytes_in'] / n:,.0f} bytes go to the device "
+        f"{counts['graphs_later']} graphs more after batches of {', '.join(map(str, counts['batch_sizes']))}; "
+        f"per image {counts['bytes_in'] / n:,.0f} bytes go to the device "
         f"(its pixels are {counts['pixel_bytes'] / n:,.0f}) and {counts['columns']} columns of "
         f"{counts['bytes_out'] / n:,.0f} bytes come back"
     )

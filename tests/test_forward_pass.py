@@ -17,7 +17,7 @@ PIXELS = tf.constant(samples.random_images(5).astype(np.float32) / 255)
 
 def test_all_that_one_forward_pass_gives_is_there():
     classifier = as_classifier(samples.small_model())
-    fast = forward_pass(classifier)
+    fast = forward_pass(classifier).activations
     assert fast != classifier.activations
     ours, theirs = fast(PIXELS), classifier.activations(PIXELS)
     assert vars(ours).keys() == vars(theirs).keys()
@@ -49,10 +49,10 @@ def test_a_gradient_of_the_models_own_making_is_kept():
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
     classifier = as_classifier(model)
     gradients = []
-    for forward in (classifier.activations, forward_pass(classifier)):
+    for activations in (classifier.activations, forward_pass(classifier).activations):
         with tf.GradientTape() as tape:
             tape.watch(PIXELS)
-            logits = forward(PIXELS).logits
+            logits = activations(PIXELS).logits
         gradients.append(tape.gradient(logits, PIXELS, output_gradients=tf.one_hot([0] * 5, 3)))
     assert np.abs(gradients[0]).max() > 0
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
@@ -74,7 +74,7 @@ def test_a_folding_that_changes_the_logits_is_not_used(monkeypatch):
 
     monkeypatch.setattr(module.folding, "fold", wrong)
     classifier = as_classifier(samples.small_model())
-    assert forward_pass(classifier) == classifier.activations
+    assert forward_pass(classifier) == module.ForwardPass(classifier.activations, None)
 
 
 def test_a_model_that_folding_makes_nothing_of_runs_as_it_was_loaded():
@@ -85,7 +85,7 @@ def test_a_model_that_folding_makes_nothing_of_runs_as_it_was_loaded():
     x = keras.layers.Conv2D(2, 3)(keras.layers.ReLU()(x))
     model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
     classifier = as_classifier(model)
-    logits = forward_pass(classifier)(PIXELS).logits
+    logits = forward_pass(classifier).activations(PIXELS).logits
     np.testing.assert_allclose(logits, classifier.logits(PIXELS), rtol=1e-5, atol=1e-6)
 
 
@@ -96,6 +96,6 @@ def test_a_model_that_bfloat16_makes_nothing_of_runs_in_float32(monkeypatch, cap
     monkeypatch.setattr(module, "has_bfloat16", lambda: True)
     monkeypatch.setattr(module, "round_inside", no_kernel)
     classifier = as_classifier(samples.small_model())
-    logits = forward_pass(classifier, "mixed")(PIXELS).logits
-    np.testing.assert_array_equal(logits, forward_pass(classifier)(PIXELS).logits)
+    logits = forward_pass(classifier, "mixed").activations(PIXELS).logits
+    np.testing.assert_array_equal(logits, forward_pass(classifier).activations(PIXELS).logits)
     assert "no such kernel" in caplog.text

@@ -108,8 +108,8 @@ def test_gpus_have_it_from_ampere_on(capability, has, monkeypatch):
 def test_where_the_hardware_has_none_it_is_float32_and_a_line(monkeypatch, caplog):
     monkeypatch.setattr(forward_pass, "has_bfloat16", lambda: False)
     classifier = as_classifier(network())
-    mixed = forward_pass.forward_pass(classifier, "mixed")(PIXELS).logits
-    np.testing.assert_array_equal(mixed, forward_pass.forward_pass(classifier)(PIXELS).logits)
+    mixed = forward_pass.forward_pass(classifier, "mixed").activations(PIXELS).logits
+    np.testing.assert_array_equal(mixed, forward_pass.forward_pass(classifier).activations(PIXELS).logits)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "this machine computes nothing in bfloat16: --precision mixed becomes float32"
     ]

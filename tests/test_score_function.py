@@ -20,13 +20,24 @@ def classifier():
     return as_classifier(samples.small_model())
 
 
-def test_one_graph_serves_every_batch_size(classifier):
+def test_the_graphs_that_are_made_first_serve_every_batch_size(classifier, monkeypatch):
+    traced, of_pixels = [], ScoreFunction._clean_columns
+    monkeypatch.setattr(ScoreFunction, "_clean_columns", lambda *given: traced.append(given) or of_pixels(*given))
     score = ScoreFunction(classifier, OdinSettings(), ("odin", "msp"))
     for size in (1, 7, 64):
         columns = score(samples.random_images(size).astype(np.float32) / 255).columns
         assert columns["odin"].shape == (size,)
-    for graph in (score._clean, score._moved, score._scores):
-        assert graph.experimental_get_tracing_count() == 1
+    assert len(traced) == 1
+
+
+def test_a_batch_of_little_work_is_not_cut_up(classifier, monkeypatch):
+    """784 images of 8 x 8 would be a part by their size alone."""
+    sizes, score = [], ScoreFunction(classifier, OdinSettings(), ("odin",))
+    monkeypatch.setattr(score, "_clean", lambda pixels, clean=score._clean: sizes.append(len(pixels)) or clean(pixels))
+    monkeypatch.setattr(batch_parts.os, "cpu_count", lambda: 2)
+    score(samples.random_images(4096).astype(np.float32) / 255)
+    assert sum(sizes) == 4096
+    assert sizes == [2048, 2048]
 
 
 def test_each_cell_of_a_grid_is_what_its_settings_give_alone(classifier):
@@ -99,11 +110,13 @@ def test_without_odin_nothing_is_perturbed(classifier):
     assert set(score(PIXELS).columns) == {"msp", "prediction", "finite"}
 
 
-def test_progress_adds_up_to_one_and_moves_with_every_pass(classifier):
+def test_progress_adds_up_to_one_and_moves_with_every_pass(classifier, monkeypatch):
+    monkeypatch.setattr(batch_parts, "images_at_once", lambda *of_work: 3)
     told = []
     ScoreFunction(classifier, GRID, ("odin",))(PIXELS, told.append)
     assert sum(told) == pytest.approx(1)
-    parts = batch_parts.split(PIXELS)
+    parts = batch_parts.split(PIXELS, 3)
+    assert len(parts) > 2
     assert len([share for share in told if share]) == len(parts) * (1 + 6)
 
 

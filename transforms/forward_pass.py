@@ -5,6 +5,7 @@ A model that cannot be rewritten, or whose logits or gradients change when it is
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -12,10 +13,8 @@ import tensorflow as tf
 from transforms import folding
 from transforms.classifier import Classifier
 from transforms.detectors import Activations
-from transforms.frozen_graph import FrozenGraph, freeze
+from transforms.frozen_graph import FrozenGraph, freeze, values_per_image
 from transforms.mixed_precision import has_bfloat16, round_inside
-
-ForwardPass = Callable[[tf.Tensor], Activations]
 
 # Of two images that folded and plain logits, relative to the largest, may differ by; it is rounding, some 1e-6.
 _LOGITS_TOLERANCE = 1e-4
@@ -25,10 +24,21 @@ _GRADIENT_TOLERANCE = 3e-2
 _LOG = logging.getLogger(__name__)
 
 
-def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardPass:
-    """float32 pixels [N, H, W, C] in [0, 1] -> what `classifier.activations` gives of them, sooner.
+@dataclass(frozen=True)
+class ForwardPass:
+    """How the classifier is run.
 
-    Gradients flow through. In float32 the logits' relative difference is below 1e-4.
+    Attributes:
+      activations: float32 pixels [N, H, W, C] in [0, 1] -> what is known of them; gradients flow through.
+      values_per_image: numbers that its layers compute for one image; None where that is not known.
+    """
+
+    activations: Callable[[tf.Tensor], Activations]
+    values_per_image: int | None
+
+
+def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardPass:
+    """What gives what `classifier.activations` gives, sooner; in float32 the logits' relative difference is below 1e-4.
 
     Args:
       classifier: with its preprocessing.
@@ -48,7 +58,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
             "the model runs as it was loaded, in float32: %s",
             str(reason).partition("\n")[0],
         )
-        return classifier.activations
+        return ForwardPass(classifier.activations, None)
 
     # What a model may hold has no end, and all of it runs as it was loaded, if not so fast.
     try:
@@ -67,7 +77,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
     try:
         round_inside(graph)
         mixed = _activations(graph, names, classifier.input_shape)
-        _logits_and_gradient(mixed, _probe(classifier))
+        _logits_and_gradient(mixed.activations, _probe(classifier))
     except Exception as e:
         _LOG.warning(
             "the model has layers that are not computed in bfloat16: it runs in float32: %s", str(e).partition("\n")[0]
@@ -78,7 +88,9 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
 
 def _activations(graph: FrozenGraph, names: Sequence[str], shape: Sequence[int]) -> ForwardPass:
     function = graph.function(shape)
-    return lambda pixels: Activations(**dict(zip(names, function(pixels), strict=True)))
+    return ForwardPass(
+        lambda pixels: Activations(**dict(zip(names, function(pixels), strict=True))), values_per_image(function)
+    )
 
 
 def _probe(classifier: Classifier) -> tf.Tensor:
@@ -89,7 +101,7 @@ def _agree(classifier: Classifier, folded: ForwardPass) -> bool:
     """Whether both give the same logits, and the same gradient of the pixels, for images of noise."""
     pixels = _probe(classifier)
     (logits, gradient), (folded_logits, folded_gradient) = (
-        _logits_and_gradient(forward, pixels) for forward in (classifier.activations, folded)
+        _logits_and_gradient(activations, pixels) for activations in (classifier.activations, folded.activations)
     )
     scale = np.max(np.abs(logits))
     if not np.allclose(logits, folded_logits, rtol=0, atol=_LOGITS_TOLERANCE * scale, equal_nan=True):
@@ -99,10 +111,12 @@ def _agree(classifier: Classifier, folded: ForwardPass) -> bool:
     return bool(np.linalg.norm(gradient - folded_gradient) <= _GRADIENT_TOLERANCE * np.linalg.norm(gradient))
 
 
-def _logits_and_gradient(forward: ForwardPass, pixels: tf.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+def _logits_and_gradient(
+    activations: Callable[[tf.Tensor], Activations], pixels: tf.Tensor
+) -> tuple[np.ndarray, np.ndarray | None]:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(pixels)
-        logits = forward(pixels).logits
+        logits = activations(pixels).logits
         seed = tf.one_hot(tf.argmax(logits, axis=1), tf.shape(logits)[1])
     gradient = tape.gradient(logits, pixels, output_gradients=seed)
     return logits.numpy(), None if gradient is None else gradient.numpy()

@@ -3,6 +3,7 @@
 `folding` and `mixed_precision` do so. What comes out is a function again, through which gradients flow.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class FrozenGraph:
         """Leaves out the nodes that no output needs."""
         self.nodes = self._needed(self.outputs)
 
-    def function(self, shape: Sequence[int]) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    def function(self, shape: Sequence[int]) -> tf.types.experimental.ConcreteFunction:
         """float32 pixels [N, *shape] -> the outputs, in order."""
         return _function(self.nodes, self.outputs, [tf.TensorSpec([None, *shape], tf.float32)], [self.pixels])
 
@@ -175,9 +176,19 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
     return graph
 
 
+def values_per_image(function: tf.types.experimental.ConcreteFunction) -> int:
+    """How many numbers the operations of a frozen graph's function compute for one image.
+
+    A side that the graph leaves open counts as 1.
+    """
+    computed = [op for op in function.graph.get_operations() if op.type not in ("Const", "Placeholder")]
+    shapes = [tensor.shape for op in computed for tensor in op.outputs]
+    return sum(math.prod(side or 1 for side in shape) for shape in shapes if shape.rank is not None)
+
+
 def _function(
     nodes: dict[str, node_def_pb2.NodeDef], outputs: list[str], inputs: list[tf.TensorSpec], placeholders: list[str]
-) -> Callable[..., list[tf.Tensor]]:
+) -> tf.types.experimental.ConcreteFunction:
     graph = graph_pb2.GraphDef(node=[node for name, node in nodes.items() if name not in placeholders])
     graph.versions.producer = tf.version.GRAPH_DEF_VERSION
     fetches = [tensor if ":" in tensor else f"{tensor}:0" for tensor in outputs]

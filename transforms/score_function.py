@@ -112,7 +112,9 @@ class ScoreFunction:
         missing = classifier.unavailable(chosen)
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
-        self._bits = 32 if precision == "float32" else 16
+        self._at_once = batch_parts.images_at_once(
+            classifier.input_shape, 32 if precision == "float32" else 16, self._forward.values_per_image
+        )
         self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
@@ -126,15 +128,17 @@ class ScoreFunction:
         logits = tf.TensorSpec([None, classifier.classes], tf.float32)
         scalar = tf.TensorSpec([], tf.float64)
 
-        def traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
+        def traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
             made = tf.function(function, input_signature=signature, autograph=False, jit_compile=xla or None)
-            # Whether there is a gradient shows when the graph is made; better now than at the first image.
-            made.get_concrete_function()
-            return made
+            # Whether there is a gradient shows when the graph is made; better now than at the first image. And a call
+            # of the graph itself takes half as long to start as one of the function that has to find it.
+            return made.get_concrete_function()
 
         self._clean = traced(self._clean_columns, pixels)
-        self._moved = traced(self._moved_logits, pixels, pixels, scalar)
-        self._scores = traced(self._odin_columns, logits, scalar)
+        if self._temperatures:
+            self._moved = traced(self._moved_columns, pixels, pixels, scalar, scalar)
+        if any(cell.epsilon == 0 for cell in self._cells.values()):
+            self._unmoved = traced(self._odin_columns, logits, scalar)
         forward, gradient = self._clean_passes
         self.passes = Passes(forward + sum(cell.epsilon > 0 for cell in self._cells.values()), gradient)
         if xla:
@@ -163,7 +167,7 @@ class ScoreFunction:
 
             return self._score(part, advance_part)
 
-        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._bits), self._pool))
+        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._at_once), self._pool))
 
     def _score(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None]) -> Scored:
         n, pixels, all_passes = len(pixels), tf.convert_to_tensor(pixels), sum(self.passes)
@@ -175,11 +179,12 @@ class ScoreFunction:
         finite = [columns.pop("finite")]
         signs = dict(zip(self._temperatures, signs, strict=True))
         for name, cell in self._cells.items():
-            moved = logits
+            epsilon, temperature = (tf.constant(value, tf.float64) for value in (cell.epsilon, cell.temperature))
             if cell.epsilon > 0:
-                moved = self._moved(pixels, signs[cell.temperature], tf.constant(cell.epsilon, tf.float64))
+                scores = self._moved(pixels, signs[cell.temperature], epsilon, temperature)
                 forward += 1
-            scores = self._scores(moved, tf.constant(cell.temperature, tf.float64))
+            else:
+                scores = self._unmoved(logits, temperature)
             finite.append(scores["finite"])
             columns[name] = scores["odin"]
             if self._readable:
@@ -197,10 +202,10 @@ class ScoreFunction:
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
         """
-        nowhere, parts, seconds = tf.constant(0.0, tf.float64), batch_parts.split(pixels, self._bits), {}
-        steps = {"clean": lambda part: self._clean(part)[1].numpy()}
+        one, parts, seconds = tf.constant(1.0, tf.float64), batch_parts.split(pixels, self._at_once), {}
+        steps = {"clean": lambda part: self._clean(tf.convert_to_tensor(part))[1].numpy()}
         if self._temperatures:
-            steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), nowhere).numpy()
+            steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), one, one)["odin"].numpy()
         for name, step in steps.items():
             batch_parts.compute(step, parts, self._pool)
             started = time.perf_counter()
@@ -215,7 +220,7 @@ class ScoreFunction:
         passes = []
 
         def forward(inputs: tf.Tensor) -> tf.Tensor:
-            passes.append(self._forward(inputs))
+            passes.append(self._forward.activations(inputs))
             return passes[-1].logits
 
         logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
@@ -225,8 +230,10 @@ class ScoreFunction:
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
         return columns, logits, signs
 
-    def _moved_logits(self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
-        return self._forward(odin.perturbed(pixels, sign, epsilon)).logits
+    def _moved_columns(
+        self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return self._odin_columns(self._forward.activations(odin.perturbed(pixels, sign, epsilon)).logits, temperature)
 
     def _odin_columns(self, logits: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
