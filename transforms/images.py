@@ -12,6 +12,7 @@ Policy, the same for every format:
 
 import contextlib
 import io
+import math
 import re
 import struct
 import warnings
@@ -30,6 +31,8 @@ from transforms.shards import FeatureNames
 MAX_PIXELS = 89_478_485
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 _MODES = {1: "L", 3: "RGB"}
+
+_JPEG_START = b"\xff\xd8\xff"
 
 # Signature, and the IHDR chunk: length and name, width, height, depth, colour type, three methods, checksum.
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -199,7 +202,7 @@ def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     """
     if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
         return False
-    if data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
+    if data.startswith((b"\x89PNG\r\n\x1a\n", _JPEG_START, b"GIF87a", b"GIF89a")):
         return False
     return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
 
@@ -221,9 +224,10 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
     if (plain := _plain_png(data)) is not None:
         array = np.asarray(plain if plain.mode == _MODES[channels] else plain.convert(_MODES[channels]))
         return array[..., None] if channels == 1 else array
+    if data.startswith(_JPEG_START) and (array := _plain_jpeg(data, channels, JPEG_METHODS[jpeg])) is not None:
+        return array
     with _opened(data) as image:
         if image.format == "JPEG" and image.mode == _MODES[channels]:
-            # If accurate, the same pixels to the bit as Pillow's, three times as fast.
             return np.asarray(tf.io.decode_jpeg(data, channels, dct_method=JPEG_METHODS[jpeg]))
         if image.mode.startswith("I"):
             return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
@@ -253,6 +257,22 @@ def _plain_png(data: bytes) -> Image.Image | None:
     try:
         return Image.frombytes(mode, (width, height), data[start:end], "zip", mode, 0)
     except Exception:
+        # What is wrong with it is for the caller's other way to say.
+        return None
+
+
+def _plain_jpeg(data: bytes, channels: int, method: str) -> np.ndarray | None:
+    """The pixels of a JPEG of so many channels; None for what TensorFlow does not take for one.
+
+    If accurate, they are Pillow's to the bit, in a third of its time.
+    """
+    contents = tf.constant(data)
+    try:
+        *size, there = tf.io.extract_jpeg_shape(contents).numpy().tolist()
+        if there != channels or math.prod(size) > MAX_PIXELS:
+            return None
+        return np.asarray(tf.io.decode_jpeg(contents, channels, dct_method=method))
+    except tf.errors.OpError:
         # What is wrong with it is for the caller's other way to say.
         return None
 
@@ -335,7 +355,8 @@ def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry, out: np.nd
             f"{image.shape[0]} x {image.shape[1]}; the classifier takes {size[0]} x {size[1]}, see --resize and --crop",
         )
     scaled = np.divide(image, np.float32(255), out=out)
-    return scaled if image.dtype == np.uint8 else np.clip(scaled, 0, 1, out=scaled)
+    within = image.dtype == np.uint8 or (geometry.interpolation == "bilinear" and not geometry.antialias)
+    return scaled if within else np.clip(scaled, 0, 1, out=scaled)
 
 
 def _scaled_size(there: tuple[int, int], wanted: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
@@ -350,8 +371,9 @@ def _scaled_size(there: tuple[int, int], wanted: tuple[int, int], geometry: Geom
 
 def _resized(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
     with tf.device("/CPU:0"):
-        resized = tf.image.resize(image, size, geometry.interpolation, antialias=geometry.antialias)
-    return np.asarray(tf.cast(resized, tf.float32))
+        # Of a batch of one: TensorFlow makes that of it anyway, and takes its time.
+        resized = tf.image.resize(image[None], size, geometry.interpolation, antialias=geometry.antialias)
+    return np.asarray(resized)[0].astype(np.float32, copy=False)
 
 
 def _center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
