@@ -38,9 +38,9 @@ def test_every_core_has_as_many_parts_of_about_the_same_size(count, at_once, cor
         (224, 32, None, 8),
         # DenseNet-BC-100-12, a small network, and one that computes nothing for an image.
         (32, 32, 14_300_000, 12),
-        (28, 32, 93_600, 89),
-        (224, 32, 23, 364_722),
-        (32, 32, 0, 1 << 23),
+        (28, 32, 93_600, 21),
+        (224, 32, 23, 13),
+        (32, 32, 0, 682),
     ],
 )
 def test_a_part_fits_into_a_cache_but_is_worth_starting(side, bits, values, at_once):

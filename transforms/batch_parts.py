@@ -17,10 +17,10 @@ import tensorflow as tf
 # Of the images that a core takes at once: 12 of 32 x 32. DenseNet-BC-100-12, whose layers hand on the most, would be
 # faster by some percent with 8, WideResNet-40-2, whose filters are larger, with 16.
 _PIXELS_AT_ONCE = 12 * 32 * 32
-# However large they are; and as many as it takes to compute so many numbers in one forward pass: starting on a part
+# However large they are; and as many as it takes to handle so many numbers in one forward pass: starting on a part
 # takes a third of a millisecond, which is to be little of its time.
 _IMAGES_AT_ONCE = 8
-_VALUES_AT_ONCE = 1 << 23
+_VALUES_AT_ONCE = 1 << 21
 
 Result = TypeVar("Result")
 
@@ -60,7 +60,7 @@ def images_at_once(shape: Sequence[int], bits: int = 32, values_per_image: int |
       values_per_image: numbers that the layers compute for one image; None where that is not known.
     """
     fitting = _PIXELS_AT_ONCE * 32 // (bits * math.prod(shape[:2]))
-    worth_a_start = 0 if values_per_image is None else _VALUES_AT_ONCE // max(1, values_per_image)
+    worth_a_start = 0 if values_per_image is None else _VALUES_AT_ONCE // (math.prod(shape) + values_per_image)
     return max(_IMAGES_AT_ONCE, fitting, worth_a_start)
 
 
