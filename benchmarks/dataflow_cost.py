@@ -15,7 +15,8 @@ from dataclasses import dataclass
 IMAGES = 1_000_000_000
 # Of the peak rates: what large convolutions in float32 and copies reach in practice; an assumption.
 ARITHMETIC_SHARE, BANDWIDTH_SHARE = 0.4, 0.7
-# Dollars an hour, batch, us-central1, list prices of 2024 from https://cloud.google.com/dataflow/pricing.
+# Dollars an hour, batch, us-central1: the list prices of https://cloud.google.com/dataflow/pricing as Apache Beam
+# 2.77.0 has them for benchmarks of its own (apache_beam/testing/load_tests/dataflow_cost_consts.py), GPUs too.
 VCPU_PRICE, GB_PRICE = 0.056, 0.003557
 
 
@@ -67,7 +68,7 @@ class Load:
 WORKERS = (
     Worker("T4", "n1-standard-4", 4, 15, 8.1, 320, 0.42),
     Worker("L4", "g2-standard-4", 4, 16, 30.3, 300, 0.672),
-    Worker("A100 40 GB", "a2-highgpu-1g", 12, 85, 19.5, 1555, 3.5208),
+    Worker("A100 40 GB", "a2-highgpu-1g", 12, 85, 19.5, 1555, 3.72),
 )
 LOADS = (
     Load("DenseNet-BC-100-12, PNG 32 x 32", 1.73, 320, 3000),
