@@ -16,7 +16,7 @@ IMAGES = 1_000_000_000
 # Of the peak rates: what large convolutions in float32 and copies reach in practice; an assumption.
 ARITHMETIC_SHARE, BANDWIDTH_SHARE = 0.4, 0.7
 # Dollars an hour, batch, us-central1: the list prices of https://cloud.google.com/dataflow/pricing as Apache Beam
-# 2.77.0 has them for benchmarks of its own (apache_beam/testing/load_tests/dataflow_cost_consts.py), GPUs too.
+# 2.77.0, of October 2026, has them for its own benchmarks (apache_beam/testing/load_tests/dataflow_cost_consts.py).
 VCPU_PRICE, GB_PRICE = 0.056, 0.003557
 
 

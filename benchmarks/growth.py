@@ -4,13 +4,17 @@ r"""How time and memory grow with the archive, under a classifier so small that 
     PYTHONPATH=. python benchmarks/growth.py --images 100000 --shards 1,10,100,1000
 
 The embedded Fashion-MNIST images, over and over, as 28 x 28 PNG in TFRecord shards; average pooling and a dense layer
-as the classifier. One line per run of `score`, in a process of its own: seconds in all, images per second between the
-first and the last commit, peak memory of the process.
+as the classifier. One line per archive, medians of runs of `score`, each in a process of its own: seconds in all, images
+per second between the first and the last commit, peak memory of the process, and the microseconds that each image takes
+by which the archive is larger than that of the line before. Where time is linear, that is one figure on all lines; it
+means little on the first ones, where start-up varies by more than the images take.
 """
 
 import argparse
 import itertools
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,19 +33,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="1000,10000,100000", help="numbers of images (default: %(default)s)")
     parser.add_argument("--shards", help=f"numbers of shards (default: one for every {IMAGES_PER_SHARD:,} images)")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each (default: %(default)s)")
     arguments = parser.parse_args()
-    print(f"{'images':>10}{'shards':>8}{'seconds':>10}{'images/s':>10}{'steady':>10}{'peak MB':>9}", flush=True)
+    print(
+        f"{'images':>10}{'shards':>8}{'seconds':>10}{'images/s':>10}{'steady':>10}{'peak MB':>9}{'us/further':>12}",
+        flush=True,
+    )
+    before = None
     for images in map(int, arguments.images.split(",")):
         counts = arguments.shards or str(max(1, images // IMAGES_PER_SHARD))
         for shards in map(int, counts.split(",")):
-            with tempfile.TemporaryDirectory() as folder:
-                make_archive(Path(folder), images, shards)
-                seconds, steady, peak = score(Path(folder))
-                rate = f"{steady:,.0f}" if steady else "-"
-                print(
-                    f"{images:>10,}{shards:>8,}{seconds:>10.1f}{images / seconds:>10,.0f}{rate:>10}{peak:>9.0f}",
-                    flush=True,
-                )
+            seconds, steady, peak = measure(images, shards, arguments.rounds)
+            rate = f"{steady:,.0f}" if steady else "-"
+            further = "-"
+            if before and before[0] < images:
+                further = f"{1e6 * (seconds - before[1]) / (images - before[0]):.1f}"
+            print(
+                f"{images:>10,}{shards:>8,}{seconds:>10.1f}{images / seconds:>10,.0f}{rate:>10}{peak:>9.0f}"
+                f"{further:>12}",
+                flush=True,
+            )
+            before = images, seconds
+
+
+def measure(images: int, shards: int, rounds: int) -> tuple[float, float | None, float]:
+    """Medians of `score` on an archive of so many images and shards."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_archive(Path(folder), images, shards)
+        runs = []
+        for _ in range(rounds):
+            shutil.rmtree(f"{folder}/out", ignore_errors=True)
+            runs.append(score(Path(folder)))
+    seconds, steady, peak = zip(*runs, strict=True)
+    rates = [rate for rate in steady if rate]
+    return statistics.median(seconds), statistics.median(rates) if rates else None, statistics.median(peak)
 
 
 def make_archive(folder: Path, images: int, shards: int) -> None:

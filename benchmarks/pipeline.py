@@ -8,6 +8,8 @@ the time between commits of scores files, of which the first one (with two proce
 clock. What it is compared with is timed in the same round, just before or after, and shares are medians over the
 rounds.
 
+The numbers of shards are even, or one of two processes would be idle for the last one.
+
 * `png`: CIFAR-10 as 32 x 32 PNG; the classifier is average pooling and a dense layer, the detector `msp` alone: ODIN's
   three passes are no trifle beside decoding, however small the classifier. One process, then two.
 * `png-odin`: the same with all detectors.
@@ -99,7 +101,7 @@ def main() -> None:
 def time_png(folder: Path, rounds: int, title: str, *flags: str) -> Part:
     """Tiny images, no model to speak of."""
     pixels = (networks.cifar_images(10_000, 32) * 255).round().astype(np.uint8)
-    write_shards(folder, [encoded(image, "PNG") for image in pixels], shards=7)
+    write_shards(folder, [encoded(image, "PNG") for image in pixels], shards=8)
     trivial_classifier(32).save(folder / "network.keras")
     part, flags = Part(title, None), ("--batch_size=256", *flags)
     for i in range(rounds):
@@ -130,7 +132,7 @@ def time_kernel(folder: Path, rounds: int) -> Part:
     """A model that is worth its time."""
     images = networks.cifar_images(512, 32)
     np.save(folder / "images.npy", images)
-    write_shards(folder, [encoded(image, "PNG") for image in (images * 255).round().astype(np.uint8)], shards=5)
+    write_shards(folder, [encoded(image, "PNG") for image in (images * 255).round().astype(np.uint8)], shards=6)
     networks.densenet().save(folder / "network.keras")
     part = Part("32x32 PNG, DenseNet-BC-100-12", ("kernel alone", []))
     kernel = ContenderProcess("kernel", Path(sys.executable), folder, KERNEL_BATCH)
