@@ -4,7 +4,7 @@ r"""How time and memory grow with the archive, under a classifier so small that 
     PYTHONPATH=. python benchmarks/growth.py --images 100000 --shards 1,10,100,1000
 
 The embedded Fashion-MNIST images, over and over, as 28 x 28 PNG in TFRecord shards; average pooling and a dense layer
-as the classifier. One line per archive, medians of runs of `score`, each in a process of its own: seconds in all, images
+as the classifier. A line per archive, medians of runs of `score`, each in a process of its own: seconds in all, images
 per second between the first and the last commit, peak memory of the process, and the microseconds that each image takes
 by which the archive is larger than that of the line before. Where time is linear, that is one figure on all lines; it
 means little on the first ones, where start-up varies by more than the images take.

@@ -6,9 +6,7 @@ r"""What the pipeline around the kernel costs: the whole `score` job against bar
 Every job is `python -m pipeline score` in a process of its own, and its rate is that of the steady state: images over
 the time between commits of scores files, of which the first one (with two processes, the first two) only starts the
 clock. What it is compared with is timed in the same round, just before or after, and shares are medians over the
-rounds.
-
-The numbers of shards are even, or one of two processes would be idle for the last one.
+rounds. The numbers of shards are even, or one of two processes would be idle while the other does the last one.
 
 * `png`: CIFAR-10 as 32 x 32 PNG; the classifier is average pooling and a dense layer, the detector `msp` alone: ODIN's
   three passes are no trifle beside decoding, however small the classifier. One process, then two.
