@@ -50,6 +50,33 @@ def test_a_batch_that_is_split_and_joined_keeps_its_outputs_apart():
     np.testing.assert_array_equal(outputs[1], PIXELS[:, :2])
 
 
+@pytest.mark.parametrize("beta", [1.0, 1.7])
+def test_swish_is_left_to_its_operations_whose_gradient_is_the_same(beta):
+    def forward(pixels):
+        return [tf.reduce_sum(tf.nn.silu(9 * pixels - 4, beta), (1, 2, 3))]
+
+    graph = freeze(forward, SHAPE)
+    assert "IdentityN" not in {node.op for node in graph.nodes.values()}
+    found = []
+    for function in (forward, graph.function(SHAPE)):
+        with tf.GradientTape() as tape:
+            tape.watch(PIXELS)
+            outputs = function(PIXELS)[0]
+        found.append((outputs, tape.gradient(outputs, PIXELS)))
+    (theirs, their_gradient), (ours, our_gradient) = found
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(our_gradient, their_gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_of_another_kind_is_not_taken_for_swish():
+    @tf.custom_gradient
+    def gated(x):
+        return x * tf.sigmoid(2 - x), lambda upstream: upstream
+
+    graph = freeze(lambda pixels: [gated(pixels)], SHAPE)
+    assert "IdentityN" in {node.op for node in graph.nodes.values()}
+
+
 def random(pixels):
     return [pixels + tf.random.uniform(tf.shape(pixels))]
 

@@ -54,7 +54,19 @@ def test_it_begins_behind_the_first_convolution_and_ends_before_the_logits():
     assert [types[name] for name, node in graph.nodes.items() if node.op == "Mean"] == [tf.float32]
 
 
-def test_logits_and_gradients_stay_about_the_same_and_come_in_float32():
+def gated_network() -> keras.Model:
+    """As EfficientNet is made: swish, and a factor per channel from all of an image."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(SHAPE)
+    x = layers.Activation("silu")(layers.Conv2D(8, 3, padding="same")(inputs))
+    x = layers.Activation("silu")(layers.DepthwiseConv2D(3, padding="same")(x))
+    gate = layers.Conv2D(8, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Activation("silu")(layers.Conv2D(8, 1)(layers.Multiply()([x, gate])))
+    return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("network", [network, gated_network])
+def test_logits_and_gradients_stay_about_the_same_and_come_in_float32(network):
     model = network()
     function = rounded(lambda pixels: [model(pixels, training=False)]).function(SHAPE)
     with tf.GradientTape() as tape:

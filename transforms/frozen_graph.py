@@ -171,9 +171,35 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
     outputs = [tensor.name.removesuffix(":0") for tensor in frozen.outputs]
     graph = FrozenGraph(nodes, _node_name(frozen.inputs[0].name), outputs)
     graph.compute_constants()
+    _leave_swish_to_its_operations(graph)
     if graph.pixels not in graph.nodes:
         raise NotFreezable("its outputs do not depend on the pixels")
     return graph
+
+
+def _leave_swish_to_its_operations(graph: FrozenGraph) -> None:
+    """Takes the gradient that TensorFlow has for swish away from it; that of its operations is the same.
+
+    Swish is `x * sigmoid(beta * x)` (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941). TensorFlow's gradient
+    for it, which saves memory, is tied to the graph it was made in.
+    """
+    replaced = {}
+    for node in graph.nodes.values():
+        if node.op == "IdentityN" and _is_swish(graph, node.input[0]):
+            replaced |= {f"{node.name}:{i}" if i else node.name: tensor for i, tensor in enumerate(node.input)}
+    graph.replace(replaced)
+
+
+def _is_swish(graph: FrozenGraph, tensor: str) -> bool:
+    product = graph.producer(tensor)
+    if product.op != "Mul":
+        return False
+    for x, gate in (product.input, product.input[::-1]):
+        sigmoid = graph.producer(gate)
+        if sigmoid.op == "Sigmoid":
+            inside = graph.producer(sigmoid.input[0])
+            return x == sigmoid.input[0] or (inside.op == "Mul" and x in inside.input)
+    return False
 
 
 def values_per_image(function: tf.types.experimental.ConcreteFunction) -> int:

@@ -16,7 +16,7 @@ from tensorflow.core.framework import node_def_pb2
 from transforms.frozen_graph import FrozenGraph
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
-_INDIFFERENT = ("BiasAdd", "AddV2", "Mul", "Sub", "Relu", "Relu6", "ConcatV2", "MaxPool", "AvgPool", "Pad")
+_INDIFFERENT = ("BiasAdd", "AddV2", "Mul", "Sub", "Relu", "Relu6", "Sigmoid", "ConcatV2", "MaxPool", "AvgPool", "Pad")
 # The first generation of GPUs that computes with it: Ampere.
 _COMPUTE_CAPABILITY = (8, 0)
 
