@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import samples
 import tensorflow as tf
@@ -80,7 +81,9 @@ def test_a_decoded_batch_holds_what_has_pixels_and_says_what_has_not(tmp_path):
         records.Record(10, 400, samples.example(image=b"?", id="broken.png")),
     ]
     shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", []))
-    decoded = score_shards.decode_batch(batch, shard, ScoreSettings("", ""), (8, 8, 3))
+    decoded = score_shards.decode_batch(
+        batch, shard, ScoreSettings("", ""), (8, 8, 3), np.empty((5, 8, 8, 3), np.float32)
+    )
     np.testing.assert_array_equal(decoded.pixels, pictures.astype(np.float32) / np.float32(255))
     assert decoded.rows == [
         {"index": 7, "offset": 100, "id": "a/b.png", "label": 2},
@@ -230,3 +233,15 @@ def test_a_batch_that_was_halved_is_counted_and_its_rows_are_whole(tmp_path, sco
     assert sizes["inference_batch_latency_micro_secs"].count == 2
     commit = score_table.read_commit(score_table.scores_path(f"{tmp_path}/out", shard))
     assert (commit.framed, commit.scored) == (30, 30)
+
+
+def test_the_memory_of_batches_is_used_again_and_scores_are_those_of_their_images(tmp_path, scorer):
+    pictures = samples.random_images(400)
+    shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", samples.examples(pictures)))
+    pixels = pictures.astype(np.float32) / np.float32(255)
+    expected = np.concatenate([scorer.score(pixels[i : i + 20]).scored.columns["msp"] for i in range(0, 400, 20)])
+    for _ in range(2):
+        score_shards.score_shard(shard, scorer, scorer._settings, str(tmp_path / "out"))
+        scores = pq.read_table(score_table.scores_path(str(tmp_path / "out"), shard), columns=["msp"])["msp"].to_numpy()
+        np.testing.assert_array_equal(scores, expected.astype(scores.dtype))
+    assert 1 <= len(scorer.buffers._free) <= score_shards.BATCHES_AHEAD + 2

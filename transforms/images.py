@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +33,7 @@ MAX_PIXELS = 89_478_485
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 _MODES = {1: "L", 3: "RGB"}
 
-_JPEG_START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 
 # Signature, and the IHDR chunk: length and name, width, height, depth, colour type, three methods, checksum.
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -96,6 +97,18 @@ class Geometry:
             raise ValueError(f"image_size needs two positive numbers, not {self.image_size}")
         if self.resize == "shorter_side" and self.crop == "none":
             raise ValueError("resize shorter_side leaves images of every aspect ratio: it needs crop center")
+
+
+class Placement(NamedTuple):
+    """How an image comes to the classifier's size.
+
+    Attributes:
+      size: (height, width) to scale it to.
+      corner: (row, column) of the upper left corner of what is kept of that.
+    """
+
+    size: tuple[int, int]
+    corner: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     """
     if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
         return False
-    if data.startswith((b"\x89PNG\r\n\x1a\n", _JPEG_START, b"GIF87a", b"GIF89a")):
+    if data.startswith((b"\x89PNG\r\n\x1a\n", JPEG_START, b"GIF87a", b"GIF89a")):
         return False
     return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
 
@@ -224,7 +237,7 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
     if (plain := _plain_png(data)) is not None:
         array = np.asarray(plain if plain.mode == _MODES[channels] else plain.convert(_MODES[channels]))
         return array[..., None] if channels == 1 else array
-    if data.startswith(_JPEG_START) and (array := _plain_jpeg(data, channels, JPEG_METHODS[jpeg])) is not None:
+    if data.startswith(JPEG_START) and (array := _plain_jpeg(data, channels, JPEG_METHODS[jpeg])) is not None:
         return array
     with _opened(data) as image:
         if image.format == "JPEG" and image.mode == _MODES[channels]:
@@ -342,18 +355,47 @@ def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry, out: np.nd
       float32 [height, width, channels] in [0, 1].
 
     Raises:
+      ImageError: as in `placement`.
+    """
+    scaled, (top, left) = placement(image.shape[:2], size, geometry)
+    if scaled != image.shape[:2]:
+        image = _resized(image, scaled, geometry)
+    return to_unit(image[top : top + size[0], left : left + size[1]], geometry, out)
+
+
+def placement(there: tuple[int, int], wanted: tuple[int, int], geometry: Geometry) -> Placement:
+    """How an image comes to the size that is wanted.
+
+    Args:
+      there: (height, width) of the image.
+      wanted: (height, width) of the classifier's input.
+      geometry: how.
+
+    Raises:
       ImageError: `wrong_size` where the geometry does not lead to the size, `too_many_pixels` where an image is so
         elongated that scaling its shorter side would blow it up.
     """
-    if image.shape[:2] != size and geometry.resize != "none":
-        image = _resized(image, _scaled_size(image.shape[:2], size, geometry), geometry)
-    if geometry.crop == "center":
-        image = _center_crop(image, size)
-    if image.shape[:2] != size:
+    scaled = there if there == wanted or geometry.resize == "none" else _scaled_size(there, wanted, geometry)
+    top, left = (scaled[0] - wanted[0]) // 2, (scaled[1] - wanted[1]) // 2
+    if scaled != wanted and (geometry.crop == "none" or min(top, left) < 0):
         raise ImageError(
             "wrong_size",
-            f"{image.shape[0]} x {image.shape[1]}; the classifier takes {size[0]} x {size[1]}, see --resize and --crop",
+            f"{scaled[0]} x {scaled[1]}; the classifier takes {wanted[0]} x {wanted[1]}, see --resize and --crop",
         )
+    return Placement(scaled, (top, left))
+
+
+def to_unit(image: np.ndarray, geometry: Geometry, out: np.ndarray | None = None) -> np.ndarray:
+    """An image of the right size in [0, 1].
+
+    Args:
+      image: uint8 or float32 [height, width, channels], of 0 to 255 or, by its interpolation, somewhat beyond.
+      geometry: by which it was resized.
+      out: float32 of that shape to put it into; None for an array of its own.
+
+    Returns:
+      float32 [height, width, channels] in [0, 1].
+    """
     scaled = np.divide(image, np.float32(255), out=out)
     within = image.dtype == np.uint8 or (geometry.interpolation == "bilinear" and not geometry.antialias)
     return scaled if within else np.clip(scaled, 0, 1, out=scaled)
@@ -374,10 +416,3 @@ def _resized(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np
         # Of a batch of one: TensorFlow makes that of it anyway, and takes its time.
         resized = tf.image.resize(image[None], size, geometry.interpolation, antialias=geometry.antialias)
     return np.asarray(resized)[0].astype(np.float32, copy=False)
-
-
-def _center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
-    if top < 0 or left < 0:
-        return image
-    return image[top : top + size[0], left : left + size[1]]

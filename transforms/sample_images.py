@@ -49,4 +49,4 @@ def _some_images(
             batch = shard_images.sample_records(shard, folder, fetchers, max(1, wanted))
         except storage.StorageError:
             batch = []
-    return decode_batch(batch, shard, settings, input_shape)
+    return decode_batch(batch, shard, settings, input_shape, np.empty((len(batch), *input_shape), np.float32))

@@ -26,6 +26,7 @@ from transforms import images, records, score_table, shard_images, storage
 from transforms.batch_parts import on_gpu
 from transforms.check_finished import CheckFinished, is_finished
 from transforms.classifier import Classifier, Preprocessing, load_classifier
+from transforms.decode_jpegs import images_at_once
 from transforms.image_list import FETCHES_AT_ONCE
 from transforms.model_file import ClassifierError, model_digest
 from transforms.odin import NoGradient, OdinGrid, OdinSettings
@@ -159,6 +160,29 @@ class ScoredBatch(NamedTuple):
     microseconds: int
 
 
+class PixelBuffers:
+    """Memory for the pixels of batches, used again: to be given it by the system takes a tenth of decoding a JPEG.
+
+    Args:
+      shape: of a whole batch.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._shape = shape
+        self._free = collections.deque()
+
+    def take(self) -> np.ndarray:
+        """A float32 array of the shape, with anything in it."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.empty(self._shape, np.float32)
+
+    def give_back(self, pixels: np.ndarray) -> None:
+        """An array that was taken, and is not looked at any more."""
+        self._free.append(pixels)
+
+
 class OutOfMemory(Exception):
     """No batch is small enough for the device."""
 
@@ -180,6 +204,7 @@ class Scorer:
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
+        self.buffers = PixelBuffers((settings.batch_size, *self.classifier.input_shape))
         # Images that the device takes at once; halved where they exhaust its memory.
         self.batch_size = settings.batch_size
         # How far this process has come; written under the device's lock, read by whoever shows it.
@@ -266,26 +291,51 @@ class DecodedBatch:
 
 
 def decode_batch(
-    batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int]
+    batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int], pixels: np.ndarray
 ) -> DecodedBatch:
-    """Parses and decodes records; what gives no pixels becomes a reject, never an error."""
-    pixels = np.empty((len(batch), *input_shape), np.float32)
-    decoded = DecodedBatch(pixels[:0], framed=len(batch))
-    for record in batch:
-        row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
-        if record.problem:
-            decoded.rejects.append(_reject(row, *record.problem))
-            continue
-        try:
-            parsed = shard_images.parse_record(record, shard, settings.features)
-            row["id"] = parsed.id if parsed.id is not None else row["id"]
-            slot = pixels[len(decoded.rows)]
-            shard_images.record_pixels(record, parsed, shard, input_shape, settings.geometry, settings.features, slot)
-            decoded.rows.append({**row, "label": parsed.label})
-        except images.ImageError as e:
-            decoded.rejects.append(_reject(row, e.reason, e.detail))
-    decoded.pixels = pixels[: len(decoded.rows)]
+    """Parses and decodes records; what gives no pixels becomes a reject, never an error.
+
+    Args:
+      batch: N records of the shard.
+      shard: of any kind.
+      settings: how to read them.
+      input_shape: (H, W, C) of the classifier's input.
+      pixels: float32 [N, H, W, C], or longer, to put the images into.
+    """
+    decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
+    step = images_at_once(input_shape)
+    for start in range(0, len(batch), step):
+        some, slots = batch[start : start + step], decoded.pixels[start : start + step]
+        parsed = [_parsed(record, shard, settings.features) for record in some]
+        good = [None if isinstance(one, images.ImageError) else one for one in parsed]
+        there = shard_images.decode_at_once(good, shard, settings.geometry, slots)
+        for i, (record, one) in enumerate(zip(some, parsed, strict=True)):
+            row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
+            try:
+                if isinstance(one, images.ImageError):
+                    raise one
+                row["id"] = one.id if one.id is not None else row["id"]
+                if not there[i]:
+                    shard_images.record_pixels(
+                        record, one, shard, input_shape, settings.geometry, settings.features, slots[i]
+                    )
+                decoded.rows.append({**row, "label": one.label})
+                kept.append(start + i)
+            except images.ImageError as e:
+                decoded.rejects.append(_reject(row, e.reason, e.detail))
+    if decoded.rejects:
+        decoded.pixels = decoded.pixels[kept]
     return decoded
+
+
+def _parsed(record: Record, shard: Shard, names: FeatureNames) -> images.ImageRecord | images.ImageError:
+    """What a record says, or what is wrong with it."""
+    if record.problem:
+        return images.ImageError(*record.problem)
+    try:
+        return shard_images.parse_record(record, shard, names)
+    except images.ImageError as e:
+        return e
 
 
 def _reject(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
@@ -350,15 +400,17 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     """
     input_shape = scorer.classifier.input_shape
 
-    def decode(batch: list[Record]) -> DecodedBatch:
-        decoded = decode_batch(batch, shard, settings, input_shape)
-        return replace(decoded, pixels=scorer.on_device(decoded.pixels))
+    def decode(batch: list[Record]) -> tuple[DecodedBatch, np.ndarray]:
+        buffer = scorer.buffers.take()
+        decoded = decode_batch(batch, shard, settings, input_shape, buffer)
+        return replace(decoded, pixels=scorer.on_device(decoded.pixels)), buffer
 
     framed = 0
     batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
     with score_table.ShardWriter(output, shard, settings.schema) as writer:
-        for decoded in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
+        for decoded, buffer in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
             (columns, passes), halved, microseconds = scorer.score(decoded.pixels)
+            scorer.buffers.give_back(buffer)
             rejects = decoded.rejects + [
                 _reject(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
                 for row, good in zip(decoded.rows, columns["finite"], strict=True)
