@@ -30,21 +30,44 @@ def test_every_core_has_as_many_parts_of_about_the_same_size(count, at_once, cor
     np.testing.assert_array_equal(np.concatenate(parts), pixels)
 
 
+_DENSENET = batch_parts.Work(values=14_250_000, largest=221_184, weights=760_000)
+_WIDE_RESNET = batch_parts.Work(values=2_580_000, largest=36_992, weights=2_240_000)
+_RESNET_50 = batch_parts.Work(values=47_600_000, largest=831_744, weights=25_600_000)
+
+
 @pytest.mark.parametrize(
-    ("side", "bits", "values", "at_once"),
+    ("side", "bits", "work", "megabytes", "at_once"),
     [
-        (32, 32, None, 12),
-        (32, 16, None, 24),
-        (224, 32, None, 8),
-        # DenseNet-BC-100-12, a small network, and one that computes nothing for an image.
-        (32, 32, 14_300_000, 12),
-        (28, 32, 93_600, 21),
-        (224, 32, 23, 13),
-        (32, 32, 0, 682),
+        (32, 32, None, 2, 12),
+        (32, 16, None, 2, 24),
+        (224, 32, None, 2, 8),
+        (32, 32, _DENSENET, 2, 2),
+        (32, 16, _DENSENET, 2, 4),
+        (32, 32, _WIDE_RESNET, 2, 12),
+        (32, 16, _WIDE_RESNET, 2, 24),
+        # The filters are more than the maps.
+        (32, 32, _WIDE_RESNET, 0.5, 8),
+        # Nothing fits, or nobody knows into what.
+        (32, 32, _DENSENET, 0.5, 12),
+        (32, 32, _DENSENET, 0, 12),
+        (224, 32, _RESNET_50, 2, 8),
+        # A small network, and two that compute next to nothing for an image.
+        (28, 32, batch_parts.Work(93_600, 21_632, 60_000), 2, 43),
+        (224, 32, batch_parts.Work(23, 3, 0), 0, 27),
+        (32, 32, batch_parts.Work(0, 0, 0), 0, 1365),
     ],
 )
-def test_a_part_fits_into_a_cache_but_is_worth_starting(side, bits, values, at_once):
-    assert batch_parts.images_at_once((side, side, 3), bits, values) == at_once
+def test_a_part_fits_into_a_cache_but_is_worth_starting(side, bits, work, megabytes, at_once, monkeypatch):
+    monkeypatch.setattr(batch_parts, "_cache_bytes", lambda: int(megabytes * 2**20))
+    assert batch_parts.images_at_once((side, side, 3), bits, work) == at_once
+
+
+@pytest.mark.parametrize(("said", "size"), [("2048K\n", 2 << 20), ("512K", 512 << 10), ("large", 0), (None, 0)])
+def test_the_system_says_how_large_a_cache_is(said, size, monkeypatch, tmp_path):
+    monkeypatch.setattr(batch_parts, "_CACHE", tmp_path / "size")
+    if said is not None:
+        (tmp_path / "size").write_text(said)
+    assert batch_parts._cache_bytes() == size
 
 
 def test_the_parts_do_not_depend_on_the_process_share(monkeypatch):

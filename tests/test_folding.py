@@ -150,6 +150,82 @@ def test_the_real_network_keeps_its_scores_and_loses_most_products():
     np.testing.assert_allclose(logits, reference, atol=1e-4)
 
 
+def relus_of(graph) -> list[str]:
+    """What each ReLU takes, by what computes it."""
+    sources = [graph.producer(node.input[0]) for node in graph.nodes.values() if node.op == "Relu"]
+    assert {source.op for source in sources} <= {"BiasAdd", "AddV2"}
+    return sorted(graph.producer(source.input[0]).op for source in sources)
+
+
+def twice_normalised(x):
+    """A negative factor stays, and goes along; a map without a factor of its own; one behind a convolution."""
+    x = layers.ReLU()(normalised(layers.Concatenate()([x, layers.Conv2D(4, 3, padding="same")(x)]), negative=2))
+    x = layers.ReLU()(normalised(layers.MaxPooling2D(2)(layers.Conv2D(5, 3)(x))))
+    return layers.Conv2D(3, 1)(layers.ReLU()(normalised(layers.Conv2D(4, 1)(x))))
+
+
+def taken_twice(x):
+    """What is added is an output of the body too."""
+    x = normalised(layers.MaxPooling2D(2)(x))
+    return layers.Concatenate()([layers.Conv2D(3, 1)(layers.ReLU()(x)), x])
+
+
+@pytest.mark.parametrize(
+    ("body", "before_relus"),
+    [
+        (twice_normalised, ["Conv2D", "DepthwiseConv2dNative", "DepthwiseConv2dNative"]),
+        (conv_norm_relu, ["Conv2D"]),
+        (depthwise_norm_relu, ["DepthwiseConv2dNative"]),
+        (dense_norm_relu_dense, ["MatMul"]),
+        (taken_twice, ["Mul"]),
+    ],
+)
+def test_sums_before_relus_become_one_operation_with_them(body, before_relus):
+    model = classifier_of(body)
+    graph = freeze(lambda pixels: [model(pixels, training=False)], SHAPE)
+    folding.fold(graph)
+    folding.join_with_relus(graph, SHAPE)
+    assert relus_of(graph) == before_relus
+    function = graph.function(SHAPE)
+    assert_same(model, lambda pixels: function(pixels)[0])
+
+
+@pytest.mark.parametrize(("negative", "gradients"), [(0, 0), (1, 1)])
+def test_the_gradient_of_a_factor_of_one_is_no_operation(negative, gradients):
+    model = classifier_of(lambda x: layers.Conv2D(5, 1)(layers.ReLU()(normalised(x, negative))))
+    graph = freeze(lambda pixels: [model(pixels, training=False)], SHAPE)
+    folding.fold(graph)
+    folding.join_with_relus(graph, SHAPE)
+    function = graph.function(SHAPE)
+
+    def way_back(pixels):
+        return tf.gradients(function(pixels), pixels)
+
+    made = tf.function(way_back).get_concrete_function(tf.TensorSpec(PIXELS.shape))
+    operations = collections.Counter(node.op for node in all_nodes(made))
+    assert operations["DepthwiseConv2dNativeBackpropInput"] == gradients
+
+
+def all_nodes(function):
+    """Of a function that has been traced, and of those it calls."""
+    definition = function.graph.as_graph_def()
+    return [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_they_are_joined_in_the_type_they_have(dtype):
+    shift = tf.constant([0.5, -1.0, 0.25])
+
+    def forward(pixels):
+        x = tf.nn.relu(tf.cast(pixels, dtype) + tf.cast(shift, dtype))
+        return [tf.cast(tf.reduce_sum(x, (1, 2)), tf.float32)]
+
+    graph = freeze(forward, SHAPE)
+    folding.join_with_relus(graph, SHAPE)
+    assert relus_of(graph) == ["DepthwiseConv2dNative"]
+    np.testing.assert_array_equal(graph.function(SHAPE)(PIXELS)[0], forward(PIXELS)[0])
+
+
 def classifier_of(body) -> keras.Model:
     keras.utils.set_random_seed(0)
     inputs = keras.Input(SHAPE)

@@ -99,3 +99,30 @@ def test_a_model_that_bfloat16_makes_nothing_of_runs_in_float32(monkeypatch, cap
     logits = forward_pass(classifier, "mixed").activations(PIXELS).logits
     np.testing.assert_array_equal(logits, forward_pass(classifier).activations(PIXELS).logits)
     assert "no such kernel" in caplog.text
+
+
+def test_a_model_that_bfloat16_changes_too_much_runs_in_float32(monkeypatch, caplog):
+    def wrong(graph):
+        graph.outputs[0] = graph.add(
+            "Mul", "wrong", [graph.outputs[0], graph.add_constant(np.float32(1.2), "w")], T=tf.float32
+        )
+
+    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "round_inside", wrong)
+    classifier = as_classifier(samples.small_model())
+    logits = forward_pass(classifier, "mixed").activations(PIXELS).logits
+    np.testing.assert_array_equal(logits, forward_pass(classifier).activations(PIXELS).logits)
+    assert "rounded to bfloat16, the model computes something else: it runs in float32" in caplog.text
+
+
+@pytest.mark.parametrize(("gpu", "joined"), [(False, 1), (True, 0)])
+def test_sums_are_joined_with_relus_in_mixed_precision_where_onednn_computes(gpu, joined, monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "on_gpu", lambda: gpu)
+    monkeypatch.setattr(module.folding, "join_with_relus", lambda graph, shape: calls.append(shape))
+    classifier = as_classifier(samples.small_model())
+    forward_pass(classifier)
+    assert not calls
+    forward_pass(classifier, "mixed")
+    assert calls == [classifier.input_shape] * joined

@@ -9,20 +9,43 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-# Of the images that a core takes at once: 12 of 32 x 32. DenseNet-BC-100-12, whose layers hand on the most, would be
-# faster by some percent with 8, WideResNet-40-2, whose filters are larger, with 16.
+# Of the images that a core takes at once where nothing is known of the layers, or none of them fits into its cache: 12
+# of 32 x 32, and 8 however large they are.
 _PIXELS_AT_ONCE = 12 * 32 * 32
-# However large they are; and as many as it takes to handle so many numbers in one forward pass: starting on a part
-# takes a third of a millisecond, which is to be little of its time.
 _IMAGES_AT_ONCE = 8
-_VALUES_AT_ONCE = 1 << 21
+# Of a core's own cache, for the largest of the arrays that layers hand on; filters take the rest.
+_SHARE_OF_CACHE = 7 / 8
+# As many as it takes to handle so many numbers in one forward pass: starting on a part takes a third of a millisecond,
+# which is to be little of its time.
+_VALUES_AT_ONCE = 1 << 22
+# And as many as it takes to handle so many numbers for each weight, which every part reads from memory.
+_VALUES_PER_WEIGHT = 10
+
+_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a forward pass handles.
+
+    Attributes:
+      values: numbers that the layers compute for one image, all together.
+      largest: those of the array that has the most.
+      weights: numbers that are the same for all images.
+    """
+
+    values: int
+    largest: int
+    weights: int
 
 
 def on_gpu() -> bool:
@@ -51,17 +74,32 @@ def cores() -> int:
     return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
 
 
-def images_at_once(shape: Sequence[int], bits: int = 32, values_per_image: int | None = None) -> int:
+def images_at_once(shape: Sequence[int], bits: int = 32, work: Work | None = None) -> int:
     """How many images a core takes through all layers at once.
+
+    Two at least of what layers hand on are to fit into the cache that a core has for itself, or it is left out of
+    account. The size of that cache counts, nothing that is measured: parts of other sizes give other last bits.
 
     Args:
       shape: (H, W, C) of an image.
-      bits: of a number that one layer hands to the next: with 16 a part can be twice as large.
-      values_per_image: numbers that the layers compute for one image; None where that is not known.
+      bits: of a number that one layer hands to the next.
+      work: of the layers; None where that is not known.
     """
-    fitting = _PIXELS_AT_ONCE * 32 // (bits * math.prod(shape[:2]))
-    worth_a_start = 0 if values_per_image is None else _VALUES_AT_ONCE // (math.prod(shape) + values_per_image)
-    return max(_IMAGES_AT_ONCE, fitting, worth_a_start)
+    usual = max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE * 32 // (bits * math.prod(shape[:2])))
+    if work is None:
+        return usual
+    worth_a_start = max(_VALUES_AT_ONCE, _VALUES_PER_WEIGHT * work.weights) // (math.prod(shape) + work.values)
+    in_cache = int(_SHARE_OF_CACHE * _cache_bytes()) * 8 // (bits * max(1, work.largest))
+    return max(worth_a_start, in_cache if in_cache > 1 else usual)
+
+
+def _cache_bytes() -> int:
+    """Of the second level, which on server processors each core has for itself; 0 where the system does not say."""
+    try:
+        said = _CACHE.read_text().strip()
+    except OSError:
+        return 0
+    return int(said[:-1]) * 1024 if said.endswith("K") and said[:-1].isdecimal() else 0
 
 
 def split(pixels: np.ndarray, at_once: int) -> list[np.ndarray]:

@@ -8,10 +8,11 @@ by a constant and adds another. With all weights known,
   `w * relu(s x + b) = (w s) * relu(x + b / s)`.
 
 What is left is one addition per channel, which TensorFlow computes together with the convolution if it follows one; the
-factor is gone from the way back to the pixels too. Dense layers count as convolutions here.
+factor is gone from the way back to the pixels too. Dense layers count as convolutions here. `join_with_relus` has the
+sums that follow no convolution computed in one operation as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,9 @@ from tensorflow.core.framework import attr_value_pb2, node_def_pb2
 from transforms.frozen_graph import FrozenGraph
 
 _ADDITIONS = ("BiasAdd", "AddV2")
+_TYPES = (tf.float32.as_datatype_enum, tf.bfloat16.as_datatype_enum)
+# Name of a gradient among TensorFlow's.
+_TIMES_ONE = "OdinBeamTimesOne"
 # What a positive factor per channel can be moved across.
 _INDIFFERENT = ("MaxPool", "AvgPool", "Pad")
 
@@ -29,6 +33,51 @@ def fold(graph: FrozenGraph) -> None:
     for rewrite in (_split_normalisation, _scale_filters_before, _join_shifts, _scale_filters_after):
         for node in list(graph.nodes.values()):
             rewrite(graph, node)
+
+
+def join_with_relus(graph: FrozenGraph, shape: Sequence[int]) -> None:
+    """Rewrites the graph in place: what `fold` left of a normalisation before a ReLU becomes one operation with it.
+
+    It becomes a depthwise convolution of one pixel, which oneDNN computes together with its bias and the ReLU. In
+    bfloat16 that takes a fifth of the time of TensorFlow's own product, sum and ReLU; in float32 it gains nothing.
+
+    Args:
+      graph: folded; TensorFlow joins a convolution with the sum and the ReLU behind it already.
+      shape: (H, W, C) of an image.
+    """
+    shapes = graph.shapes(shape)
+    for node in list(graph.nodes.values()):
+        if node.op == "Relu":
+            _join_with_relu(graph, node, shapes)
+    graph.prune()
+
+
+def _join_with_relu(graph: FrozenGraph, node: node_def_pb2.NodeDef, shapes: dict[str, tf.TensorShape]) -> None:
+    added = graph.producer(node.input[0])
+    source, shift = _tensor_and_channels(graph, added, _ADDITIONS)
+    if shift is None or len(graph.consumers(added.name)) > 1 or _filters(graph, graph.producer(source)) is not None:
+        return
+    inner, factor = _tensor_and_channels(graph, graph.producer(source), ("Mul",))
+    if factor is None or len(graph.consumers(source)) > 1:
+        inner, factor = source, np.ones(1)
+    map_shape = shapes.get(inner, tf.TensorShape(None))
+    if map_shape.rank != 4 or not map_shape[-1]:
+        return
+    channels = map_shape[-1]
+    filters = _constant(graph, np.broadcast_to(factor, channels).reshape(1, 1, channels, 1), added)
+    dtype = tf.as_dtype(_attribute(added, "T").type)
+    product = graph.nodes[graph.add("DepthwiseConv2dNative", added.name, [inner, filters], T=dtype)]
+    product.attr["padding"].s = b"VALID"
+    product.attr["strides"].list.i[:] = [1, 1, 1, 1]
+    if np.all(factor == 1):
+        product.attr["_gradient_op_type"].s = _TIMES_ONE.encode()
+    _make_bias(graph, added, product.name, np.broadcast_to(shift, channels))
+
+
+@tf.RegisterGradient(_TIMES_ONE)
+def _gradient_of_times_one(_: tf.Operation, gradient: tf.Tensor) -> tuple[tf.Tensor, None]:
+    """Of a depthwise convolution that multiplies by 1: no operation at all."""
+    return gradient, None
 
 
 def _split_normalisation(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:
@@ -128,7 +177,7 @@ def _tensor_and_channels(
 
     (node's name, None) for any other node.
     """
-    if node.op in operations and _channels_last(node) and _attribute(node, "T").type == tf.float32.as_datatype_enum:
+    if node.op in operations and _channels_last(node) and _attribute(node, "T").type in _TYPES:
         for tensor, other in (tuple(node.input[:2]), tuple(node.input[1::-1])):
             value = graph.value(other)
             if value is not None and value.size == (value.shape or (1,))[-1]:
@@ -143,7 +192,9 @@ def _filters(graph: FrozenGraph, node: node_def_pb2.NodeDef | None) -> np.ndarra
     if _attribute(node, "transpose_a").b or _attribute(node, "transpose_b").b:
         return None
     value = graph.value(node.input[1])
-    return None if value is None or value.dtype != np.float32 else value.astype(np.float64)
+    if value is None or tf.as_dtype(value.dtype).as_datatype_enum not in _TYPES:
+        return None
+    return value.astype(np.float64)
 
 
 def _channels_last(node: node_def_pb2.NodeDef) -> bool:
@@ -161,4 +212,4 @@ def _make_bias(graph: FrozenGraph, node: node_def_pb2.NodeDef, source: str, shif
 
 
 def _constant(graph: FrozenGraph, value: np.ndarray, node: node_def_pb2.NodeDef) -> str:
-    return graph.add_constant(value.astype(np.float32), node.name)
+    return graph.add_constant(value.astype(tf.as_dtype(_attribute(node, "T").type).as_numpy_dtype), node.name)

@@ -14,6 +14,8 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from transforms.batch_parts import Work
+
 # A graph is one message of at most 2 GiB, of which several copies are made; weights beyond this stay variables.
 MOST_BYTES = 1 << 28
 
@@ -92,6 +94,11 @@ class FrozenGraph:
     def function(self, shape: Sequence[int]) -> tf.types.experimental.ConcreteFunction:
         """float32 pixels [N, *shape] -> the outputs, in order."""
         return _function(self.nodes, self.outputs, [tf.TensorSpec([None, *shape], tf.float32)], [self.pixels])
+
+    def shapes(self, shape: Sequence[int]) -> dict[str, tf.TensorShape]:
+        """Of what each node gives first, for pixels [N, *shape]."""
+        found = {op.name: op.outputs[0].shape for op in self.function(shape).graph.get_operations() if op.outputs}
+        return found | {self.pixels: tf.TensorShape([None, *shape])}
 
     def compute_constants(self) -> None:
         """Puts one constant in the place of all that follows from constants alone, and leaves identities out."""
@@ -202,14 +209,17 @@ def _is_swish(graph: FrozenGraph, tensor: str) -> bool:
     return False
 
 
-def values_per_image(function: tf.types.experimental.ConcreteFunction) -> int:
-    """How many numbers the operations of a frozen graph's function compute for one image.
-
-    A side that the graph leaves open counts as 1.
-    """
-    computed = [op for op in function.graph.get_operations() if op.type not in ("Const", "Placeholder")]
-    shapes = [tensor.shape for op in computed for tensor in op.outputs]
-    return sum(math.prod(side or 1 for side in shape) for shape in shapes if shape.rank is not None)
+def work(function: tf.types.experimental.ConcreteFunction) -> Work:
+    """What a frozen graph's function handles; a side that the graph leaves open counts as 1."""
+    values, weights = [], []
+    for op in function.graph.get_operations():
+        known = [tensor.shape for tensor in op.outputs if tensor.shape.rank is not None]
+        sizes = [math.prod(side or 1 for side in shape) for shape in known]
+        if op.type == "Const":
+            weights += sizes
+        elif op.type != "Placeholder":
+            values += sizes
+    return Work(sum(values), max(values, default=0), sum(weights))
 
 
 def _function(

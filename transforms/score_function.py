@@ -113,7 +113,7 @@ class ScoreFunction:
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
         self._at_once = batch_parts.images_at_once(
-            classifier.input_shape, 32 if precision == "float32" else 16, self._forward.values_per_image
+            classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
         )
         self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
         self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
