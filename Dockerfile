@@ -26,6 +26,7 @@ WORKDIR /opt/odin-beam
 # Dependencies first, in a layer of their own: a change of the code then builds and travels in seconds. For their list
 # setup.py needs its packages, empty ones will do.
 COPY requirements.lock setup.py pyproject.toml ./
+COPY odin_beam odin_beam
 COPY transforms/__init__.py transforms/
 RUN mkdir pipeline && touch pipeline/__init__.py \
     && python -m pip install --constraint requirements.lock ".[${EXTRAS}]" \
@@ -35,7 +36,7 @@ COPY LICENSE ./
 COPY pipeline pipeline
 COPY transforms transforms
 RUN python -m pip install --no-build-isolation --no-deps --force-reinstall . \
-    && rm -r build pipeline transforms \
+    && rm -r build odin_beam pipeline transforms \
     && odin-beam --help
 
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/

@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Must be of the version of Flink that tests/flink/pom.xml names a job server for.
+# Must be of the version of Flink that tests/by_hand/flink/pom.xml names a job server for.
 FLINK_VERSION := 1.19.3
 JOB_SERVER_JAR ?= .flink/job-server/job-server.jar
 
@@ -34,11 +34,11 @@ test: venv
 	$(BIN)/python -m pytest
 
 fuzz: venv
-	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/test_records.py tests/test_images.py -k 'damage or any_bytes' \
+	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/transforms/shards/test_records.py tests/transforms/images -k 'damage or any_bytes' \
 		--hypothesis-show-statistics
 
 test-flink: venv .flink/lib/fetched $(JOB_SERVER_JAR)
-	$(BIN)/python tests/flink_cluster.py $(JOB_SERVER_JAR)
+	$(BIN)/python -m tests.by_hand.flink_cluster $(JOB_SERVER_JAR)
 
 # The package index has Flink's jars as a Python package, without the start scripts.
 .flink/lib/fetched:
@@ -47,11 +47,11 @@ test-flink: venv .flink/lib/fetched $(JOB_SERVER_JAR)
 	rm .flink/apache-flink-libraries-$(FLINK_VERSION).tar.gz
 	@touch $@
 
-.flink/job-server/job-server.jar: tests/flink/pom.xml
+.flink/job-server/job-server.jar: tests/by_hand/flink/pom.xml
 	mvn --batch-mode --quiet --file $< package dependency:copy-dependencies -DincludeScope=runtime
 
 test-image:
-	tests/build_image.sh
+	tests/by_hand/build_image.sh
 
 lint: venv
 	$(BIN)/ruff check .

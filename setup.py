@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # Read, not imported: building must not need the dependencies.
 VERSION = re.search(
@@ -16,9 +16,10 @@ setup(
     description="Offline out-of-distribution scoring of very large image archives: ODIN on Apache Beam",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    # Listed, not discovered: the tests must never be installed beside the code.
-    packages=["pipeline", "transforms"],
-    package_data={"pipeline": ["demo_data/*", "*.jinja"]},
+    # `odin_beam/pipeline` and `odin_beam/transforms` are links to the folders at the top: nothing but `odin_beam` is
+    # installed, where `pipeline` and `transforms` would collide with modules of the user's own.
+    packages=find_packages(include=["odin_beam*"]),
+    package_data={"odin_beam": ["py.typed"], "odin_beam.pipeline": ["demo_data/*", "show/*.jinja"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "google-crc32c>=1.6,<2",
@@ -42,10 +43,11 @@ setup(
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",
             "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",
             "scikit-learn>=1.5,<2",
             "tf-keras>=2.21,<2.22",
         ],
     },
-    entry_points={"console_scripts": ["odin-beam = pipeline.__main__:main"]},
+    entry_points={"console_scripts": ["odin-beam = odin_beam.pipeline.main:main"]},
 )

@@ -73,9 +73,9 @@ class Kernel(Contender):
     def __init__(self, folder: Path, batch_size: int, precision: str = "float32"):
         import tensorflow as tf
 
-        from transforms.classifier import load_classifier
-        from transforms.odin import OdinSettings
-        from transforms.score_function import ScoreFunction
+        from odin_beam.transforms.detectors.odin import OdinSettings
+        from odin_beam.transforms.detectors.score_function import ScoreFunction
+        from odin_beam.transforms.model.classifier import load_classifier
 
         super().__init__(folder, batch_size)
         self.versions = f"TensorFlow {tf.__version__}"

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from transforms import score_table
-from transforms.calibration import SHARED_SETTINGS, write_calibration
-from transforms.conformal import CalibrationScores
-from transforms.manifest import write_manifest
-from transforms.score_histogram import ScoreHistogram
-from transforms.shards import Shard
-from transforms.summarize_scores import write_json
+from odin_beam.transforms.calibration import SHARED_SETTINGS, write_calibration
+from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.metrics.summarize_scores import write_json
+from odin_beam.transforms.shards.manifest import write_manifest
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables import score_table
 
 ROWS_PER_SHARD = 100_000
 SETTINGS = {
@@ -76,7 +76,7 @@ def make_scores(folder: Path, rows: int) -> None:
 
 def flag(folder: Path, rule: str) -> tuple[float, float]:
     """Seconds and peak memory in MB of one run."""
-    command = [sys.executable, "-m", "pipeline", "flag", f"--scores={folder}", rule]
+    command = [sys.executable, "-m", "odin_beam", "flag", f"--scores={folder}", rule]
     command.append(f"--calibration={folder}/calibration.json")
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

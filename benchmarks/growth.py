@@ -23,7 +23,8 @@ from pathlib import Path
 
 import keras
 
-from transforms import records, score_table
+from odin_beam.transforms.shards import records
+from odin_beam.transforms.tables import score_table
 
 DATA = Path(__file__).resolve().parents[1] / "pipeline" / "demo_data"
 IMAGES_PER_SHARD = 10_000
@@ -85,7 +86,7 @@ def make_archive(folder: Path, images: int, shards: int) -> None:
 
 def score(folder: Path) -> tuple[float, float | None, float]:
     """Seconds in all, images per second after the first shard (None of one shard), and peak memory in MB."""
-    command = [sys.executable, "-m", "pipeline", "score", f"--model={folder}/tiny.keras", f"--output={folder}/out"]
+    command = [sys.executable, "-m", "odin_beam", "score", f"--model={folder}/tiny.keras", f"--output={folder}/out"]
     command += [f"--input=photos={folder}/in-*.tfrecord", "--batch_size=256"]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -3,7 +3,7 @@ r"""What the pipeline around the kernel costs: the whole `score` job against bar
     PYTHONPATH=. python benchmarks/pipeline.py
     PYTHONPATH=. python benchmarks/pipeline.py --parts png,jpeg --rounds 7
 
-Every job is `python -m pipeline score` in a process of its own, and its rate is that of the steady state: images over
+Every job is `python -m odin_beam score` in a process of its own, and its rate is that of the steady state: images over
 the time between commits of scores files, of which the first one (with two processes, the first two) only starts the
 clock. What it is compared with is timed in the same round, just before or after, and shares are medians over the
 rounds. The numbers of shards are even, or one of two processes would be idle while the other does the last one.
@@ -43,12 +43,12 @@ from PIL import Image
 from benchmarks import networks
 from benchmarks.growth import steady_rate
 from benchmarks.speed import ROOT, ContenderProcess, commit, cpu_model, median_ratio, progress
-from transforms import records
+from odin_beam.transforms.shards import records
 
 LOAD = """
 import sys, time
-from transforms.model_file import model_digest
-from transforms.score_shards import Scorer, ScoreSettings
+from odin_beam.transforms.model.model_file import model_digest
+from odin_beam.transforms.scoring.score_shards import Scorer, ScoreSettings
 started = time.perf_counter()
 Scorer(ScoreSettings(sys.argv[1], model_digest(sys.argv[1])))
 print(time.perf_counter() - started)
@@ -222,7 +222,7 @@ def time_start(part: Part, folder: Path, rounds: int, *flags: str) -> None:
 
 def score(folder: Path, pattern: str, *flags: str) -> None:
     """One job, into the folder's `out`."""
-    command = [sys.executable, "-m", "pipeline", "score", f"--model={folder}/network.keras", f"--output={folder}/out"]
+    command = [sys.executable, "-m", "odin_beam", "score", f"--model={folder}/network.keras", f"--output={folder}/out"]
     run([*command, f"--input=photos={folder}/{pattern}", *flags])
 
 

@@ -41,8 +41,8 @@ import tensorflow as tf
 
 from benchmarks import layers, networks
 from benchmarks.networks import NETWORKS, Network
-from transforms import records
-from transforms.mixed_precision import has_bfloat16
+from odin_beam.transforms.forward.mixed_precision import has_bfloat16
+from odin_beam.transforms.shards import records
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "this project, kernel"
@@ -360,7 +360,7 @@ class Job:
     def _seconds(self, shards: int) -> float:
         self._runs += 1
         inputs = ",".join(f"photos={self._folder}/in-{i:02d}.tfrecord" for i in range(shards))
-        command = [sys.executable, "-m", "pipeline", "score", f"--model={self._folder}/network.keras"]
+        command = [sys.executable, "-m", "odin_beam", "score", f"--model={self._folder}/network.keras"]
         command += [
             f"--input={inputs}",
             f"--output={self._folder}/out-{self._runs}",

@@ -10,8 +10,8 @@ this Beam does not know cannot make the job stumble; misspelt parameters have be
 import sys
 from collections.abc import Sequence
 
-from pipeline.__main__ import main
-from pipeline.options import flags_of
+from odin_beam.pipeline.flags.options import flags_of
+from odin_beam.pipeline.main import main
 
 
 def command(argv: Sequence[str]) -> list[str]:

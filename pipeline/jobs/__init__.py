@@ -1,0 +1,1 @@
+"""One file per job: the recipe that `odin-beam JOB` follows."""

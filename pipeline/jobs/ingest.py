@@ -1,0 +1,304 @@
+"""`odin-beam ingest`: images in folders, behind globs or in archives become TFRecord shards; also reshards TFRecords.
+
+    odin-beam ingest --images photos/ --output shards/photos --shards 16
+    odin-beam ingest --images 'old/*.tfrecord.gz' --output new/photos --shards 64
+
+What comes out:
+
+    PREFIX-00000-of-00016.tfrecord ...   tf.train.Example with `image`, `id` and, where known, `label`
+    labels.txt                           beside them; class names, line number = label
+    PREFIX-rejected.csv                  what was not taken and why, if anything: id, reason, source
+    PREFIX-summary.json                  counts; written last, so its presence means that all is there
+
+The order is that of the arguments, then of the paths, and running twice gives the same bytes. Every shard is written
+under a temporary name and published by a rename; a run starts by removing what an earlier one of the same PREFIX has
+left, so that no mixture of two can come about.
+
+A label is that of the immediate parent folder. Classes are the folders that hold a file named as an image, or without
+any extension, so that `annotations/*.xml` does not become one; with fewer than two of them there are no labels, unless
+`--class_names` gives them.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+
+from odin_beam.pipeline.flags.options import IngestOptions, UsageError, beam_options
+from odin_beam.pipeline.launch.progress import show_progress
+from odin_beam.pipeline.runners.dataflow import handed_over
+from odin_beam.pipeline.runners.local_workers import run_pipeline
+from odin_beam.transforms import storage
+from odin_beam.transforms.ingest.image_files import (
+    Matched,
+    Member,
+    Reject,
+    folder_of,
+    is_tfrecord,
+    list_members,
+    match_files,
+    with_common_root,
+)
+from odin_beam.transforms.ingest.reshard import Reshard
+from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
+from odin_beam.transforms.ingest.write_shards import OutputNames, WriteShards, WriteSummary
+from odin_beam.transforms.storage import StorageError
+
+_IMAGE_EXTENSIONS = ("", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib")
+
+Argument = TypeVar("Argument")
+Listed = TypeVar("Listed")
+
+
+def run(options: IngestOptions) -> int:
+    """Writes the shards and tells what is in them; gives the exit code.
+
+    Raises:
+      UsageError: before anything is written.
+    """
+    output = OutputNames(options.output, options.shards)
+    refuse_output(output)
+    class_names = read_class_names(options.class_names) if options.class_names else None
+    matched = match(options.images, output)
+    labels = {}
+    if resharding := hold_tfrecords(matched):
+        if class_names:
+            raise UsageError("--class_names goes with images: records keep the labels that they have")
+        _remove_earlier(output)
+        make_shards = Reshard([file.path for argument in matched for file in argument.files], output)
+    else:
+        members, rejects = list_images(matched)
+        labels = class_labels(members, class_names)
+        refuse_other_labels(output.labels, labels)
+        _remove_earlier(output)
+        write_plans(output.plan, plan_shards(members, rejects, output.shards))
+        if labels:
+            storage.write_bytes(output.labels, _lines(labels))
+        make_shards = WriteShards(labels, output)
+
+    pipeline = beam.Pipeline(options=beam_options(options.beam))
+    reports = pipeline | "MakeShards" >> make_shards
+    reports | beam.combiners.ToList() | "WriteSummary" >> beam.ParDo(WriteSummary(output))
+    with show_progress("writing", output.shards, "shards", lambda: _published(output)):
+        result = run_pipeline(pipeline)
+        if handed := handed_over(result):
+            print(f"{handed}; {output.summary} appears when the job is done")
+            return 0
+        result.wait_until_finish()
+    return report(output, "records" if resharding else "images", len(labels))
+
+
+def report(output: OutputNames, unit: str, classes: int) -> int:
+    """Prints what a finished run has written and where it lies; gives the exit code."""
+    summary = json.loads(storage.read_bytes(output.summary))
+    written, labelled = summary["written"], summary["labelled"]
+    shards = f"{output.prefix}-*.tfrecord"
+    if unit == "records":
+        remark = "payloads as they were"
+    elif classes:
+        remark = f"{labelled:,} labelled in {classes:,} classes, {written - labelled:,} unlabelled"
+    else:
+        remark = "unlabelled: not in two or more folders"
+    print(f"{written:,} {unit}{f' ({remark})' if written else ''} in {output.shards:,} shards: {shards}")
+    if classes:
+        print(f"labels: {output.labels}")
+    if summary["rejected"]:
+        print(f"rejected: {summary['rejected']:,}, with reasons in {output.rejected}")
+        for line in summary["first_rejected"]:
+            print(f"  {line}")
+        if summary["rejected"] > len(summary["first_rejected"]):
+            print("  ...")
+    if summary["damaged"]:
+        print(f"{summary['damaged']:,} of them for damaged or unreadable input: images may be missing")
+    if written:
+        print(f"next: odin-beam score --model MODEL --output scores --input {shlex.quote(shards)}")
+    return 3 if summary["damaged"] or not written else 0
+
+
+def refuse_output(output: OutputNames) -> None:
+    """Sees that PREFIX can begin the names of shards, and that a glob over them will find no others.
+
+    Raises:
+      UsageError: it cannot, or there are others.
+    """
+    prefix = output.prefix
+    if any(c in prefix for c in "*?["):
+        raise UsageError(f"--output {prefix}: a PREFIX must not hold *, ? or [")
+    if prefix.endswith("/") or (storage.is_local(prefix) and os.path.isdir(prefix)):
+        example = FileSystems.join(prefix, "images")
+        raise UsageError(f"--output {prefix} is a folder: give what the names of the shards begin with, as {example}")
+    with _as_usage_error():
+        names = sorted(_names_beside(output))
+    for name in names:
+        shard = re.fullmatch(r"-\d{5,}-of-(\d{5,})\.tfrecord", name)
+        if shard and int(shard[1]) != output.shards:
+            raise UsageError(
+                f"{prefix}{name} is there, of another number of shards, and {prefix}-*.tfrecord would mix it in: "
+                f"remove {prefix}-*-of-{shard[1]}.tfrecord, or choose another --output"
+            )
+
+
+def _names_beside(output: OutputNames) -> list[str]:
+    """Names that begin with PREFIX, without it."""
+    folder, name = FileSystems.split(output.prefix)
+    if storage.is_local(folder):
+        # Beam would list all that lies below the folder, too.
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+    else:
+        names = [stat.path.rpartition("/")[2] for stat in storage.list_files(f"{output.prefix}-*")]
+    return [other.removeprefix(name) for other in names if other.startswith(name)]
+
+
+def _published(output: OutputNames) -> tuple[int, str]:
+    """How many shards are done, as number and remark."""
+    present = {output.prefix + name for name in _names_beside(output)}
+    count = sum(output.shard(index) in present for index in range(output.shards))
+    return count, f"{count:,} of {output.shards:,} shards"
+
+
+def match(patterns: Sequence[str], output: OutputNames) -> list[Matched]:
+    """The files of every `--images` argument, none twice, without those that this very output consists of.
+
+    Raises:
+      UsageError: one matches nothing, or cannot be listed.
+    """
+    seen = {output.labels, output.rejected, output.summary, *map(output.shard, range(output.shards))}
+    arguments = []
+    for pattern, matched in zip(patterns, _list_each(match_files, patterns), strict=True):
+        if not matched.files:
+            raise UsageError(f"--images {pattern} matches no file")
+        files = tuple(
+            file
+            for file in matched.files
+            if file.path not in seen and not file.path.startswith(f"{output.unfinished}/")
+        )
+        seen.update(file.path for file in files)
+        arguments.append(Matched(matched.root, files))
+    if not any(argument.files for argument in arguments):
+        raise UsageError(f"--images matches only what --output {output.prefix} names: choose another --output")
+    return with_common_root(arguments)
+
+
+def _list_each(list_one: Callable[[Argument], Listed], arguments: Sequence[Argument]) -> list[Listed]:
+    done, total = [], len(arguments)
+    with show_progress("listing", total, "arguments", lambda: (len(done), f"{len(done)} of {total} arguments")):
+        for argument in arguments:
+            with _as_usage_error():
+                done.append(list_one(argument))
+    return done
+
+
+@contextlib.contextmanager
+def _as_usage_error() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as e:
+        raise UsageError(str(e)) from e
+
+
+def hold_tfrecords(matched: Iterable[Matched]) -> bool:
+    """Whether the files are TFRecord, all or none.
+
+    Raises:
+      UsageError: only some are.
+    """
+    paths = [file.path for argument in matched for file in argument.files]
+    tfrecord = next(filter(is_tfrecord, paths), None)
+    other = next((path for path in paths if not is_tfrecord(path)), None)
+    if tfrecord and other:
+        raise UsageError(
+            f"{tfrecord} is TFRecord and {other} is not: give either images or TFRecords, "
+            "for example by a pattern such as 'DIR/*.tfrecord'"
+        )
+    return tfrecord is not None
+
+
+def list_images(matched: Sequence[Matched]) -> tuple[list[Member], list[Reject]]:
+    """The files behind all arguments, in order, and what is refused at sight.
+
+    Raises:
+      UsageError: there is nothing to take, or an archive cannot be read.
+    """
+    listed = _list_each(list_members, matched)
+    members = [member for found, _ in listed for member in found]
+    rejects = [reject for _, refused in listed for reject in refused]
+    damaged = next((reject for reject in rejects if reject.damage), None)
+    if not members and damaged:
+        raise UsageError(f"{damaged.source}: {damaged.reason}")
+    if not members and not rejects:
+        raise UsageError("--images matches archives without any file in them")
+    return members, rejects
+
+
+def read_class_names(path: str) -> list[str]:
+    """The lines of a file of class names.
+
+    Raises:
+      UsageError: it cannot be read, is empty, or names a class twice.
+    """
+    with _as_usage_error():
+        names = _names(storage.read_bytes(path))
+    if not names:
+        raise UsageError(f"--class_names {path} is empty: one class name per line")
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+        raise UsageError(f"--class_names {path} names {twice[0]!r} more than once")
+    return names
+
+
+def _names(data: bytes) -> list[str]:
+    """The lines of a labels file; empty ones at the end do not count."""
+    lines = data.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").rstrip("\n")
+    return lines.split("\n") if lines else []
+
+
+def _lines(names: Iterable[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
+
+
+def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -> dict[str, int]:
+    """Label of each class, in the order of labels; empty where the folders tell no classes apart.
+
+    Args:
+      members: the image files.
+      class_names: in the order of labels; None for the names of the folders, sorted.
+
+    Raises:
+      UsageError: a folder is not in `class_names`, or cannot stand in a line.
+    """
+    folders = {
+        folder
+        for member in members
+        if (folder := folder_of(member.id)) and os.path.splitext(member.id)[1].lower() in _IMAGE_EXTENSIONS
+    }
+    if class_names is not None:
+        if unknown := sorted(folders.difference(class_names)):
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise UsageError(f"folder {unknown[0]!r} is not in --class_names{more}: add it there, or leave it out")
+        return {name: label for label, name in enumerate(class_names)}
+    if broken := next((folder for folder in folders if "\n" in folder), None):
+        raise UsageError(f"folder {broken!r} cannot stand in a line of labels.txt: rename it")
+    return {name: label for label, name in enumerate(sorted(folders))} if len(folders) > 1 else {}
+
+
+def refuse_other_labels(path: str, labels: Mapping[str, int]) -> None:
+    """Labels that lie beside shards must be theirs.
+
+    Raises:
+      UsageError: there are others already.
+    """
+    with _as_usage_error():
+        there = _names(storage.read_bytes(path)) if labels and storage.stat_file(path) else None
+    if there is not None and there != list(labels):
+        raise UsageError(f"{path} holds other class names: choose a folder of its own for --output, or remove it")
+
+
+def _remove_earlier(output: OutputNames) -> None:
+    """So that no mixture with an earlier run can come about; the mark of completion goes first."""
+    storage.delete([output.summary, output.rejected, *map(output.shard, range(output.shards))])

@@ -1,0 +1,147 @@
+r"""`odin-beam tune`: which temperature, which epsilon, from which score on.
+
+    odin-beam tune --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' \\
+      --output calibration.json
+
+writes `calibration.json` for `score --calibration` and `flag`, two pictures beside it, and `calibration-tuning/`, the
+scores of every cell of the grid: the same command resumes there, and another objective scores nothing again.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import apache_beam as beam
+import numpy as np
+
+from odin_beam.pipeline.flags.options import TuneOptions, UsageError, beam_options, tune_settings
+from odin_beam.pipeline.launch import run_folder, scoring_run, sources
+from odin_beam.pipeline.launch.scoring_run import ScoringRun
+from odin_beam.pipeline.runners.dataflow import on_dataflow
+from odin_beam.pipeline.show.calibration_text import calibration_text
+from odin_beam.pipeline.show.metrics_table import problems
+from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
+from odin_beam.transforms import storage
+from odin_beam.transforms.calibration import CalibrationError, read_calibration
+from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
+from odin_beam.transforms.detectors.score_function import PassTimes, expected_passes
+from odin_beam.transforms.metrics.summarize_scores import RunFacts
+from odin_beam.transforms.shards.shard import Shard, Surrogate
+
+
+def run(options: TuneOptions) -> int:
+    """Scores the grid, chooses, and prints what was found; gives the exit code.
+
+    Raises:
+      UsageError: before anything is written.
+    """
+    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        return _run(options, folder)
+
+
+def _run(options: TuneOptions, folder: str) -> int:
+    launched = time.time()
+    _refuse_output(options)
+    shards = sources.list_shards(options.sources, folder, options.folder)
+    shards = [*shards, *surrogate_shards(shards, options.surrogate)]
+    beam_settings = beam_options(options.beam, True, options.accelerator)
+    with scoring_run.model_errors():
+        settings = scoring_run.settle_precision(tune_settings(options), beam_settings)
+    scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
+    # What this machine takes for a pass says nothing of Dataflow's.
+    times = None if on_dataflow(beam_settings) else _estimate(scoring)
+    calibrate = CalibrateSettings(
+        settings, options.objective, options.surrogate, options.per_class, options.output, times
+    )
+    scoring_run.launch(scoring)
+    facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
+    roles = {shard.source: shard.role for shard in shards}
+    pipeline = beam.Pipeline(options=beam_settings)
+    scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
+    scored | Calibrate(options.folder, calibrate, roles, facts)
+    if handed := scoring_run.run(pipeline, scoring):
+        print(
+            f"{handed}; {options.output} appears when the job is done, the same command without --runner then draws "
+            "the pictures"
+        )
+        return 0
+    return _report(options)
+
+
+def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
+    """Surrogates of every in-distribution shard, as a source of their own; none without a kind.
+
+    Raises:
+      UsageError: a source of the user's has their name.
+    """
+    if kind is None:
+        return []
+    name = f"surrogate_{kind}"
+    if any(shard.source == name for shard in shards):
+        raise UsageError(f"source {name!r} is what the surrogates are called: rename it")
+    made = [
+        replace(shard, source=name, role="surrogate", content=Surrogate(kind, shard.content))
+        for shard in shards
+        if shard.role == "in_distribution"
+    ]
+    # Two sources may share a shard; its surrogates are the same.
+    return list({(shard.path, shard.output_name): shard for shard in made}.values())
+
+
+def _refuse_output(options: TuneOptions) -> None:
+    run_folder.refuse_output(options.folder)
+    if storage.is_local(options.output) and os.path.isdir(options.output):
+        raise UsageError(f"--output {options.output} is a folder: give the name of a file")
+    if storage.stat_file(options.output) is not None:
+        try:
+            read_calibration(options.output)
+        except CalibrationError as e:
+            raise UsageError(f"--output would replace what is no calibration: {e}") from e
+
+
+def _estimate(scoring: ScoringRun) -> PassTimes | None:
+    """Says what is to be done, and how long one process takes for it, as measured on one batch."""
+    if scoring.scorer is None:
+        return None
+    settings, images = scoring.settings, scoring_run.images_to_do(scoring)
+    shape = (settings.batch_size, *scoring.scorer.classifier.input_shape)
+    times = scoring.scorer.time_passes(np.random.default_rng(0).random(shape, np.float32))
+    passes = expected_passes(settings.odin)
+    seconds = images * (passes.forward * times.forward + passes.gradient * times.gradient)
+    print(
+        f"{len(settings.odin.cells)} cells: {passes.forward} forward and {passes.gradient} gradient passes an image, "
+        f"about {_duration(seconds)} for {images:,} images in one process",
+        file=sys.stderr,
+    )
+    return times
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _report(options: TuneOptions) -> int:
+    """Draws and prints what was found."""
+    summary = run_folder.read_summary(options.folder)
+    for line in problems(summary):
+        print(line)
+    if not summary["complete"]:
+        print(f"no calibration without these shards; the others' scores are in {options.folder}")
+        return 3
+    content = json.loads(storage.read_bytes(options.output))
+    stem = options.output.removesuffix(".json")
+    for name, figure in (("grid", grid_figure), ("epsilon", epsilon_figure)):
+        storage.write_bytes(f"{stem}-{name}.png", png(figure(content)))
+    print(calibration_text(content))
+    print(f"\ncalibration: {options.output}; pictures: {stem}-grid.png, {stem}-epsilon.png")
+    share = summary["rejected_share"]
+    if share > options.max_rejected:
+        print(f"{share:.2%} of the records were rejected, more than --max_rejected {options.max_rejected:g}")
+        return 3
+    return 0

@@ -1,0 +1,156 @@
+"""The output folder of a `score` run: which files are in it, whose it is, and what it says."""
+
+import json
+import os
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from odin_beam.pipeline.flags.options import UsageError
+from odin_beam.transforms import storage
+from odin_beam.transforms.calibration.flag_shards import SUMMARY, scores_state
+from odin_beam.transforms.shards.manifest import read_manifest
+from odin_beam.transforms.shards.shard import Shard
+
+# In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
+FILES = (SUMMARY, "summary.json", "metrics.json", "manifest.parquet", "run.json")
+FOLDERS = ("scores", "rejects", "listings", storage.TEMPORARY, "flags", "report")
+
+
+def refuse_output(output: str) -> None:
+    """Sees that there can be a run's folder of that name.
+
+    Raises:
+      UsageError: it is a file, or has a name that could not be listed.
+    """
+    if any(c in output for c in "*?["):
+        raise UsageError(f"--output {output}: its name must not hold *, ? or [")
+    if storage.is_local(output) and os.path.isfile(output):
+        raise UsageError(f"--output {output} is a file: give a folder")
+
+
+def read_json(output: str, name: str) -> dict[str, Any] | None:
+    """One of the run's JSON files, or None where there is none.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    path = FileSystems.join(output, name)
+    if storage.stat_file(path) is None:
+        return None
+    try:
+        content = json.loads(storage.read_bytes(path))
+    except ValueError as e:
+        raise UsageError(f"{path} is damaged ({e}); remove it and run again") from e
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is damaged (no JSON object); remove it and run again")
+    return content
+
+
+def read_summary(output: str) -> dict[str, Any]:
+    """What a run that has just ended says of itself.
+
+    Raises:
+      StorageError: nothing any more: a run begins by taking away the summary of the one before.
+    """
+    summary = read_json(output, "summary.json")
+    if summary is None:
+        raise storage.StorageError(f"the run is done, but another one has begun on {output} and removed its summary")
+    return summary
+
+
+def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
+    """What `run.json` says of a run, and its shards.
+
+    Raises:
+      UsageError: this is no output folder of `score`.
+    """
+    launch = read_json(output, "run.json")
+    if launch is None:
+        above = FileSystems.split(output.rstrip("/"))[0]
+        hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
+        raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
+    if "temperatures" in launch.get("settings", {}).get("odin", {}):
+        raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
+    try:
+        return launch, read_manifest(output)
+    except storage.StorageError as e:
+        raise UsageError(f"{output} is no output folder of `score`: {e}") from e
+
+
+def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tuple[dict[str, Any] | None, str | None]:
+    """What `flag` found here, and why not; both None where it was never run or did not end.
+
+    Args:
+      output: the run's folder.
+      launch: content of `run.json`.
+      shards: of the manifest.
+
+    Raises:
+      UsageError: `flags.json` is damaged.
+    """
+    flags = read_json(output, SUMMARY)
+    if flags is None:
+        return None, None
+    if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):
+        return None, "the flags are not of all that is scored here by now: run `flag` again"
+    return flags, None
+
+
+def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
+    """An output folder belongs to one set of settings.
+
+    Raises:
+      UsageError: it was made with others, or with nobody knows which; the message names the differences.
+    """
+    earlier = read_json(output, "run.json")
+    if earlier is None:
+        if storage.list_files(FileSystems.join(output, "scores", "**.parquet")):
+            raise UsageError(f"{output} holds scores without run.json: choose another --output")
+        return
+    differences = _differences(earlier.get("settings", {}), settings)
+    if differences:
+        raise UsageError(
+            f"{output} was made with other settings: {'; '.join(differences)}; "
+            "choose another --output, or --overwrite to start afresh"
+        )
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(earlier.keys() | now.keys()):
+        a, b = earlier.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def refuse_overwriting(output: str) -> None:
+    """`--overwrite` is for the folder of an earlier run; in any other one the same names are somebody's own files.
+
+    Raises:
+      UsageError: it holds such names, but no run.json.
+    """
+    if storage.stat_file(FileSystems.join(output, "run.json")) is not None:
+        return
+    patterns = [*FILES, *(FileSystems.join(folder, "**") for folder in FOLDERS)]
+    for pattern in patterns:
+        if found := storage.list_files(FileSystems.join(output, pattern)):
+            raise UsageError(
+                f"{output} has no run.json, so it is no output of `score`, but it holds {found[0].path}: "
+                "choose another --output, or remove that yourself"
+            )
+
+
+def start_afresh(output: str) -> None:
+    """Removes what an earlier run has left in its folder, and nothing else."""
+    for folder in FOLDERS:
+        storage.delete_folder(FileSystems.join(output, folder))
+    storage.delete(FileSystems.join(output, name) for name in FILES)

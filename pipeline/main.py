@@ -1,0 +1,144 @@
+"""`python -m odin_beam JOB ...`, or `odin-beam JOB ...`.
+
+Exit codes: 0 done; 1 the run stopped, run it again to resume; 2 a usage error, nothing written; 3 done, but shards
+failed or more records were rejected than --max_rejected allows; 130 interrupted, 143 told to end.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
+# Errors whose text is a sentence for the user.
+_SELF_EXPLAINING = ("StorageError", "OutputError", "CalibrationError", "OutputTakenError", "WorkerDied", "OutOfMemory")
+DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one job and gives its exit code."""
+    _quiet_imports()
+    argv = list(sys.argv[1:] if argv is None else argv)
+
+    from odin_beam.pipeline.flags import options
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(options.job_list())
+        return 0 if argv else 2
+    job = argv[0]
+    interrupted = f"interrupted; to go on: odin-beam {shlex.join(argv)}"
+    with _termination_as_interrupt() as signals:
+        try:
+            _check_one_installation()
+            parsed = options.parse(job, argv[1:])
+            with _native_messages_held_back():
+                module = importlib.import_module(f"odin_beam.pipeline.jobs.{job}")
+            return module.run(parsed)
+        except options.UsageError as e:
+            return _say(job, e, 2)
+        except KeyboardInterrupt:
+            return _say(job, interrupted, 128 + signals[-1])
+        except Exception as e:
+            if DEBUG:
+                raise
+            if reason(e).endswith("KeyboardInterrupt"):
+                return _say(job, interrupted, 128 + signals[-1])
+            return _say(
+                job, f"stopped: {reason(e)}; then run the same command again ({DEBUG_VARIABLE}=1 shows the trace)", 1
+            )
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[list[int]]:
+    """Lets SIGTERM, as cluster managers and `kill` send it, end the body as Ctrl-C does; gives the signals so far."""
+    signals = [signal.SIGINT]
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+
+    def note(number: int, frame) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def reason(error: Exception) -> str:
+    """The one line of an error that says what is wrong.
+
+    Beam hands on a worker's error as text: the trace first, the error itself in the last line, and behind it where in
+    the pipeline it came up.
+    """
+    name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
+    if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error|OutOfMemory): (.*)", text):
+        name, text = worker.groups()
+    return (text if name in _SELF_EXPLAINING else f"{name}: {text}")[:400]
+
+
+def _say(job: str, message, code: int) -> int:
+    print(f"odin-beam {job}: {message}", file=sys.stderr)
+    return code
+
+
+def _quiet_imports() -> None:
+    """Warnings of libraries about themselves would bury what the job has to say."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().setLevel(logging.INFO if DEBUG else logging.ERROR)
+    logging.getLogger("odin_beam.transforms").setLevel(logging.INFO if DEBUG else logging.WARNING)
+    if not DEBUG:
+        # A local runner logs an error with its trace; `main` then says it in one line.
+        for runner in ("common", "portability", "worker"):
+            logging.getLogger(f"apache_beam.runners.{runner}").setLevel(logging.CRITICAL)
+        # What a cluster's job server says comes from the root logger; its last error is in the exception as well.
+        logging.getLogger().addFilter(_is_no_job_message)
+
+
+def _is_no_job_message(record: logging.LogRecord) -> bool:
+    return record.module != "portable_runner"
+
+
+@contextlib.contextmanager
+def _native_messages_held_back() -> Iterator[None]:
+    """TensorFlow's C++ talks about itself on file descriptor 2 while it loads, before any log level applies.
+
+    What it said is shown after all if loading fails.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            if "tensorflow" in sys.modules:
+                sys.modules["tensorflow"].config.list_physical_devices()
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _check_one_installation() -> None:
+    """Scores made by a mixture of two versions would carry the version of one."""
+    from odin_beam import pipeline, transforms
+    from odin_beam.pipeline.flags.options import UsageError
+
+    homes = {Path(module.__file__).resolve().parent.parent for module in (pipeline, transforms)}
+    if len(homes) > 1:
+        raise UsageError(f"`pipeline` and `transforms` come from two places: {', '.join(map(str, sorted(homes)))}")

@@ -1,0 +1,1 @@
+"""What a person reads: tables, texts, figures, galleries, the report's page."""

@@ -1,0 +1,259 @@
+"""`odin-beam check`: what it proves, what it refuses, and what `score` takes over from it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from odin_beam.pipeline.main import main
+from odin_beam.transforms.detectors.odin import OdinSettings
+from odin_beam.transforms.model.classifier import Preprocessing, as_classifier
+from odin_beam.transforms.scoring import check_classifier
+from odin_beam.transforms.shards import records
+from tests.helpers import samples
+
+DEMO = Path(__file__).resolve().parents[3] / "pipeline" / "demo_data"
+FASHION = f"{DEMO}/fashion_mnist-*.tfrecord"
+
+
+@pytest.fixture
+def unit_model():
+    return str(DEMO / "classifier.keras")
+
+
+@pytest.fixture
+def byte_model(unit_model, tmp_path):
+    """The demo's classifier behind a layer that makes [0, 1] out of bytes."""
+    inputs = keras.Input((28, 28, 1))
+    outputs = keras.models.load_model(unit_model)(keras.layers.Rescaling(1 / 255)(inputs))
+    return samples.save_model(keras.Model(inputs, outputs), tmp_path / "byte.keras")
+
+
+def relabelled(folder, change):
+    """The first 256 images of the demo with other labels; None takes a label away."""
+    payloads = []
+    for path in sorted(DEMO.glob("fashion_mnist-*.tfrecord")):
+        for record in list(records.read_shard(str(path)))[:64]:
+            features = tf.train.Example.FromString(record.payload).features.feature
+            label = change(features["label"].int64_list.value[0])
+            payloads.append(samples.example(image=features["image"].bytes_list.value[0], label=label))
+    return samples.write_shard(folder / "relabelled.tfrecord", payloads)
+
+
+def table(printed):
+    """The candidates' accuracies, as printed."""
+    lines = [line.split() for line in printed.splitlines() if line.startswith("  ") and "%" in line]
+    return {line[-5]: float(line[-4]) for line in lines}
+
+
+def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_refused(tmp_path, capsys):
+    with np.load(samples.real("cifar10_test.npz")) as arrays:
+        payloads = samples.examples(arrays["x"][:256], arrays["y"][:256].astype(int).tolist())
+    shard = samples.write_shard(tmp_path / "cifar10.tfrecord", payloads)
+    argv = ["check", f"--model={samples.real('densenet_bc_100_12_cifar10.keras')}", f"--in_distribution={shard}"]
+    assert main([*argv, f"--output={tmp_path}/model.json"]) == 0
+    printed = capsys.readouterr().out
+    accuracies = table(printed)
+    assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe", "bgr"}
+    assert accuracies["unit"] > 90 > 50 > max(accuracies[name] for name in ("byte", "tf", "torch", "caffe"))
+    assert "maps         8 x 8 x 342, then pooled, then dense" in printed
+    assert "preprocessing: unit" in printed
+    assert json.loads((tmp_path / "model.json").read_text())["preprocessing"]["name"] == "unit"
+    assert main([*argv, "--channel_order=bgr"]) == 2
+    assert capsys.readouterr().err.endswith("use --preprocessing unit\n")
+
+
+def test_a_model_of_bytes_is_found_to_want_bytes(byte_model, capsys):
+    assert main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}"]) == 0
+    printed = capsys.readouterr().out
+    assert "Rescaling(0.00392157, 0)" in printed
+    assert "preprocessing: byte" in printed
+    assert main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", "--preprocessing=unit"]) == 2
+    assert "use --preprocessing byte" in capsys.readouterr().err
+
+
+def test_without_labels_the_choice_must_be_spelled_out_and_a_collapse_is_warned_of(unit_model, tmp_path, capsys):
+    shard = relabelled(tmp_path, lambda label: None)
+    argv = ["check", f"--model={unit_model}", f"--in_distribution={shard}"]
+    assert main(argv) == 2
+    assert "spell it out with --preprocessing" in capsys.readouterr().err
+    assert main([*argv, "--preprocessing=unit"]) == 0
+    assert "WARNING" not in capsys.readouterr().out
+    assert main([*argv, "--mean=30", "--std=0.01"]) == 0
+    assert "WARNING: the predictions fall into 1.0 of 10 classes" in capsys.readouterr().out
+
+
+def test_permuted_labels_are_warned_of(unit_model, tmp_path, capsys):
+    shard = relabelled(tmp_path, lambda label: (label + 5) % 10)
+    argv = [f"--model={unit_model}", f"--in_distribution={shard}"]
+    assert main(["check", *argv]) == 2
+    assert "with accuracy at chance under every one" in capsys.readouterr().err
+    assert main(["check", *argv, "--preprocessing=unit"]) == 0
+    assert "are the labels in another order?" in capsys.readouterr().out
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
+    assert "are the labels in another order?" in capsys.readouterr().err
+
+
+def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(tmp_path, capsys):
+    inputs = keras.Input((28, 28, 1))
+    whole = keras.ops.cast(keras.ops.cast(inputs * 255, "uint8"), "float32")
+    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(whole))
+    model = samples.save_model(keras.Model(inputs, outputs), tmp_path / "cast.keras")
+    argv = [f"--model={model}", f"--in_distribution={FASHION}", "--preprocessing=unit"]
+    assert main(["check", *argv]) == 2
+    assert "no gradient reaches the pixels" in capsys.readouterr().err
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 2
+    assert "--epsilon 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["score", *argv, f"--output={tmp_path}/out", "--epsilon=0"]) == 0
+    assert main(["score", *argv, f"--output={tmp_path}/msp", "--detectors=msp"]) == 0
+
+
+def test_model_json_feeds_score_and_the_contact_sheet_shows_what_the_model_sees(byte_model, tmp_path, capsys):
+    config = tmp_path / "model.json"
+    assert main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={config}"]) == 0
+    with Image.open(tmp_path / "model-images.png") as sheet:
+        assert sheet.size == (8 * 98, 8 * 98)
+        assert len(set(sheet.convert("L").get_flattened_data())) > 100
+    argv = [
+        "score",
+        f"--model={byte_model}",
+        f"--in_distribution={DEMO}/fashion_mnist-00000-*",
+        f"--output={tmp_path}/o",
+    ]
+    assert main([*argv, f"--model_config={config}"]) == 0
+    assert json.loads((tmp_path / "o/run.json").read_text())["settings"]["preprocessing"]["name"] == "byte"
+    assert json.loads((tmp_path / "o/summary.json").read_text())["sources"]["in_distribution"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "message"),
+    [
+        (lambda c: c, ["--preprocessing=unit"], "preprocessing name unit contradicts --model_config, which has byte"),
+        (lambda c: c, ["--resize=none"], "geometry resize none contradicts --model_config, which has stretch"),
+        (lambda c: {**c, "model_digest": "0"}, [], "is of another model"),
+        (lambda c: {"model_digest": "0"}, [], "is no model.json of `check`"),
+        (lambda c: [c], [], "is no model.json of `check`"),
+        (lambda c: {**c, "geometry": {"resize": "squash"}}, [], "resize is one of"),
+        (lambda c: {**c, "preprocessing": {"nome": "byte"}}, [], "nome"),
+    ],
+)
+def test_a_model_json_that_does_not_fit_is_refused(byte_model, tmp_path, capsys, change, flags, message):
+    config = tmp_path / "model.json"
+    main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={config}"])
+    config.write_text(json.dumps(change(json.loads(config.read_text()))))
+    argv = ["score", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={tmp_path}/out"]
+    capsys.readouterr()
+    assert main([*argv, f"--model_config={config}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_score_refuses_a_preprocessing_that_is_clearly_worse_and_can_be_told_not_to_check(byte_model, tmp_path, capsys):
+    argv = ["score", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={tmp_path}/out"]
+    assert main(argv) == 2
+    assert "use --preprocessing byte" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*argv, "--check=false"]) == 0
+
+
+def test_without_images_it_says_what_it_found_and_what_to_give(unit_model, capsys):
+    assert main(["check", f"--model={unit_model}"]) == 0
+    printed = capsys.readouterr().out
+    assert "28 x 28 x 1" in printed
+    assert "linear, 10 classes" in printed
+    assert "give --in_distribution" in printed
+
+
+def test_effective_classes_is_the_exponential_of_the_entropy():
+    assert check_classifier.effective_classes(np.arange(10)) == pytest.approx(10)
+    assert check_classifier.effective_classes(np.zeros(10, int)) == pytest.approx(1)
+    assert check_classifier.effective_classes(np.array([0, 0, 0, 1])) == pytest.approx(4 / 27**0.25)
+
+
+def trial(correct):
+    return check_classifier.Trial(Preprocessing(), np.zeros(len(correct), int), np.array(correct, bool), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "worse"),
+    [
+        ([1] * 90 + [0] * 10, [1] * 100, True),
+        ([1] * 95 + [0] * 5, [1] * 100, False),
+        ([1] * 100, [1] * 90 + [0] * 10, False),
+        ([1, 0] * 50, [0, 1] * 50, False),
+    ],
+)
+def test_clearly_worse_needs_more_than_chance(ours, theirs, worse):
+    assert check_classifier.clearly_worse(trial(ours), trial(theirs)) == worse
+
+
+def test_soundness_tells_a_model_that_mixes_images_from_a_sound_one():
+    pixels = samples.random_images(8).astype(np.float32) / 255
+    sound = check_classifier.measure_soundness(as_classifier(samples.small_model()), pixels, OdinSettings())
+    assert sound.repeatable
+    assert sound.gradient_share > 0.9
+    assert sound.alone_difference < 1e-5
+    assert sound.images_per_second > 0
+
+    classifier = as_classifier(samples.small_model())
+    mixing = dataclasses.replace(
+        classifier, model_logits=lambda x: classifier.model_logits(x - tf.reduce_mean(x, axis=0, keepdims=True))
+    )
+    assert check_classifier.measure_soundness(mixing, pixels, OdinSettings()).alone_difference > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (keras.layers.Rescaling(1 / 127.5, -1), "byte"),
+        (keras.layers.Rescaling(2.0, -1), "unit"),
+        (keras.layers.Normalization(mean=[123.0, 116.0, 103.0], variance=[9.0, 9.0, 9.0]), "byte"),
+        (keras.layers.Normalization(mean=[0.5, 0.5, 0.5], variance=[0.1, 0.1, 0.1]), "unit"),
+        (keras.layers.Dropout(0.1), None),
+    ],
+)
+def test_what_the_models_own_normalisation_asks_for(layer, expected):
+    nested = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    model = keras.Sequential([keras.Input((8, 8, 3)), nested, keras.layers.Flatten(), keras.layers.Dense(3)])
+    own = check_classifier.own_preprocessing(model)[1]
+    assert (own.name if own else None) == expected
+
+
+@pytest.mark.parametrize("make", ["saved_model", "several_outputs", "mixed_precision"])
+def test_other_kinds_of_models_are_checked_and_scored_alike(make, unit_model, tmp_path, capsys):
+    model, flags = keras.models.load_model(unit_model), []
+    inputs = keras.Input((28, 28, 1))
+    if make == "saved_model":
+        model.export(tmp_path / "m", verbose=False)
+        path = f"{tmp_path}/m"
+    elif make == "several_outputs":
+        outputs = {"probabilities": model(inputs), "size": keras.layers.Flatten()(inputs)}
+        path = samples.save_model(keras.Model(inputs, outputs), tmp_path / "m.keras")
+        assert main(["check", f"--model={path}", f"--in_distribution={FASHION}"]) == 2
+        assert "choose one with --output_name" in capsys.readouterr().err
+        flags = ["--output_name=probabilities"]
+    else:
+        mixed = keras.models.clone_model(model, clone_function=lambda layer: mixed_precision(layer))
+        mixed.set_weights(model.get_weights())
+        path = samples.save_model(mixed, tmp_path / "m.keras")
+    config = f"{tmp_path}/model.json"
+    assert main(["check", f"--model={path}", f"--in_distribution={FASHION}", f"--output={config}", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "preprocessing: unit" in printed
+    assert ("saved as mixed_bfloat16, computes in float32" in printed) == (make == "mixed_precision")
+    argv = ["score", f"--model={path}", f"--model_config={config}", f"--output={tmp_path}/o", f"--input={FASHION}"]
+    assert main(argv) == 0
+    assert json.loads((tmp_path / "o/summary.json").read_text())["scored"] == 1000
+    assert capsys.readouterr().err.count("mixed_bfloat16") == (make == "mixed_precision")
+
+
+def mixed_precision(layer):
+    return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})

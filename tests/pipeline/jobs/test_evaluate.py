@@ -1,0 +1,87 @@
+"""`odin-beam evaluate`: the metrics again, from Parquet alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from odin_beam.pipeline.main import main
+from tests.helpers import samples
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def output(tmp_path):
+    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+    for name, seed in (("in-0", 0), ("in-1", 1), ("out-0", 2)):
+        images = samples.random_images(20, seed=seed)
+        samples.write_shard(tmp_path / f"{name}.tfrecord", samples.examples(images, [seed] * 20))
+    sources = [f"--in_distribution=known={tmp_path}/in-*", f"--out_distribution=foreign={tmp_path}/out-*"]
+    assert main(["score", f"--model={model}", f"--output={tmp_path}/scores", *sources]) == 0
+    return tmp_path / "scores"
+
+
+def test_it_gives_what_score_gave_without_importing_tensorflow(output):
+    metrics, summary = (output / "metrics.json").read_text(), (output / "summary.json").read_text()
+    (output / "metrics.json").unlink()
+    script = f"""
+import sys
+from odin_beam.pipeline.main import main
+code = main(["evaluate", "--scores={output}"])
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "known (40) against foreign (20)" in done.stdout
+    assert (output / "metrics.json").read_text() == metrics
+    assert (output / "summary.json").read_text() == summary
+
+
+def test_shards_that_are_not_scored_yet_are_left_out_and_said(output, capsys):
+    next((output / "scores/source=known").glob("in-1*")).unlink()
+    assert main(["evaluate", f"--scores={output}"]) == 3
+    assert "1 of 3 shards are not scored yet" in capsys.readouterr().out
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["shards"] == {"listed": 3, "scored": 2}
+    assert metrics["in_distribution"]["known"]["count"] == 20
+
+
+def test_a_scores_file_that_does_not_belong_to_the_run_does_not_enter(output):
+    stray = next((output / "scores/source=known").glob("in-1*"))
+    stray.with_name("stray.parquet").write_bytes(stray.read_bytes())
+    before = (output / "metrics.json").read_text()
+    assert main(["evaluate", f"--scores={output}"]) == 0
+    assert (output / "metrics.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", None, "is no output folder of `score`"),
+        ("run.json", b"{", "is damaged"),
+        ("run.json", b"[]", "is damaged"),
+        ("manifest.parquet", None, "is no output folder of `score`"),
+        ("manifest.parquet", b"PAR1 garbage", "is no output folder of `score`"),
+    ],
+)
+def test_a_folder_that_it_cannot_use_is_a_usage_error(output, capsys, name, content, message):
+    if content is None:
+        (output / name).unlink()
+    else:
+        (output / name).write_bytes(content)
+    assert main(["evaluate", f"--scores={output}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_scores_without_in_distribution_source_have_no_metrics(tmp_path, capsys):
+    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+    samples.write_shard(tmp_path / "a.tfrecord", samples.examples(samples.random_images(3)))
+    main(["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={tmp_path}/a.tfrecord"])
+    assert main(["evaluate", f"--scores={tmp_path}/out"]) == 2
+    assert "no in-distribution source" in capsys.readouterr().err

@@ -1,0 +1,202 @@
+"""`odin-beam flag`: from scores and a calibration to a flag per image."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+
+from odin_beam.pipeline.main import main
+from tests.helpers import samples
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a calibration and with scores made by it."""
+    folder = tmp_path_factory.mktemp("flag")
+    model = samples.save_model(samples.small_model(), folder / "small.keras")
+    for name, count, seed in (("val-0", 150, 0), ("in-0", 60, 1), ("in-1", 60, 2), ("out-0", 80, 3)):
+        images = samples.random_images(count, seed=seed)
+        if name == "out-0":
+            images //= 8
+        samples.write_shard(folder / f"{name}.tfrecord", samples.examples(images, [0] * count))
+    grid = ["--temperatures=10", "--epsilons=0,0.01", "--objective=auroc", "--per_class"]
+    validation = [f"--in_distribution=validation={folder}/val-*", f"--out_distribution={folder}/out-*"]
+    assert main(["tune", f"--model={model}", f"--output={folder}/cal.json", *validation, *grid]) == 0
+    sources = [f"--in_distribution=known={folder}/in-*", f"--out_distribution=foreign={folder}/out-*"]
+    score = ["score", f"--model={model}", f"--calibration={folder}/cal.json"]
+    assert main([*score, f"--output={folder}/scores", *sources]) == 0
+    assert main([*score, f"--output={folder}/archive", f"--input=photos={folder}/*-0.tfrecord"]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    shutil.copytree(made / "scores", tmp_path / "scores")
+    shutil.copytree(made / "archive", tmp_path / "archive")
+    shutil.copy(made / "cal.json", tmp_path)
+    # Shards are named by full path, which the copies do not change.
+    return tmp_path
+
+
+def flag(folder, *more, scores="scores"):
+    return main(["flag", f"--scores={folder}/{scores}", f"--calibration={folder}/cal.json", *more])
+
+
+def read(folder, what="flags", scores="scores"):
+    table = ds.dataset(f"{folder}/{scores}/{what}", partitioning="hive").to_table()
+    return table.sort_by([("source", "ascending"), ("shard", "ascending"), ("index", "ascending")])
+
+
+def test_every_scored_image_has_a_flag_by_the_threshold_of_the_calibration(folder, capsys):
+    assert flag(folder) == 0
+    flags, scores = read(folder), read(folder, "scores")
+    for name in ("source", "shard", "index", "id", "prediction"):
+        assert flags[name].to_pylist() == scores[name].to_pylist()
+    content = json.loads((folder / "cal.json").read_text())
+    threshold = {row["tpr"]: row for row in content["thresholds"]["odin"]}[0.95]["threshold"]
+    odin = scores["odin"].to_numpy()
+    assert np.array_equal(flags["score"].to_numpy(), odin)
+    assert flags["is_ood"].to_pylist() == (odin < threshold).tolist()
+    said = json.loads((folder / "scores/flags.json").read_text())
+    inside = np.array(scores["source"].to_pylist()) == "known"
+    assert said["sources"]["known"]["realised_tpr"] == pytest.approx((odin[inside] >= threshold).mean())
+    assert said["sources"]["foreign"]["realised_fpr"] == pytest.approx((odin[~inside] >= threshold).mean())
+    text = capsys.readouterr().out
+    assert "TPR 0.95 of 150 images of validation" in text
+    assert f"FPR {100 * said['sources']['foreign']['realised_fpr']:.2f} %" in text
+
+
+def test_it_needs_no_tensorflow_and_leaves_nothing_behind(folder):
+    script = f"""
+import sys
+from odin_beam.pipeline.main import main
+code = main(["flag", "--scores={folder}/scores", "--calibration={folder}/cal.json"])
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (folder / "scores/odin-beam-tmp").exists()
+
+
+def test_another_rule_replaces_all_flags(folder):
+    assert flag(folder, "--tpr=0.99", "--detector=energy") == 0
+    lenient = read(folder)["is_ood"].to_pylist()
+    (folder / "scores/flags/source=known/of-an-input-since-removed.parquet").write_bytes(b"")
+    assert flag(folder, "--tpr=0.5", "--detector=energy") == 0
+    strict = read(folder)["is_ood"].to_pylist()
+    assert len(strict) == len(lenient) == 200
+    assert sum(strict) > sum(lenient)
+    assert json.loads((folder / "scores/flags.json").read_text())["rule"]["tpr"] == 0.5
+
+
+def test_an_archive_of_unknown_images_is_flagged_at_a_false_discovery_rate(folder, capsys):
+    assert flag(folder, "--fdr=0.2", scores="archive") == 0
+    flags = read(folder, scores="archive")
+    p_values, flagged = flags["p_value"].to_numpy(), flags["is_ood"].to_numpy(zero_copy_only=False)
+    # Benjamini and Hochberg's rule, spelled out.
+    ranked = np.sort(p_values)
+    passing = ranked[ranked <= 0.2 * np.arange(1, len(ranked) + 1) / len(ranked)]
+    assert np.array_equal(flagged, p_values <= (passing[-1] if len(passing) else 0))
+    assert flagged.any()
+    assert "1/(n + 1) = 0.00662" in capsys.readouterr().out
+
+
+def test_the_number_of_false_flags_to_expect_is_said(folder, capsys):
+    assert flag(folder, scores="archive") == 0
+    assert "if all of photos were in-distribution, " in capsys.readouterr().out
+
+
+def test_a_true_positive_rate_beyond_the_calibration_is_warned_of(folder, capsys):
+    assert flag(folder, "--tpr=0.9999") == 0
+    assert "150 calibration images cannot tell a TPR of 0.9999 from 1" in capsys.readouterr().out
+
+
+def test_classes_with_enough_images_have_their_own_thresholds(folder, capsys):
+    assert flag(folder, "--per_class") == 0
+    content = json.loads((folder / "cal.json").read_text())
+    own = content["class_scores"]["odin"]
+    assert own, "the fixture has a class of at least 100 images"
+    assert f"{len(own)} classes by themselves" in capsys.readouterr().out
+
+
+def test_evaluate_and_report_show_the_realised_rates(folder, capsys):
+    assert flag(folder) == 0
+    table = capsys.readouterr().out.split("\n\nflags:")[0]
+    assert main(["evaluate", f"--scores={folder}/scores"]) == 0
+    assert table in capsys.readouterr().out
+    assert main(["report", f"--scores={folder}/scores"]) == 0
+    page = (folder / "scores/report/report.html").read_text()
+    rate = json.loads((folder / "scores/flags.json").read_text())["sources"]["known"]["realised_tpr"]
+    assert f"<td>{100 * rate:.2f} %</td>" in page
+
+
+def test_flags_of_other_scores_are_not_shown(folder, capsys):
+    assert flag(folder) == 0
+    path = folder / "scores/flags.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scores_state": "before a shard was replaced"}))
+    assert main(["evaluate", f"--scores={folder}/scores"]) == 0
+    out = capsys.readouterr().out
+    assert "run `flag` again" in out.partition("FPR@95TPR and det. error")[2]
+
+
+def test_shards_without_scores_are_said_and_the_others_flagged(folder, capsys):
+    next((folder / "scores/scores/source=known").glob("in-1*")).unlink()
+    assert flag(folder) == 3
+    assert "1 shards have no flags; run `score`" in capsys.readouterr().out
+    assert read(folder).num_rows == 140
+    assert not json.loads((folder / "scores/flags.json").read_text())["complete"]
+
+
+def edited(folder, change):
+    path = folder / "cal.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        (lambda c: c["settings"].update(model_digest="0"), [], "was scored by another model"),
+        (lambda c: c["settings"]["preprocessing"].update(name="byte"), [], "was scored with preprocessing"),
+        (lambda c: c["settings"]["odin"].update(temperature=2.0), [], "was scored at temperature 10, but"),
+        (lambda c: c["scores"].pop("energy"), ["--detector=energy"], "--detector energy: the calibration has odin"),
+        (lambda c: c.update(class_scores={}), ["--per_class"], "no class of at least 100 images"),
+        (lambda c: c["scores"]["odin"].update(at_most=[3, 2]), [], "is no calibration.json of `tune`, or damaged"),
+        (lambda c: c.clear(), [], "is no calibration.json"),
+        (lambda c: None, ["--tpr=0.9", "--fdr=0.1"], "give --tpr or --fdr, not both"),
+        (lambda c: None, ["--tpr=1.5"], "1.5 is no rate"),
+        (lambda c: None, ["--fdr=nan"], "nan is no rate"),
+        (lambda c: None, ["--detector=mahalanobis"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_touches_nothing(folder, capsys, change, more, message):
+    assert flag(folder) == 0
+    capsys.readouterr()
+    edited(folder, change)
+    assert flag(folder, *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert (folder / "scores/flags.json").exists()
+
+
+def test_another_temperature_matters_to_odin_alone(folder):
+    edited(folder, lambda c: c["settings"]["odin"].update(temperature=2.0))
+    assert flag(folder, "--detector=msp") == 0
+
+
+def test_no_folder_of_scores_and_no_calibration_are_usage_errors(folder, capsys):
+    assert flag(folder, scores="nowhere") == 2
+    assert "no output folder of `score`" in capsys.readouterr().err
+    (folder / "cal.json").unlink()
+    assert flag(folder) == 2
+    assert capsys.readouterr().err.startswith("odin-beam flag: --calibration: ")

@@ -1,0 +1,215 @@
+"""`odin-beam report`: one page that shows what a run found, whatever the run was and whatever its ids say."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from odin_beam.pipeline.jobs.report import metrics_rows
+from odin_beam.pipeline.main import main
+from odin_beam.pipeline.show import report_gallery
+from tests.helpers import samples
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page(output):
+    return Page((Path(output) / "report/report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return samples.save_model(samples.small_model(), tmp_path_factory.mktemp("model") / "small.keras")
+
+
+def shard(path, images, label=True):
+    payloads = [
+        samples.example(image=samples.encoded(image), id=f"{HOSTILE}{i}", label=i % 4 if label else None)
+        for i, image in enumerate(images)
+    ]
+    return samples.write_shard(path, [*payloads, b"bad"])
+
+
+@pytest.fixture
+def scored(model, tmp_path):
+    shard(tmp_path / "in-0.tfrecord", samples.random_images(30, seed=1))
+    shard(tmp_path / "in-1.tfrecord.gz", samples.random_images(10, seed=2))
+    shard(tmp_path / "out.tfrecord", samples.random_images(20, seed=3) // 2, label=False)
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose/a.png").write_bytes(samples.encoded(samples.random_images(1)[0]))
+    command = [
+        *("score", f"--model={model}", f"--output={tmp_path}/out", "--max_rejected=1", "--check=false"),
+        *(f"--in_distribution=known={tmp_path}/in-*", f"--out_distribution=foreign={tmp_path}/out.tfrecord"),
+        *("--out_distribution=noise:uniform", "--noise_count=15", f"--input=loose=files:{tmp_path}/loose/*"),
+    ]
+    assert main(command) == 0
+    return tmp_path / "out"
+
+
+def test_the_page_shows_metrics_curves_galleries_with_maps_and_rejects(scored, capsys):
+    assert main(["report", f"--scores={scored}"]) == 0
+    assert capsys.readouterr().out.strip() == f"{scored}/report/report.html"
+    shown = page(scored)
+    assert "known (40) against foreign (20)" in shown.text
+    assert "known (40) against uniform (15)" in shown.text
+    assert "not_an_example" in shown.text
+    assert "Untuned" in shown.text
+    pictures = [image["src"] for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
+    # Twelve at either end of three sources, one of the fourth at either end; each with its map.
+    assert len(pictures) == 2 * (3 * 24 + 2)
+    assert len(set(pictures)) > 100
+    for name in ("roc-known+foreign", "roc-known+uniform", "histogram-odin_logit", "classes-known", "map-scale"):
+        assert ElementTree.parse(scored / f"report/{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(scored):
+    main(["report", f"--scores={scored}"])
+    shown = page(scored)
+    assert shown.of("script") == []
+    assert HOSTILE in shown.text
+    addresses = [value for _, attributes in shown.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(address.startswith("data:image/") for address in addresses)
+    assert (scored / "report/report.html").stat().st_size < 5_000_000
+
+
+def test_the_images_shown_are_those_of_the_rows(model, tmp_path):
+    """One plain colour per image, so that the picture tells which one it is."""
+    colours = np.repeat(np.repeat(np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None], 8, 1), 8, 2)
+    images = np.repeat(colours, 3, 3)
+    samples.write_shard(tmp_path / "x.tfrecord", samples.examples(images))
+    samples.write_shard(tmp_path / "y.tfrecord.gz", samples.examples(images))
+    for i, image in enumerate(images):
+        (tmp_path / f"{i:02d}.png").write_bytes(samples.encoded(image))
+    sources = [f"--input=a={tmp_path}/x.tfrecord", f"--input=b={tmp_path}/y*", f"--input=c=files:{tmp_path}/*.png"]
+    assert main(["score", f"--model={model}", f"--output={tmp_path}/out", *sources]) == 0
+    drawn = []
+    original = report_gallery._picture
+
+    def picture(row, *rest):
+        made = original(row, *rest)
+        drawn.append((row["index"], made))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_gallery, "_picture", picture)
+        assert main(["report", f"--scores={tmp_path}/out"]) == 0
+    assert len(drawn) == 3 * 24
+    for index, made in drawn:
+        expected = report_gallery.data_uri(Image.new("RGB", (112, 112), (12 * index,) * 3))
+        assert made.image == expected
+
+
+def test_an_archive_without_roles_gets_a_page_too(model, tmp_path):
+    shard(tmp_path / "x.tfrecord", samples.random_images(5))
+    command = ["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={tmp_path}/x*", "--max_rejected=1"]
+    assert main([*command, "--detectors=msp"]) == 0
+    assert main(["report", f"--scores={tmp_path}/out"]) == 0
+    shown = page(tmp_path / "out")
+    assert "input: lowest msp" in shown.text
+    assert "against" not in shown.text
+
+
+def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored, model, tmp_path):
+    (tmp_path / "in-0.tfrecord").unlink()
+    assert main(["report", f"--scores={scored}"]) == 0
+    shown = page(scored)
+    assert "in-0.tfrecord: the file has gone since it was listed" in shown.text
+    run = (scored / "run.json").read_text()
+    (scored / "run.json").write_text(run.replace(model, f"{tmp_path}/gone.keras"))
+    assert main(["report", f"--scores={scored}"]) == 0
+    shown = page(scored)
+    assert "gone.keras: No such file or directory, so no image is shown" in shown.text
+    assert not [image for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
+    assert "known (40) against foreign (20)" in shown.text
+
+
+def test_a_runs_folder_cannot_have_code_run(scored, tmp_path):
+    run = json.loads((scored / "run.json").read_text())
+    run["settings"]["model_factory"] = "os:remove"
+    (scored / "run.json").write_text(json.dumps(run))
+    assert main(["report", f"--scores={scored}"]) == 0
+    assert "was made by --model_factory os:remove: say the same here to see images" in page(scored).text
+    assert main(["report", f"--scores={scored}", "--model_factory=os:getpid"]) == 0
+    assert "was made by --model_factory os:remove" in page(scored).text
+
+
+def test_what_is_no_run_is_a_usage_error(tmp_path, capsys):
+    assert main(["report", f"--scores={tmp_path}"]) == 2
+    assert "has no run.json" in capsys.readouterr().err
+
+
+def test_the_best_of_each_column_is_marked_and_differences_are_to_msp():
+    def row(detector, fpr, auroc):
+        figures = {"fpr_at_95_tpr": fpr, "detection_error": fpr, "auroc": auroc, "aupr_in": auroc, "aupr_out": auroc}
+        return {
+            "in_distribution": "a",
+            "out_distribution": "b",
+            "detector": detector,
+            "in_count": 1,
+            "out_count": 2,
+        } | figures
+
+    (table,) = metrics_rows({"pairs": [row("odin", 0.1, 0.9), row("msp", 0.3, 0.8), row("gen", 0.2, 0.9)]})
+    assert table["names"] == ("a", "b")
+    best = {cells["detector"]: [cell["best"] for cell in cells["figures"]] for cells in table["rows"]}
+    assert best == {"odin": [True] * 5, "msp": [False] * 5, "gen": [False, False, True, True, True]}
+    odin, msp, _ = ([cell["difference"] for cell in cells["figures"]] for cells in table["rows"])
+    assert odin == pytest.approx([-20, -20, 10, 10, 10])
+    assert msp == [None] * 5
+
+
+@pytest.mark.parametrize("heat", [-np.ones((3, 3)), np.zeros((3, 3)), np.full((3, 3), np.nan)])
+def test_a_map_that_is_nowhere_positive_is_drawn_as_nothing(heat):
+    over = np.asarray(report_gallery.laid_over(np.full((8, 8, 3), 0.5, np.float32), heat))
+    assert np.ptp(over.reshape(-1, 3), axis=0).max() == 0
+
+
+def test_a_map_is_drawn_brightest_where_it_is_largest():
+    heat = np.zeros((4, 4))
+    heat[0, 3] = 5
+    over = np.asarray(report_gallery.laid_over(np.zeros((8, 8, 1), np.float32), heat).convert("L"))
+    assert over[:28, 84:].mean() > 4 * over[84:, :28].mean() + 20
+
+
+def test_it_opens_in_a_browser(scored, tmp_path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium on this machine (Debian: apt install chromium)")
+    main(["report", f"--scores={scored}"])
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    address = f"file://{scored}/report/report.html"
+    picture = tmp_path / "page.png"
+    argv = [*command, "--window-size=1150,3000", f"--screenshot={picture}", address]
+    subprocess.run(argv, check=True, capture_output=True, timeout=120)
+    with Image.open(picture) as seen:
+        assert seen.size == (1150, 3000)
+        assert len(set(seen.convert("L").resize((115, 300)).get_flattened_data())) > 50
+    dom = subprocess.run(
+        [*command, "--dump-dom", address], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    assert len(re.findall("<figure>", dom)) == 3 * 24 + 2

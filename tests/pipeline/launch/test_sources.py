@@ -1,0 +1,178 @@
+"""What a PATTERN means."""
+
+import os
+
+import pyarrow.parquet as pq
+import pytest
+
+from odin_beam.pipeline.flags.options import SourceOptions, SourcePattern, UsageError, source_patterns
+from odin_beam.pipeline.launch import sources
+from odin_beam.transforms.shards import image_list
+from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, Noise, TFRecords
+from tests.helpers import samples
+
+
+def listed(folder, *patterns, noise_count=10_000):
+    return sources.list_shards(SourceOptions(patterns, noise_count, "/nowhere"), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cifar10=/d/c-*", SourcePattern("cifar10", "input", "/d/c-*")),
+        ("a.b-c_1=gs://b/x", SourcePattern("a.b-c_1", "input", "gs://b/x")),
+        ("gs://b/date=2024-01-01/*", SourcePattern("input", "input", "gs://b/date=2024-01-01/*")),
+        ("/d/k=v/*", SourcePattern("input", "input", "/d/k=v/*")),
+        ("n=gs://b/date=2024-01-01/*", SourcePattern("n", "input", "gs://b/date=2024-01-01/*")),
+        ("/plain", SourcePattern("input", "input", "/plain")),
+        ("files:/d/**.jpg", SourcePattern("input", "input", "/d/**.jpg", "files")),
+        ("cats=files:gs://b/k=v/*", SourcePattern("cats", "input", "gs://b/k=v/*", "files")),
+        ("manifest:/d/m.csv", SourcePattern("input", "input", "/d/m.csv", "manifest")),
+        ("noise:gaussian", SourcePattern("gaussian", "input", "gaussian", "noise")),
+        ("n=noise:uniform", SourcePattern("n", "input", "uniform", "noise")),
+        ("tfds:mnist:3.0.1/test", SourcePattern("mnist", "input", "mnist:3.0.1/test", "tfds")),
+    ],
+)
+def test_a_pattern_is_its_name_if_it_has_one_its_kind_and_the_rest(text, expected):
+    assert source_patterns(text, "input") == [expected]
+
+
+def test_a_name_holds_until_the_next_one():
+    patterns = source_patterns("known=/a,/b,files:/c,other=/d", "input")
+    assert [(pattern.name, pattern.text) for pattern in patterns] == [
+        ("known", "/a"),
+        ("known", "/b"),
+        ("known", "files:/c"),
+        ("other", "/d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("x=", "has no pattern"), ("nosie:gaussian", "did you mean noise:gaussian?")]
+)
+def test_a_pattern_that_means_nothing_is_a_usage_error(text, message):
+    with pytest.raises(UsageError, match=message):
+        source_patterns(text, "input")
+
+
+@pytest.mark.parametrize("kind", ["", "files:", "manifest:"])
+def test_relative_patterns_become_absolute(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    assert source_patterns(f"x={kind}a/*.x", "input")[0].text == f"{kind}{tmp_path}/a/*.x"
+
+
+def test_listings_are_sorted_and_free_of_duplicates_within_a_source(tmp_path):
+    for name in ("b", "a", "c"):
+        samples.write_shard(tmp_path / f"{name}.tfrecord", [])
+    patterns = [
+        SourcePattern("two", "input", f"{tmp_path}/[bc].tfrecord"),
+        SourcePattern("one", "input", f"{tmp_path}/c.tfrecord"),
+        SourcePattern("two", "input", f"{tmp_path}/*.tfrecord"),
+    ]
+    there = [(shard.source, shard.path[-10:]) for shard in listed(tmp_path, *patterns)]
+    assert there == [("two", "a.tfrecord"), ("two", "b.tfrecord"), ("two", "c.tfrecord"), ("one", "c.tfrecord")]
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "files"])
+def test_a_pattern_without_match_is_a_usage_error(tmp_path, kind):
+    with pytest.raises(UsageError, match=r"--in_distribution .*none-\* matches no file"):
+        listed(tmp_path, SourcePattern("x", "in_distribution", f"{tmp_path}/none-*", kind))
+
+
+@pytest.mark.parametrize(("kind", "glob"), [("tfrecord", "/*.tfrecord"), ("files", "/**")])
+def test_a_folder_is_answered_with_the_pattern_of_its_files(tmp_path, kind, glob):
+    with pytest.raises(UsageError, match="is a folder: give a pattern") as caught:
+        listed(tmp_path, SourcePattern("x", "input", str(tmp_path), kind))
+    assert f"{tmp_path}{glob}" in str(caught.value)
+
+
+def test_a_file_name_that_is_no_utf_8_is_a_usage_error(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff.tfrecord", "wb"):
+        pass
+    with pytest.raises(UsageError, match="rename that file"):
+        listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.tfrecord"))
+
+
+def test_loose_files_become_virtual_shards_of_a_list(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(b"x" * i)
+    shards = listed(tmp_path, SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"))
+    assert [(shard.content.first, shard.content.count) for shard in shards] == [(0, 4), (4, 4), (8, 2)]
+    assert {shard.path for shard in shards} == {f"files:{tmp_path}/*.png"}
+    assert len({shard.output_name for shard in shards}) == 3
+    table = pq.read_table(tmp_path / shards[0].content.listing)
+    assert table["uri"].to_pylist() == [f"{tmp_path}/{i}.png" for i in range(10)]
+    assert table["size"].to_pylist() == list(range(10))
+
+
+def test_an_image_in_two_patterns_of_a_source_is_listed_once(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    patterns = [
+        SourcePattern("photos", "input", f"{tmp_path}/[01].png", "files"),
+        SourcePattern("others", "input", f"{tmp_path}/*.png", "files"),
+        SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"),
+    ]
+    shards = listed(tmp_path, *patterns)
+    counts = {}
+    for shard in shards:
+        counts[shard.source] = counts.get(shard.source, 0) + shard.content.count
+    assert counts == {"photos": 4, "others": 4}
+
+
+def test_two_shards_that_would_share_a_scores_file_are_refused(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        samples.write_shard(tmp_path / f"{name}.tfrecord", [])
+    monkeypatch.setattr(sources, "output_name", lambda path, first=None: "same.parquet")
+    with pytest.raises(UsageError, match="would share a scores file"):
+        listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.tfrecord"))
+
+
+def test_a_file_name_of_any_script_will_do(tmp_path):
+    names = ["Bildschirmfoto 10.15.33\u202fAM.png", "a\u00a0b.png", "\U0001f468\u200d\U0001f469.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (shard,) = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.png", "files"))
+    assert shard.content.count == 3
+
+
+def test_only_the_virtual_shards_whose_files_changed_get_another_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_list, "IMAGES_PER_SHARD", 4)
+    pattern = SourcePattern("photos", "input", f"{tmp_path}/*.png", "files")
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    before = listed(tmp_path, pattern)
+    assert listed(tmp_path, pattern) == before
+    (tmp_path / "5.png").write_bytes(b"another")
+    (tmp_path / "99.png").write_bytes(b"new")
+    after = listed(tmp_path, pattern)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False]
+
+
+def test_noise_is_cut_into_shards_of_which_only_the_last_is_smaller(tmp_path):
+    shards = listed(tmp_path, SourcePattern("n", "out_distribution", "uniform", "noise"), noise_count=5000)
+    contents = [shard.content for shard in shards]
+    assert [content.first for content in contents] == [0, IMAGES_PER_SHARD, 2 * IMAGES_PER_SHARD]
+    assert sum(content.count for content in contents) == 5000
+    assert {type(content) for content in contents} == {Noise}
+
+
+def test_an_unknown_noise_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="gaussian and uniform"):
+        listed(tmp_path, SourcePattern("n", "out_distribution", "pink", "noise"))
+
+
+def test_published_lists_lie_in_the_runs_folder(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"x")
+    (shard,) = listed(tmp_path / "launch", SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"))
+    sources.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
+    assert image_list.read_rows(shard.content, str(tmp_path / "run"))[0]["uri"] == f"{tmp_path}/0.png"
+
+
+def test_without_lists_there_is_nothing_to_publish(tmp_path):
+    samples.write_shard(tmp_path / "a.tfrecord", [])
+    shards = listed(tmp_path / "launch", SourcePattern("x", "input", f"{tmp_path}/a.tfrecord"))
+    assert shards[0].content == TFRecords()
+    sources.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,158 @@
+"""Which images are flagged, and what is said of it."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from odin_beam.transforms.calibration import flag_shards
+from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.calibration.flag_shards import FlagCounts, FlagFacts, FlagRule, flag_rows
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.tables import score_table
+from tests.helpers import samples
+
+
+def calibration(*scores) -> CalibrationScores:
+    return CalibrationScores.of(ScoreHistogram.of(np.array(scores, np.float64)))
+
+
+def rows(scores, predictions=None) -> pa.Table:
+    n = len(scores)
+    kept = [field for field in flag_shards.FLAG_SCHEMA if field.name in ("shard", "index", "id", "prediction")]
+    columns = [["s"] * n, list(range(n)), [f"s__{i}" for i in range(n)], predictions or [0] * n, scores]
+    return pa.table(columns, schema=pa.schema([*kept, ("msp", pa.float64())]))
+
+
+TEN = calibration(*range(1, 11))
+
+
+def test_below_the_threshold_is_flagged_and_at_it_is_not():
+    # 9 of 10 calibration scores are at or above 2.
+    batch, counts = flag_rows(FlagRule("msp", TEN, {}, tpr=0.9), rows([0.5, 1.999, 2.0, 2.001, 50]), None)
+    assert batch["is_ood"].to_pylist() == [True, True, False, False, False]
+    assert batch["p_value"].to_pylist() == pytest.approx([1 / 11, 2 / 11, 3 / 11, 3 / 11, 1])
+    assert (counts.images, counts.flagged, counts.without_score) == (5, 2, 0)
+    # k = 9 of n = 10 at or above the threshold: 9 / 11 of new images are expected to be.
+    assert counts.false_flags == pytest.approx(5 * (1 - 9 / 11))
+    assert counts.false_flags_low < counts.false_flags < counts.false_flags_high
+
+
+def test_images_without_a_score_have_no_flag_and_count_apart():
+    batch, counts = flag_rows(FlagRule("msp", TEN, {}, tpr=0.9), rows([None, 0.0, None]), None)
+    assert batch["is_ood"].to_pylist() == [None, True, None]
+    assert batch["p_value"].null_count == batch["score"].null_count == 2
+    assert counts == FlagCounts(0, 3, 2, 1, *(pytest.approx(v) for v in FlagRule("msp", TEN, {}, 0.9).false_flags([0])))
+    assert counts.share == 1
+
+
+def test_a_class_with_scores_of_its_own_has_a_threshold_of_its_own():
+    rule = FlagRule("msp", TEN, {3: calibration(*range(101, 111))}, tpr=0.9)
+    batch, _ = flag_rows(rule, rows([50.0, 50.0, 1.0, 105.0], [3, 0, 0, 3]), None)
+    assert batch["is_ood"].to_pylist() == [True, False, True, False]
+    assert batch["p_value"].to_pylist() == pytest.approx([1 / 11, 1, 2 / 11, 6 / 11])
+
+
+def test_with_a_largest_p_value_the_threshold_does_not_count():
+    rule = FlagRule("msp", TEN, {}, fdr=0.1)
+    batch, counts = flag_rows(rule, rows([0.0, 1.0, 2.0]), 2 / 11)
+    assert batch["is_ood"].to_pylist() == [True, True, False]
+    assert counts.false_flags == 0
+    assert not any(flag_rows(rule, rows([0.0, 1.0]), 0.0)[0]["is_ood"].to_pylist())
+
+
+def test_false_discoveries_are_counted_over_the_sources_of_unknown_role():
+    assert flag_shards.archive_sources({"a": "in_distribution", "b": "input", "c": "input"}) == ["b", "c"]
+    assert flag_shards.archive_sources({"a": "in_distribution", "b": "out_distribution"}) == ["a", "b"]
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A shard with 150,000 rows in three row groups, and its run's folder."""
+    samples.write_shard(tmp_path / "a.tfrecord", [b"x"])
+    shard, output = samples.shard(tmp_path / "a.tfrecord"), str(tmp_path / "out")
+    count = 150_000
+    columns = {
+        "shard": [shard.path] * count,
+        "index": np.arange(count),
+        "id": np.arange(count).astype(str),
+        "prediction": np.arange(count) % 7,
+        "msp": np.random.default_rng(0).random(count),
+    }
+    table = pa.table(
+        {
+            field.name: pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.nulls(count, field.type)
+            for field in score_table.SCORE_SCHEMA
+        },
+        schema=score_table.SCORE_SCHEMA,
+    )
+    with score_table.ShardWriter(output, shard) as writer:
+        for batch in table.to_batches(max_chunksize=10_000):
+            writer.write(batch, [])
+        writer.commit("f", count, "linear", {})
+    return output, shard
+
+
+def test_a_shard_gives_one_row_per_image_in_order(scored):
+    output, shard = scored
+    rule = FlagRule("msp", calibration(*np.linspace(0, 1, 1000)), {}, tpr=0.95)
+    counts = flag_shards.flag_shard(output, shard, rule, None)
+    table = pq.read_table(flag_shards.flags_path(output, shard), partitioning=None)
+    assert table.schema.equals(flag_shards.FLAG_SCHEMA)
+    assert table["index"].to_pylist() == list(range(150_000))
+    assert (counts.shards, counts.images, counts.flagged) == (1, 150_000, table["is_ood"].to_numpy().sum())
+    assert counts.share == pytest.approx(0.05, abs=0.003)
+    said = json.loads(pq.read_metadata(flag_shards.flags_path(output, shard)).metadata[score_table.METADATA_KEY])
+    assert said == {"detector": "msp", "tpr": 0.95, "fdr": None, "largest_p_value": None}
+
+
+def test_scores_that_cannot_be_read_to_their_end_leave_no_flags(scored, tmp_path):
+    output, shard = scored
+    path = score_table.scores_path(output, shard)
+    with open(path, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(bytes(500_000))
+    with pytest.raises(score_table.storage.StorageError, match=r"a\.tfrecord"):
+        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
+    assert not list(tmp_path.glob("out/flags/**/*.parquet"))
+    assert not list(tmp_path.glob("out/odin-beam-tmp/*"))
+
+
+def test_flags_that_cannot_be_written_are_an_output_error(scored, tmp_path):
+    output, shard = scored
+    (tmp_path / "out/flags").write_text("in the way")
+    with pytest.raises(score_table.OutputError, match="cannot write to"):
+        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
+
+
+def test_the_summary_knows_realised_rates_where_roles_are_known():
+    roles = {"known": "in_distribution", "foreign": "out_distribution", "photos": "input", "none": "input"}
+    counts = {
+        "known": FlagCounts(1, 100, 0, 4),
+        "foreign": FlagCounts(1, 50, 10, 30),
+        "photos": FlagCounts(2, 10, 0, 10, 1.0, 0.5, 2.0),
+    }
+    facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
+    said = flag_shards.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, counts, [], None)
+    assert said["sources"]["known"]["realised_tpr"] == pytest.approx(0.96)
+    assert said["sources"]["foreign"]["realised_fpr"] == pytest.approx(0.25)
+    assert said["sources"]["photos"]["share"] == 1
+    assert "realised_tpr" not in said["sources"]["photos"]
+    assert said["sources"]["none"]["share"] is None
+    assert said["rule"]["threshold"] == 2
+    assert said["complete"]
+
+
+def test_where_all_roles_are_known_the_share_of_false_discoveries_is_said():
+    roles = {"known": "in_distribution", "foreign": "out_distribution"}
+    counts = {"known": FlagCounts(1, 100, 0, 5), "foreign": FlagCounts(1, 100, 0, 45)}
+    facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
+    found = flag_shards.Discoveries(200, 0.2)
+    said = flag_shards.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, counts, [], found)["rule"]
+    assert said["false_discovery_share"] == pytest.approx(0.1)
+    assert said["smallest_possible_p_value"] == pytest.approx(1 / 11)
+    assert (said["flagged"], said["images"]) == (50, 200)

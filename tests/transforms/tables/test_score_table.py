@@ -1,0 +1,512 @@
+"""The Parquet files of a shard: what is in them, when they appear, and what counts as committed."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from odin_beam.transforms import storage
+from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables.score_table import Commit, OutputError, ShardWriter
+from tests.helpers import samples
+
+SETTINGS = {"temperature": 1000.0, "detectors": ["odin", "msp"]}
+
+
+class CloudError(Exception):
+    """As Google's client raises: no OSError."""
+
+
+@pytest.fixture
+def shard(tmp_path):
+    return samples.shard(samples.write_shard(tmp_path / "in/x.tfrecord", [b"payload"]))
+
+
+@pytest.fixture
+def output(tmp_path):
+    return str(tmp_path / "out")
+
+
+def score_rows(shard, indexes) -> pa.RecordBatch:
+    """Rows with a value of its own in every place, and a null wherever there may be one."""
+    rows = []
+    for i in indexes:
+        optional = None if i % 3 == 2 else i
+        scores = {name: i + j / 8 for j, name in enumerate(("odin", "odin_logit", "msp", "energy", "margin"))}
+        rows.append(
+            {"shard": shard.path, "index": i, "offset": optional, "id": f"n{i}", "label": optional, "prediction": i % 4}
+            | scores
+            | {"max_logit": None, "neg_entropy": None if i % 2 else -float(i)}
+        )
+    return pa.RecordBatch.from_pylist(rows, score_table.SCORE_SCHEMA)
+
+
+def reject(index: int) -> dict:
+    return {"index": index, "offset": None, "id": f"n{index}", "reason": "undecodable", "detail": f"detail {index}"}
+
+
+def committed(
+    output, shard, scores=(0, 1, 2), rejects=(), fingerprint="f1", head="linear", settings=SETTINGS
+) -> Commit:
+    """Writes a shard's files in one go."""
+    with ShardWriter(output, shard) as writer:
+        writer.write(score_rows(shard, scores), list(map(reject, rejects)))
+        return writer.commit(fingerprint, len(scores) + len(rejects), head, settings)
+
+
+def files(output) -> list[str]:
+    return sorted(str(path.relative_to(output)) for path in Path(output).rglob("*") if path.is_file())
+
+
+def expected_files(shard, *kinds) -> list[str]:
+    return [f"{kind}/source=photos/{shard.output_name}" for kind in kinds]
+
+
+# What is in the files.
+
+
+def test_score_columns_are_those_of_the_design(output, shard):
+    committed(output, shard)
+    schema = pq.read_schema(score_table.scores_path(output, shard))
+    assert [(field.name, str(field.type)) for field in schema] == [
+        ("shard", "string"),
+        ("index", "int64"),
+        ("offset", "int64"),
+        ("id", "string"),
+        ("label", "int64"),
+        ("prediction", "int32"),
+        ("odin", "double"),
+        ("odin_logit", "double"),
+        ("msp", "double"),
+        ("max_logit", "float"),
+        ("energy", "float"),
+        ("neg_entropy", "float"),
+        ("margin", "float"),
+        ("gen", "float"),
+        ("grad_norm", "float"),
+        ("cam_var", "float"),
+        ("cam_max", "float"),
+    ]
+    assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
+    assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(
+        score_table.DETECTORS
+    )
+
+
+def test_reject_columns_are_those_of_the_design(output, shard):
+    committed(output, shard, rejects=[5])
+    schema = pq.read_schema(score_table.rejects_path(output, shard))
+    columns = [("shard", "string"), ("index", "int64"), ("offset", "int64")]
+    columns += [(name, "string") for name in ("id", "reason", "detail")]
+    assert [(field.name, str(field.type)) for field in schema] == columns
+    assert [field.name for field in schema if not field.nullable] == ["shard", "index", "reason", "detail"]
+
+
+def test_rows_read_back_as_they_were_written(output, shard):
+    with ShardWriter(output, shard) as writer:
+        for start in (0, 5, 10):
+            writer.write(score_rows(shard, range(start, start + 5)), [reject(100 + start), reject(101 + start)])
+        writer.commit("f", 21, "linear", {})
+    scores = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
+    assert scores.to_pylist() == score_rows(shard, range(15)).to_pylist()
+    rejects = pq.read_table(score_table.rejects_path(output, shard), partitioning=None)
+    assert rejects.to_pylist() == [{"shard": shard.path, **reject(i)} for i in (100, 101, 105, 106, 110, 111)]
+
+
+def test_the_sources_of_a_run_read_as_one_table(output, shard):
+    other = dataclasses.replace(shard, source="noise")
+    committed(output, shard, [0, 1])
+    committed(output, other, [2])
+    table = pyarrow.dataset.dataset(f"{output}/scores", partitioning="hive").to_table()
+    assert sorted(zip(table["source"].to_pylist(), table["index"].to_pylist(), strict=True)) == [
+        ("noise", 2),
+        ("photos", 0),
+        ("photos", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batches", "groups"),
+    [
+        ([3], [3]),
+        ([10], [10]),
+        ([5, 5, 5], [10, 5]),
+        # Irregular batches, as rejects make them, leave no tiny groups.
+        ([7] * 6, [14, 14, 14]),
+        ([3, 3, 3, 1, 3, 3, 3, 1, 2], [10, 10, 2]),
+        ([25, 1], [25, 1]),
+        ([0, 4, 0, 6, 0, 1], [10, 1]),
+    ],
+)
+def test_rows_are_gathered_into_row_groups(output, shard, monkeypatch, batches, groups):
+    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 10)
+    ends = np.cumsum(batches)
+    with ShardWriter(output, shard) as writer:
+        for end, size in zip(ends, batches, strict=True):
+            writer.write(score_rows(shard, range(end - size, end)), [])
+        writer.commit("f", int(ends[-1]), "linear", {})
+    metadata = pq.read_metadata(score_table.scores_path(output, shard))
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == groups
+    assert {metadata.row_group(0).column(i).compression for i in range(metadata.num_columns)} == {"ZSTD"}
+    tables = list(score_table.read_columns(score_table.scores_path(output, shard), ["index"]))
+    assert [table.num_rows for table in tables] == groups
+    assert pa.concat_tables(tables)["index"].to_pylist() == list(range(ends[-1]))
+
+
+def test_a_shard_without_scores_still_has_a_scores_file(output, shard):
+    with ShardWriter(output, shard) as writer:
+        commit = writer.commit("f", 0, "linear", {})
+    assert commit == Commit("f", framed=0, scored=0, rejected=0, head="linear")
+    assert files(output) == expected_files(shard, "scores")
+    table = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
+    assert table.num_rows == 0
+    assert table.schema.equals(score_table.SCORE_SCHEMA)
+    assert list(score_table.read_columns(score_table.scores_path(output, shard), ["odin"])) == []
+
+
+# Commit.
+
+
+def test_the_commit_record_is_read_back_with_its_counts(output, shard):
+    commit = committed(output, shard, range(5), [7, 8], fingerprint="f1", head="softmax removed")
+    assert commit == Commit("f1", framed=7, scored=5, rejected=2, head="softmax removed")
+    assert score_table.read_commit(score_table.scores_path(output, shard)) == commit
+    assert score_table.read_commit(score_table.rejects_path(output, shard)) == commit
+
+
+@pytest.mark.parametrize("framed", [4, 6])
+def test_rows_that_are_not_those_of_the_records_found_are_not_committed(output, shard, framed):
+    with ShardWriter(output, shard) as writer:
+        writer.write(score_rows(shard, range(3)), [reject(7), reject(8)])
+        with pytest.raises(ValueError, match=rf"{framed} records, but 3 scores and 2 rejects"):
+            writer.commit("f", framed, "linear", {})
+    assert files(output) == []
+
+
+def test_the_settings_stand_in_the_files_metadata(output, shard):
+    committed(output, shard, rejects=[7], settings=SETTINGS)
+    for path in (score_table.scores_path(output, shard), score_table.rejects_path(output, shard)):
+        metadata = json.loads(pq.read_metadata(path).metadata[b"odin_beam"])
+        assert metadata["settings"] == SETTINGS
+        assert metadata["fingerprint"] == "f1"
+
+
+def test_rejects_are_published_before_scores_and_nothing_else_remains(output, shard, monkeypatch):
+    published, publish = [], storage.publish
+    monkeypatch.setattr(
+        storage, "publish", lambda temporary, final: (published.append(final), publish(temporary, final))
+    )
+    committed(output, shard, rejects=[7])
+    assert published == [score_table.rejects_path(output, shard), score_table.scores_path(output, shard)]
+    assert files(output) == expected_files(shard, "rejects", "scores")
+
+
+@pytest.mark.parametrize("name", ["x.tfrecord", "x[1]*.tfrecord"])
+def test_without_rejects_there_is_no_file_of_them_and_an_old_one_goes_before_the_scores(
+    output, shard, monkeypatch, name
+):
+    shard = dataclasses.replace(shard, output_name=score_table.output_name(f"/in/{name}"))
+    committed(output, shard, rejects=[7])
+    publish, seen = storage.publish, []
+    monkeypatch.setattr(
+        storage,
+        "publish",
+        lambda temporary, final: (seen.append(files(f"{output}/rejects")), publish(temporary, final)),
+    )
+    committed(output, shard)
+    assert seen == [[]]
+    assert files(output) == expected_files(shard, "scores")
+
+
+def test_committing_again_replaces_the_files(output, shard):
+    committed(output, shard, range(9), [20, 21], fingerprint="old")
+    commit = committed(output, shard, [3], [22], fingerprint="new")
+    assert score_table.read_commit(score_table.scores_path(output, shard)) == commit
+    assert pq.read_table(score_table.scores_path(output, shard), partitioning=None)["index"].to_pylist() == [3]
+    assert pq.read_table(score_table.rejects_path(output, shard), partitioning=None)["index"].to_pylist() == [22]
+
+
+@pytest.mark.parametrize("row_group_rows", [2, 1000], ids=["partly written", "nothing written"])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, storage.StorageError])
+def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_group_rows, error):
+    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", row_group_rows)
+    streams, create = [], score_table.FileSystems.create
+    monkeypatch.setattr(
+        score_table.FileSystems,
+        "create",
+        lambda *given, **named: streams.append(create(*given, **named)) or streams[-1],
+    )
+
+    def work():
+        with ShardWriter(output, shard) as writer:
+            writer.write(score_rows(shard, range(5)), [reject(7), reject(8), reject(9)])
+            if row_group_rows == 2:
+                assert len(files(f"{output}/{storage.TEMPORARY}")) == 2
+            if error:
+                raise error()
+
+    if error:
+        with pytest.raises(error):
+            work()
+    else:
+        work()
+    assert files(output) == []
+    assert len(streams) == (2 if row_group_rows == 2 else 0)
+    assert all(stream.closed for stream in streams)
+
+
+def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, monkeypatch):
+    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 1)
+    with ShardWriter(output, shard) as writer:
+        writer.write(score_rows(shard, range(5)), [reject(7)])
+        assert {name.partition("/")[0] for name in files(output)} == {storage.TEMPORARY}
+
+
+@pytest.mark.parametrize("lost_at", ["rejects", "scores"])
+@pytest.mark.parametrize("winner", ["equal", "other fingerprint", "other counts", "none"])
+def test_losing_a_race_is_success_only_against_an_equal_file(output, shard, monkeypatch, lost_at, winner):
+    with ShardWriter(output, shard) as writer:
+        writer.write(score_rows(shard, range(3)), [reject(7)])
+        if winner != "none":
+            scores = range(4) if winner == "other counts" else range(3)
+            committed(output, shard, scores, [7], "f2" if winner == "other fingerprint" else "f1")
+        before = files(output)
+        publish = storage.publish
+
+        def lose(temporary, final):
+            if f"/{lost_at}/" in final:
+                raise storage.StorageError(f"cannot write {final}: it is another's")
+            publish(temporary, final)
+
+        monkeypatch.setattr(storage, "publish", lose)
+        if winner == "equal":
+            assert writer.commit("f1", 4, "linear", SETTINGS) == Commit("f1", 4, 3, 1, "linear")
+        else:
+            with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*it is another's$"):
+                writer.commit("f1", 4, "linear", SETTINGS)
+    after = [name for name in files(output) if not name.startswith("rejects/")]
+    assert after == [name for name in before if name.startswith("scores/")]
+
+
+def parquet_with(metadata: dict | None) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"odin": [0.5]}).replace_schema_metadata(metadata), sink)
+    return sink.getvalue().to_pybytes()
+
+
+GOOD = {"fingerprint": "f", "framed": 3, "scored": 2, "rejected": 1, "head": "linear"}
+
+
+def test_read_commit_takes_a_file_with_good_metadata(tmp_path):
+    (tmp_path / "x").write_bytes(parquet_with({"odin_beam": json.dumps({**GOOD, "more": [1]})}))
+    assert score_table.read_commit(f"{tmp_path}/x") == Commit(**GOOD)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({name: value for name, value in GOOD.items() if name != left_out} for left_out in GOOD),
+        *({**GOOD, name: value} for name in ("fingerprint", "head") for value in (None, 5, ["f"], {"f": 1})),
+        *({**GOOD, name: value} for name in ("framed", "scored", "rejected") for value in (None, "3", 3.0, True, [3])),
+        [],
+        list(GOOD.values()),
+        "fingerprint",
+        None,
+        3,
+    ],
+    ids=str,
+)
+def test_read_commit_refuses_metadata_of_unexpected_types(tmp_path, said):
+    (tmp_path / "x").write_bytes(parquet_with({"odin_beam": json.dumps(said)}))
+    assert score_table.read_commit(f"{tmp_path}/x") is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        b"",
+        b"no Parquet at all, but longer than a footer",
+        b"PAR1" + b"\xff" * 100 + b"\x64\0\0\0PAR1",
+        parquet_with(None),
+        parquet_with({"other": "{}"}),
+        parquet_with({"odin_beam": ""}),
+        parquet_with({"odin_beam": json.dumps(GOOD)[:-1]}),
+        parquet_with({"odin_beam": b"\xff\xfe"}),
+    ],
+    ids=["absent", "empty", "text", "bad footer", "foreign", "other key", "empty JSON", "cut JSON", "no text"],
+)
+def test_read_commit_refuses_what_is_no_scores_file(tmp_path, data):
+    if data is not None:
+        (tmp_path / "x").write_bytes(data)
+    assert score_table.read_commit(f"{tmp_path}/x") is None
+    assert score_table.read_commit(f"{tmp_path}/x/below") is None
+    assert score_table.read_commit(str(tmp_path)) is None
+
+
+def test_read_commit_refuses_a_file_cut_anywhere(output, shard):
+    committed(output, shard)
+    path = Path(score_table.scores_path(output, shard))
+    data = path.read_bytes()
+    for size in range(0, len(data), 101):
+        path.write_bytes(data[:size])
+        assert score_table.read_commit(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"", "Parquet file size is 0 bytes"),
+        (b"no Parquet at all, but longer than a footer", "Parquet magic bytes not found in footer.*"),
+    ],
+    ids=["absent", "empty", "text"],
+)
+def test_columns_of_a_file_that_is_not_there_or_broken_are_a_storage_error(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "x").write_bytes(content)
+    with pytest.raises(storage.StorageError, match=rf"^cannot read {tmp_path}/x: {reason}$"):
+        list(score_table.read_columns(f"{tmp_path}/x", ["odin"]))
+
+
+def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(output, shard, monkeypatch):
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            raise CloudError("503 from the cloud")
+
+    committed(output, shard)
+    path = score_table.scores_path(output, shard)
+    monkeypatch.setattr(storage.FileSystems, "open", lambda path, compression_type: Failing(path))
+    with pytest.raises(storage.StorageError, match=rf"^cannot read {path}: 503 from the cloud$"):
+        list(score_table.read_columns(path, ["odin"]))
+    assert score_table.read_commit(path) is None
+
+
+# Names and fingerprints.
+
+
+def test_output_names_tell_shards_of_one_base_name_apart():
+    paths = ["/a/x.tfrecord", "/b/x.tfrecord", "gs://a/x.tfrecord", "/a/y.tfrecord", "x.tfrecord"]
+    names = [score_table.output_name(path) for path in paths]
+    assert len(set(names)) == len(paths)
+    for path, name in zip(paths, names, strict=True):
+        base, _, digest = name.rpartition("-")
+        assert base == Path(path).name
+        assert len(digest) == len("0123456789abcdef.parquet")
+        assert digest.endswith(".parquet")
+    assert names == [score_table.output_name(path) for path in paths]
+    # By `printf %s /a/x.tfrecord | sha256sum`: names must not change from one version to the next.
+    assert names[0] == "x.tfrecord-1f57af003c64303f.parquet"
+
+
+def test_paths_that_agree_in_32_bits_of_the_digest_have_names_of_their_own():
+    """Found among 111,126 folders; with 8 digits one shard's scores would replace the other's."""
+    paths = [f"/tmp/rev/arc/date={day}/part-00000.tfrecord" for day in ("058319", "111126")]
+    digests = [hashlib.sha256(path.encode()).hexdigest() for path in paths]
+    assert digests[0][:8] == digests[1][:8]
+    assert score_table.output_name(paths[0]) != score_table.output_name(paths[1])
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" * 179 + "ä" * 30])
+def test_a_name_as_long_as_file_systems_allow_can_be_written(output, shard, name):
+    path = f"/in/{name}"
+    assert score_table.output_name(path) != score_table.output_name(path[:-1] + "z")
+    committed(output, dataclasses.replace(shard, path=path, output_name=score_table.output_name(path)), rejects=[7])
+    assert len(files(output)) == 2
+
+
+def test_paths_of_a_shards_files(shard):
+    assert score_table.scores_path("/out", shard) == f"/out/scores/source=photos/{shard.output_name}"
+    assert score_table.rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.output_name}"
+
+
+def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):
+    base = score_table.fingerprint(SETTINGS, shard)
+    same = [
+        score_table.fingerprint(dict(reversed(SETTINGS.items())), shard),
+        score_table.fingerprint(json.loads(json.dumps(SETTINGS)), shard),
+        *(
+            score_table.fingerprint(SETTINGS, dataclasses.replace(shard, **{name: "other"}))
+            for name in ("source", "role", "output_name")
+        ),
+    ]
+    other = [
+        score_table.fingerprint({**SETTINGS, "temperature": 1.0}, shard),
+        score_table.fingerprint({**SETTINGS, "more": None}, shard),
+        score_table.fingerprint({}, shard),
+        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, path=shard.path + "x")),
+        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, size=shard.size + 1)),
+        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, modified=shard.modified + 0.001)),
+    ]
+    assert set(same) == {base}
+    assert len({base, *other}) == 1 + len(other)
+    assert len(base) == 64
+
+
+# An output that cannot be written.
+
+
+@pytest.mark.parametrize("stands", ["", storage.TEMPORARY, "scores", "rejects", "scores/source=photos"])
+def test_a_file_where_a_folder_should_be_is_an_output_error_that_names_the_output(output, shard, stands):
+    path = Path(output, stands)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*(File exists|Not a directory)"):
+        committed(output, shard, rejects=[7])
+    assert path.read_text() == "in the way"
+    if stands:
+        # Rejects may stand, since they come first; scores never do.
+        assert [name for name in files(output) if not name.startswith("rejects/source")] == [stands]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), CloudError("403 from the cloud")], ids=repr)
+@pytest.mark.parametrize("where", ["create", "write", "close", "publish"])
+def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, where, error):
+    create = score_table.FileSystems.create
+
+    class Stream:
+        closed = False
+
+        def __init__(self, path, **options):
+            if where == "create":
+                raise error
+            self._stream = create(path, **options)
+
+        def write(self, data):
+            if where == "write":
+                raise error
+            return self._stream.write(data)
+
+        def close(self):
+            self._stream.close()
+            if where == "close":
+                raise error
+
+        def __getattr__(self, name):
+            return getattr(self._stream, name)
+
+    def refuse(sources, destinations):
+        raise error
+
+    monkeypatch.setattr(score_table.FileSystems, "create", Stream)
+    if where == "publish":
+        monkeypatch.setattr(storage.FileSystems, "rename", refuse)
+    text = getattr(error, "strerror", None) or str(error)
+    with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*{text}$"):
+        committed(output, shard)
+    assert files(output) == []
+
+
+def test_the_reasons_of_rejects_are_counted_and_unknown_where_their_file_is_gone(output, shard):
+    committed(output, shard, rejects=(4, 5))
+    assert score_table.read_reject_reasons(output, shard) == {"undecodable": 2}
+    Path(score_table.rejects_path(output, shard)).unlink()
+    assert score_table.read_reject_reasons(output, shard) == {"unknown": 2}
+    assert score_table.read_reject_reasons(f"{output}-elsewhere", shard) == {}

@@ -1,0 +1,299 @@
+"""From the committed scores of a grid to `calibration.json`: the choice of a cell, and scores to hold others against.
+
+Every figure comes from the Parquet that was written, as those of `summarize_scores`.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+
+from odin_beam import transforms
+from odin_beam.transforms import storage
+from odin_beam.transforms.calibration import CalibrationError, write_calibration
+from odin_beam.transforms.calibration.choose_cell import (
+    OBJECTIVES,
+    PairedScores,
+    at_edge,
+    best_cells,
+    cell_figures,
+    choose,
+)
+from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.detectors import CLEAN_DETECTORS
+from odin_beam.transforms.detectors.score_function import PassTimes, expected_passes
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.metrics.summarize_scores import (
+    CombineScores,
+    Counts,
+    Histograms,
+    RunFacts,
+    summary_report,
+    write_json,
+)
+from odin_beam.transforms.scoring.score_shards import ScoreSettings
+from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables import score_table
+
+# Below so many images the thresholds of high true positive rates are guesses; a class with fewer gets none of its own.
+FEW_IMAGES = 100
+# From here on the images may be those that the classifier was trained on.
+SUSPICIOUS_ACCURACY = 0.995
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """What is looked for.
+
+    Attributes:
+      score: settings of the run, with the grid.
+      objective: one of `choose_cell.OBJECTIVES`.
+      surrogate: kind of the surrogates that stand in for out-of-distribution images; None without.
+      per_class: whether calibration scores are also wanted by predicted class.
+      output: absolute path of the calibration.
+      times: as measured at launch; None where nothing was left to score.
+    """
+
+    score: ScoreSettings
+    objective: str
+    surrogate: str | None
+    per_class: bool
+    output: str
+    times: PassTimes | None
+
+
+def compared_columns(settings: ScoreSettings) -> list[str]:
+    """The columns that hold scores: every cell of the grid, and the detectors that need no tuning."""
+    return [*settings.odin.cells, *CLEAN_DETECTORS]
+
+
+@dataclass
+class Calibrate(beam.PTransform):
+    """{`finished`: `Shard`s, `failed`: (`Shard`, reason)} -> the calibration, then `summary.json` in the run's folder.
+
+    Args:
+      folder: absolute path of the run's folder.
+      settings: what is looked for.
+      roles: source -> role, of every source of the manifest.
+      facts: what `summary.json` shall say of the run.
+    """
+
+    folder: str
+    settings: CalibrateSettings
+    roles: dict[str, str]
+    facts: RunFacts
+
+    def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
+        combined = shards["finished"] | CombineScores(self.folder, compared_columns(self.settings.score))
+        return (
+            shards["finished"].pipeline
+            | "Once" >> beam.Create([self.folder])
+            | "WriteCalibration"
+            >> beam.Map(
+                _write,
+                self.settings,
+                self.roles,
+                self.facts,
+                beam.pvalue.AsDict(combined["histograms"]),
+                beam.pvalue.AsDict(combined["counts"]),
+                beam.pvalue.AsList(shards["finished"]),
+                beam.pvalue.AsList(shards["failed"]),
+            )
+        )
+
+
+def _write(
+    folder: str,
+    settings: CalibrateSettings,
+    roles: dict[str, str],
+    facts: RunFacts,
+    histograms: Histograms,
+    counts: Mapping[str, Counts],
+    finished: list[Shard],
+    failed: list[tuple[Shard, str]],
+) -> str:
+    """Writes the calibration, unless a shard is missing from it, and the mark of completion.
+
+    Raises:
+      OutputTakenError: the manifest has become another run's, and with it these files.
+    """
+    read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)]))
+    if not failed:
+        shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.output_name))
+        write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))
+    write_json(folder, "summary.json", summary_report(facts, roles, counts, failed, []))
+    storage.delete_temporary(folder, {shard.output_name for shard in finished})
+    return folder
+
+
+def calibration_content(
+    folder: str,
+    settings: CalibrateSettings,
+    roles: Mapping[str, str],
+    histograms: Histograms,
+    counts: Mapping[str, Counts],
+    shards: Sequence[Shard],
+) -> dict[str, Any]:
+    """What `calibration.json` says, see `calibration`.
+
+    Args:
+      folder: of the run.
+      settings: what is looked for.
+      roles: source -> role.
+      histograms: by source and column.
+      counts: by source.
+      shards: committed, in a fixed order.
+
+    Raises:
+      CalibrationError: one side has no scores.
+    """
+    grid = settings.score.odin
+    inside = merged(histograms, [source for source, role in roles.items() if role == "in_distribution"])
+    outside = [
+        own for source, role in roles.items() if role != "in_distribution" and (own := merged(histograms, [source]))
+    ]
+    first = next(iter(grid.cells))
+    if first not in inside:
+        raise CalibrationError("no in-distribution image gave a score: see the rejects")
+    if OBJECTIVES[settings.objective].two_sided and not outside:
+        raise CalibrationError("no out-of-distribution image gave a score: see the rejects")
+    figures = {column: cell_figures(inside[column], [own[column] for own in outside]) for column in inside}
+    choice = _choose(folder, settings, figures, shards)
+    names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in inside}
+    scores = {detector: CalibrationScores.of(inside[column]) for detector, column in names.items()}
+    by_class = _class_scores(folder, shards, names) if settings.per_class else {}
+    chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
+    surrogates = settings.surrogate is not None
+    accuracy = {source: counts[source].accuracy for source in counts if roles[source] == "in_distribution"}
+    return {
+        "model": settings.score.model,
+        "settings": chosen.identity(),
+        "objective": {
+            "name": settings.objective,
+            "against": [s for s, role in roles.items() if role != "in_distribution"],
+            "surrogates": surrogates,
+        },
+        "choice": choice,
+        "grid": [{"cell": name, **asdict(cell), **figures[name]} for name, cell in grid.cells.items()],
+        "detectors": {name: figures[name] for name in CLEAN_DETECTORS if name in figures},
+        "warnings": _warnings(settings.objective, scores["odin"].count, accuracy),
+        "sources": {
+            source: {"role": role, **asdict(counts.get(source, Counts())), "accuracy": accuracy.get(source)}
+            for source, role in roles.items()
+        },
+        "cost": {
+            "passes_per_image": expected_passes(grid)._asdict(),
+            "seconds_per_pass": settings.times._asdict() if settings.times else None,
+            "odin_over_forward": settings.times.odin_cost if settings.times else None,
+        },
+        "versions": {
+            "odin_beam": transforms.__version__,
+            "apache_beam": beam.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        },
+        "thresholds": {detector: own.table() for detector, own in scores.items()},
+        "scores": {detector: own.as_dict() for detector, own in scores.items()},
+        "class_scores": {
+            detector: {str(predicted): own.as_dict() for predicted, own in classes.items()}
+            for detector, classes in by_class.items()
+        },
+    }
+
+
+def merged(histograms: Histograms, sources: Iterable[str]) -> dict[str, ScoreHistogram]:
+    """Column -> its scores in all of the sources."""
+    sources, together = set(sources), {}
+    for (source, column), histogram in histograms.items():
+        if source in sources:
+            together.setdefault(column, ScoreHistogram()).merge(histogram)
+    return together
+
+
+def _choose(
+    folder: str, settings: CalibrateSettings, figures: Mapping[str, Mapping[str, float]], shards: Sequence[Shard]
+) -> dict[str, Any]:
+    """The cell to take, and how much better it is than what costs less."""
+    grid, objective = settings.score.odin, settings.objective
+    best, still = best_cells(grid, figures, objective)
+    paired = _paired_scores(folder, shards, [name for name in (best, still, "msp") if name])
+    over_still = paired.gain(best, still, objective) if best and still else None
+    taken = choose(best, still, over_still)
+    # Means of different scores cannot be compared.
+    over_msp = paired.gain(taken, "msp", objective) if OBJECTIVES[objective].two_sided else None
+    return {
+        "cell": taken,
+        "best_with_perturbation": best,
+        "best_without_perturbation": still,
+        "gain_of_perturbation": asdict(over_still) if over_still else None,
+        "gain_over_msp": asdict(over_msp) if over_msp else None,
+        "at_edge": at_edge(grid, taken),
+    }
+
+
+def _paired_scores(folder: str, shards: Sequence[Shard], columns: Sequence[str]) -> PairedScores:
+    """The rows of all shards, a few columns of them, in-distribution sources as one."""
+    columns, parts = list(dict.fromkeys(columns)), {}
+    for shard in shards:
+        side = "" if shard.role == "in_distribution" else shard.source
+        for table in score_table.read_columns(score_table.scores_path(folder, shard), columns):
+            arrays = [table[column].to_numpy(zero_copy_only=False).astype(np.float64) for column in columns]
+            parts.setdefault(side, []).append(np.stack(arrays))
+    sides = {
+        side: dict(zip(columns, np.concatenate(of_side, axis=1), strict=True))
+        for side, of_side in parts.items()
+        if sum(part.shape[1] for part in of_side)
+    }
+    return PairedScores(sides.pop(""), list(sides.values()))
+
+
+def _class_scores(
+    folder: str, shards: Sequence[Shard], names: Mapping[str, str]
+) -> dict[str, dict[int, CalibrationScores]]:
+    """Detector -> predicted class -> its in-distribution scores, for classes of at least `FEW_IMAGES` images."""
+    found: dict[str, dict[int, ScoreHistogram]] = {detector: {} for detector in names}
+    for shard in shards:
+        if shard.role != "in_distribution":
+            continue
+        path = score_table.scores_path(folder, shard)
+        for table in score_table.read_columns(path, ["prediction", *names.values()]):
+            predictions = table["prediction"].to_numpy()
+            for detector, column in names.items():
+                scores = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
+                for predicted in np.unique(predictions).tolist():
+                    histogram = found[detector].setdefault(predicted, ScoreHistogram())
+                    histogram.add(scores[predictions == predicted])
+    return {
+        detector: {
+            predicted: CalibrationScores.of(histogram)
+            for predicted, histogram in sorted(classes.items())
+            if histogram.count >= FEW_IMAGES
+        }
+        for detector, classes in found.items()
+    }
+
+
+def _warnings(objective: str, count: int, accuracy: Mapping[str, float | None]) -> list[str]:
+    found = []
+    if objective == "mean_score":
+        found.append(
+            "the epsilon of the largest mean in-distribution score can be far from the best one: with CIFAR-10 and "
+            "DenseNet-BC it gave an AUROC of 89.4, where epsilon 0 gives 95.8"
+        )
+    if count < FEW_IMAGES:
+        found.append(
+            f"{count} in-distribution images are few: thresholds of high true positive rates are guesses, see their "
+            "intervals"
+        )
+    for source, share in accuracy.items():
+        if share is not None and share >= SUSPICIOUS_ACCURACY:
+            found.append(
+                f"{source}: accuracy {100 * share:.1f} %; if these are the images that the classifier was trained on, "
+                "take held-out ones: thresholds would be too high, and flag too much"
+            )
+    return found

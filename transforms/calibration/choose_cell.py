@@ -1,0 +1,192 @@
+"""Which cell of a grid of temperatures and epsilons to take, and how sure that is.
+
+The best cell by the objective is taken only if it beats the best one without perturbation by more than chance explains:
+the paired bootstrap interval of the gain must lie above 0. A perturbation costs three times the work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from odin_beam.transforms.metrics.detection_metrics import auroc_of_counts, detection_metrics, fpr_at_95_tpr_of_counts
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+
+if TYPE_CHECKING:
+    from odin_beam.transforms.detectors.odin import OdinGrid
+
+# Resamples of the bootstrap, and what its intervals hold.
+RESAMPLES = 500
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a cell is judged by.
+
+    Attributes:
+      higher_is_better: else lower is.
+      two_sided: whether it compares in-distribution with other images.
+    """
+
+    higher_is_better: bool
+    two_sided: bool
+
+
+OBJECTIVES = {
+    "fpr_at_95_tpr": Objective(higher_is_better=False, two_sided=True),
+    "auroc": Objective(higher_is_better=True, two_sided=True),
+    # Generalized ODIN (Hsu et al. 2020, https://arxiv.org/abs/2002.11297), for epsilon alone.
+    "mean_score": Objective(higher_is_better=True, two_sided=False),
+}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much one column is better than another, in units of the objective; above 0 is better.
+
+    Attributes:
+      over: the other column.
+      value: the difference.
+      low: lower end of its interval.
+      high: upper end.
+    """
+
+    over: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low > 0
+
+
+def cell_figures(inside: ScoreHistogram, outside: Sequence[ScoreHistogram]) -> dict[str, float]:
+    """The objectives of one column.
+
+    Args:
+      inside: in-distribution scores, not empty.
+      outside: those of each other source; objectives are their mean, so that each source counts the same.
+    """
+    bins = inside.bins()
+    middle = bins.lower + (bins.upper - bins.lower) / 2
+    figures = {"mean_score": float(middle @ bins.counts / inside.count)}
+    if outside:
+        metrics = [detection_metrics(inside, other) for other in outside]
+        figures["auroc"] = float(np.mean([one.auroc for one in metrics]))
+        figures["fpr_at_95_tpr"] = float(np.mean([one.fpr_at_95_tpr for one in metrics]))
+    return figures
+
+
+def best_cells(
+    grid: "OdinGrid", figures: Mapping[str, Mapping[str, float]], objective: str
+) -> tuple[str | None, str | None]:
+    """The best cell with epsilon above 0 and the best one with epsilon 0; None where the grid has none.
+
+    Of equals the first, that is the lowest temperature and the smallest epsilon.
+    """
+    sign = 1 if OBJECTIVES[objective].higher_is_better else -1
+
+    def best(names: list[str]) -> str | None:
+        return max(names, key=lambda name: sign * figures[name][objective], default=None)
+
+    cells = grid.cells
+    return best([name for name in cells if cells[name].epsilon > 0]), best([n for n in cells if cells[n].epsilon == 0])
+
+
+def choose(best: str | None, still: str | None, gain: Gain | None) -> str:
+    """The cell to take: the best one with a perturbation if it is certainly better than the best one without.
+
+    Args:
+      best: of `best_cells`.
+      still: of `best_cells`.
+      gain: of `best` over `still`, where there are both.
+    """
+    return still if best is None or (gain is not None and not gain.certain) else best
+
+
+def at_edge(grid: "OdinGrid", name: str) -> list[str]:
+    """How to go on where a cell lies on the edge of the grid, so that the optimum may lie outside."""
+    cell, hints = grid.cells[name], []
+    above = [epsilon for epsilon in grid.epsilons if epsilon > 0]
+    for flag, values, value in (
+        ("--temperatures", grid.temperatures, cell.temperature),
+        ("--epsilons", above if cell.epsilon > 0 else [], cell.epsilon),
+    ):
+        if len(values) > 1 and value in (min(values), max(values)):
+            where, direction = ("largest", "above") if value == max(values) else ("smallest", "below")
+            hints.append(f"{value:g} is the {where} of {flag}: the optimum may lie {direction} it, so add values there")
+    return hints
+
+
+class PairedScores:
+    """The scores of the same images under several columns, for the bootstrap.
+
+    Args:
+      inside: column -> float64 [N], in-distribution, the same images in the same order in every column.
+      outside: likewise, for each other source.
+    """
+
+    def __init__(self, inside: Mapping[str, np.ndarray], outside: Sequence[Mapping[str, np.ndarray]]):
+        self._inside = inside
+        self._in_count = len(next(iter(inside.values())))
+        self._out_counts = [len(next(iter(source.values()))) for source in outside]
+        # Ranks instead of scores: a resample then is but new counts of them.
+        self._ranks = {
+            column: [_ranks(scores, source[column]) for source in outside] for column, scores in inside.items()
+        }
+
+    def gain(self, column: str, other: str, objective: str, seed: int = 0) -> Gain:
+        """How much better a column is than another, with the percentile interval of the paired bootstrap.
+
+        Images are resampled within their source, the same ones for both columns (Efron and Tibshirani 1993).
+        """
+        rng, sign = np.random.default_rng(seed), 1 if OBJECTIVES[objective].higher_is_better else -1
+
+        def difference(in_weights: np.ndarray, out_weights: list[np.ndarray]) -> float:
+            figures = [self._figure(name, objective, in_weights, out_weights) for name in (column, other)]
+            return sign * (figures[0] - figures[1])
+
+        once = np.ones(self._in_count, np.int64), [np.ones(n, np.int64) for n in self._out_counts]
+        resampled = [
+            difference(_resample(rng, self._in_count), [_resample(rng, n) for n in self._out_counts])
+            for _ in range(RESAMPLES)
+        ]
+        tail = 100 * (1 - CONFIDENCE) / 2
+        return Gain(other, difference(*once), *np.percentile(resampled, [tail, 100 - tail]).tolist())
+
+    def _figure(self, column: str, objective: str, in_weights: np.ndarray, out_weights: list[np.ndarray]) -> float:
+        """A column's objective, with each image counted as often as its weight says."""
+        if not OBJECTIVES[objective].two_sided:
+            return float(self._inside[column] @ in_weights / in_weights.sum())
+        of_counts = _OF_COUNTS[objective]
+        return float(
+            np.mean(
+                [
+                    of_counts(_weighted(in_ranks, in_weights, size), _weighted(out_ranks, weights, size))
+                    for (in_ranks, out_ranks, size), weights in zip(self._ranks[column], out_weights, strict=True)
+                ]
+            )
+        )
+
+
+_OF_COUNTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auroc": auroc_of_counts,
+    "fpr_at_95_tpr": fpr_at_95_tpr_of_counts,
+}
+
+
+def _ranks(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    distinct, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+    return ranks[: len(inside)], ranks[len(inside) :], len(distinct)
+
+
+def _resample(rng: np.random.Generator, n: int) -> np.ndarray:
+    return np.bincount(rng.integers(n, size=n), minlength=n)
+
+
+def _weighted(ranks: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(ranks, weights, size).astype(np.int64)

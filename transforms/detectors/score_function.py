@@ -1,0 +1,245 @@
+"""From pixels to score columns: ODIN and the detectors of the clean forward, compiled for one classifier.
+
+    score = ScoreFunction(classifier, OdinSettings(1000, 0.0014), ("odin", "msp"))
+    scored = score(pixels)
+    scored.columns["odin"]
+
+A grid of settings shares all work that can be shared: one clean forward, one input-gradient per temperature, one
+forward per temperature and epsilon above 0.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from odin_beam.transforms import detectors
+from odin_beam.transforms.detectors import odin
+from odin_beam.transforms.detectors.odin import OdinGrid, OdinSettings
+from odin_beam.transforms.forward import batch_parts
+from odin_beam.transforms.forward.forward_pass import forward_pass
+from odin_beam.transforms.model.classifier import Classifier
+
+_LOG = logging.getLogger(__name__)
+
+
+class Passes(NamedTuple):
+    """Runs of the classifier, per image or in all.
+
+    Attributes:
+      forward: from pixels to logits.
+      gradient: from the logits' derivative back to the pixels.
+    """
+
+    forward: int
+    gradient: int
+
+
+class PassTimes(NamedTuple):
+    """How long one image takes.
+
+    Attributes:
+      forward: seconds of a forward pass.
+      gradient: seconds of an input-gradient; 0 where there is none.
+    """
+
+    forward: float
+    gradient: float
+
+    @property
+    def odin_cost(self) -> float:
+        """How many times the time of one forward pass ODIN takes, with epsilon above 0."""
+        return (2 * self.forward + self.gradient) / self.forward
+
+
+class Scored(NamedTuple):
+    """A batch's scores, and what they took.
+
+    Attributes:
+      columns: `prediction` int32 [N]; `finite` bool [N], False for an image with a NaN or infinite logit, whose other
+        columns mean nothing; and one float64 [N] per score.
+      passes: that were run, summed over the images.
+    """
+
+    columns: dict[str, np.ndarray]
+    passes: Passes
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """One batch of several in a row, of at least one."""
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
+
+
+def expected_passes(settings: OdinSettings | OdinGrid) -> Passes:
+    """What one image takes: `1 + |T| |eps > 0|` forwards and, where an epsilon is above 0, `|T|` gradients."""
+    cells = score_cells(settings).values()
+    moved = [cell for cell in cells if cell.epsilon > 0]
+    return Passes(1 + len(moved), len({cell.temperature for cell in moved}))
+
+
+def score_cells(settings: OdinSettings | OdinGrid) -> dict[str, OdinSettings]:
+    """The ODIN columns, and the settings of each; a single one is called `odin`."""
+    return settings.cells if isinstance(settings, OdinGrid) else {"odin": settings}
+
+
+class ScoreFunction:
+    """Pixels -> columns, for one classifier; one graph for every batch size.
+
+    Args:
+      classifier: with its preprocessing.
+      settings: temperature and epsilon, or a grid of them: then each cell has a column of its own name, see `OdinGrid`.
+      chosen: detectors to compute, of `score_table.DETECTORS`. Without `odin` the perturbation is left out, and so are
+        the detectors that the classifier gives no scores for, see `Classifier.unavailable`.
+      precision: of `score_table.PRECISIONS`.
+      batch_size: on a GPU, smaller batches are filled up to it: XLA compiles for each number of images anew.
+
+    Raises:
+      odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: OdinSettings | OdinGrid,
+        chosen: tuple[str, ...],
+        precision: str = "float32",
+        batch_size: int = 1,
+    ):
+        missing = classifier.unavailable(chosen)
+        self._forward = forward_pass(classifier, precision)
+        self.batch_size = batch_size
+        self._at_once = batch_parts.images_at_once(
+            classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
+        )
+        self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
+        self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
+        self._cells = score_cells(settings) if "odin" in chosen else {}
+        self._readable = isinstance(settings, OdinSettings)
+        self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
+        self._clean_passes = self.passes = Passes(0, 0)
+        self._trace(classifier, batch_parts.on_gpu())
+
+    def _trace(self, classifier: Classifier, xla: bool) -> None:
+        pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
+        logits = tf.TensorSpec([None, classifier.classes], tf.float32)
+        scalar = tf.TensorSpec([], tf.float64)
+
+        def traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+            made = tf.function(function, input_signature=signature, autograph=False, jit_compile=xla or None)
+            # Whether there is a gradient shows when the graph is made; better now than at the first image. And a call
+            # of the graph itself takes half as long to start as one of the function that has to find it.
+            return made.get_concrete_function()
+
+        self._clean = traced(self._clean_columns, pixels)
+        if self._temperatures:
+            self._moved = traced(self._moved_columns, pixels, pixels, scalar, scalar)
+        if any(cell.epsilon == 0 for cell in self._cells.values()):
+            self._unmoved = traced(self._odin_columns, logits, scalar)
+        forward, gradient = self._clean_passes
+        self.passes = Passes(forward + sum(cell.epsilon > 0 for cell in self._cells.values()), gradient)
+        if xla:
+            try:
+                self(np.zeros((1, *classifier.input_shape), np.float32))
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as e:
+                _LOG.info("XLA cannot compile the model: %s", e.message)
+                self._trace(classifier, xla=False)
+            except tf.errors.ResourceExhaustedError:
+                # Of so many images; whoever calls tries with less.
+                pass
+
+    def __call__(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None] = lambda share: None) -> Scored:
+        """Scores a batch.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1; on the device already, or to be copied there.
+          advance: told, as the work goes on, what share of it has been done since it was told last.
+        """
+        lock = threading.Lock()
+
+        def score(part: np.ndarray) -> Scored:
+            def advance_part(share: float) -> None:
+                with lock:
+                    advance(share * len(part) / len(pixels))
+
+            return self._score(part, advance_part)
+
+        return joined(batch_parts.compute(score, batch_parts.split(pixels, self._at_once), self._pool))
+
+    def _score(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None]) -> Scored:
+        n, pixels, all_passes = len(pixels), tf.convert_to_tensor(pixels), sum(self.passes)
+        if batch_parts.on_gpu() and n < self.batch_size:
+            pixels = tf.pad(pixels, [[0, self.batch_size - n], [0, 0], [0, 0], [0, 0]])
+        columns, logits, signs = self._clean(pixels)
+        forward, gradient = self._clean_passes
+        advance((forward + gradient) / all_passes)
+        finite = [columns.pop("finite")]
+        signs = dict(zip(self._temperatures, signs, strict=True))
+        for name, cell in self._cells.items():
+            epsilon, temperature = (tf.constant(value, tf.float64) for value in (cell.epsilon, cell.temperature))
+            if cell.epsilon > 0:
+                scores = self._moved(pixels, signs[cell.temperature], epsilon, temperature)
+                forward += 1
+            else:
+                scores = self._unmoved(logits, temperature)
+            finite.append(scores["finite"])
+            columns[name] = scores["odin"]
+            if self._readable:
+                columns["odin_logit"] = scores["odin_logit"]
+            # Queued work on a device is not done work; a score at hand is.
+            columns[name] = columns[name].numpy()
+            advance((cell.epsilon > 0) / all_passes)
+        columns["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
+        arrays = {name: np.asarray(column)[:n] for name, column in columns.items()}
+        return Scored(arrays, Passes(forward * n, gradient * n))
+
+    def time_passes(self, pixels: np.ndarray) -> PassTimes:
+        """Measures the passes on some images, after a run to warm up.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+        """
+        one, parts, seconds = tf.constant(1.0, tf.float64), batch_parts.split(pixels, self._at_once), {}
+        steps = {"clean": lambda part: self._clean(tf.convert_to_tensor(part))[1].numpy()}
+        if self._temperatures:
+            steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), one, one)["odin"].numpy()
+        for name, step in steps.items():
+            batch_parts.compute(step, parts, self._pool)
+            started = time.perf_counter()
+            batch_parts.compute(step, parts, self._pool)
+            seconds[name] = (time.perf_counter() - started) / len(pixels)
+        forward = seconds.get("moved", seconds["clean"])
+        gradient = max(0.0, seconds["clean"] - forward) / max(1, len(self._temperatures))
+        return PassTimes(forward, gradient)
+
+    def _clean_columns(self, pixels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+        """What the clean forward gives: columns, logits, and the gradient's sign for each temperature."""
+        passes = []
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            passes.append(self._forward.activations(inputs))
+            return passes[-1].logits
+
+        logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
+        self._clean_passes = Passes(len(passes), len(signs))
+        columns = {name: detectors.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
+        columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
+        columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        return columns, logits, signs
+
+    def _moved_columns(
+        self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor, temperature: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return self._odin_columns(self._forward.activations(odin.perturbed(pixels, sign, epsilon)).logits, temperature)
+
+    def _odin_columns(self, logits: tf.Tensor, temperature: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "odin": odin.max_softmax(logits, temperature),
+            "odin_logit": odin.score_logit(logits, temperature),
+            "finite": tf.reduce_all(tf.math.is_finite(logits), axis=1),
+        }

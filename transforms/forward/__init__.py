@@ -1,0 +1,1 @@
+"""The forward pass in its fastest form: frozen, folded, in mixed precision, split over cores."""

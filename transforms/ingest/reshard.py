@@ -1,0 +1,151 @@
+"""TFRecord files -> as many TFRecord shards as wanted: the same payloads in the same order, bad records left out.
+
+Two passes, both in Beam, both in bounded memory: the first reads every file once and counts its good records, the
+second lets every output shard copy its contiguous range. So that a range in the middle of a large file need not be
+read from the file's beginning, the first pass notes where a record starts every `MARK_BYTES`; a gzip file has no such
+places, and each shard that takes from one decompresses it from the beginning.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from odin_beam.transforms import storage
+from odin_beam.transforms.ingest.image_files import Reject, printable
+from odin_beam.transforms.ingest.write_shards import OutputNames, ShardReport, ShardWriter
+from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards.records import Record
+from odin_beam.transforms.storage.random_access import open_random_access
+
+MARK_BYTES = 1 << 26
+# Of what can be wrong with a record, that which leaves the records behind it alone.
+_ONE_RECORD = ("bad_payload_checksum", "record_too_large")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first pass finds in a file.
+
+    Attributes:
+      position: of the file among the inputs.
+      path: of the file.
+      good: how many records can be copied.
+      marks: (good records before, byte offset) of places to start reading at; the file's beginning is the first.
+      rejects: the records that cannot.
+    """
+
+    position: int
+    path: str
+    good: int
+    marks: tuple[tuple[int, int], ...]
+    rejects: tuple[Reject, ...]
+
+
+def scan_file(position: int, path: str) -> Scan:
+    """Reads a file from end to end.
+
+    Raises:
+      storage.StorageError: it cannot be read.
+    """
+    good, marks, rejects = 0, [(0, 0)], []
+    for record in records.read_shard(path):
+        if record.problem:
+            rejects.append(_reject(record, path))
+            continue
+        if record.offset is not None and record.offset - marks[-1][1] >= MARK_BYTES:
+            marks.append((good, record.offset))
+        good += 1
+    return Scan(position, path, good, tuple(marks), tuple(rejects))
+
+
+def _reject(record: Record, path: str) -> Reject:
+    reason, detail = record.problem
+    name = f"{path.rpartition('/')[2]}__{record.index}"
+    return Reject(printable(name), f"{reason.replace('_', ' ')}: {detail}", path, reason not in _ONE_RECORD)
+
+
+def payloads(scans: Iterable[Scan], start: int, stop: int) -> Iterator[bytes]:
+    """The good records `start` to `stop` of all files in a row.
+
+    Raises:
+      storage.StorageError: a file cannot be read, or is not the one that was scanned.
+    """
+    before = 0
+    for scan in scans:
+        first, last = max(start - before, 0), min(stop - before, scan.good)
+        if first < last:
+            yield from _file_payloads(scan, first, last)
+        before += scan.good
+
+
+def _file_payloads(scan: Scan, start: int, stop: int) -> Iterator[bytes]:
+    before, offset = max(mark for mark in scan.marks if mark[0] <= start)
+    good = (record.payload for record in _records_from(scan.path, offset) if record.problem is None)
+    copied = 0
+    for payload in itertools.islice(good, start - before, stop - before):
+        yield payload
+        copied += 1
+    if copied < stop - start:
+        raise storage.StorageError(f"{scan.path} has changed since its records were counted: run again")
+
+
+def _records_from(path: str, offset: int) -> Iterator[Record]:
+    if not offset:
+        yield from records.read_shard(path)
+        return
+    with open_random_access(path) as stream:
+        stream.seek(offset)
+        yield from records.read_records(stream, compressed=False)
+
+
+def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardReport:
+    """Writes and publishes one output shard.
+
+    Args:
+      index: its number.
+      scans: of all input files, in any order.
+      output: where it goes.
+
+    Returns:
+      What was written; the rejects of all files are in the report of the first shard.
+
+    Raises:
+      storage.StorageError: an input cannot be read, or the shard cannot be written.
+    """
+    scans = sorted(scans, key=lambda scan: scan.position)
+    total = sum(scan.good for scan in scans)
+    start, stop = (bound * total // output.shards for bound in (index, index + 1))
+    with ShardWriter(output, index) as writer:
+        for payload in payloads(scans, start, stop):
+            writer.write(payload)
+    rejects = () if index else tuple(reject for scan in scans for reject in scan.rejects)
+    return ShardReport(index, writer.written, rejects=rejects)
+
+
+@dataclass
+class Reshard(beam.PTransform):
+    """A pipeline's start -> `ShardReport`s, the shards being published.
+
+    Args:
+      paths: TFRecord files, in order.
+      output: where the shards go, and how many.
+    """
+
+    paths: Sequence[str]
+    output: OutputNames
+
+    def expand(self, start: beam.pvalue.PBegin) -> beam.PCollection[ShardReport]:
+        scans = (
+            start
+            | "Files" >> beam.Create(list(enumerate(self.paths)))
+            | "BalanceFiles" >> beam.Reshuffle()
+            | "ScanFile" >> beam.MapTuple(scan_file)
+        )
+        return (
+            start
+            | "Shards" >> beam.Create(range(self.output.shards))
+            | "BalanceShards" >> beam.Reshuffle()
+            | "CopyRange" >> beam.Map(copy_range, beam.pvalue.AsList(scans), self.output)
+        )

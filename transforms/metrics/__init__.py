@@ -1,0 +1,1 @@
+"""From scores to detection metrics, in memory that does not grow with the archive."""

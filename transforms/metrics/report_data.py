@@ -1,0 +1,220 @@
+"""What the report shows, from committed scores files: curves, histograms, shares per class, rejects, extremes.
+
+Only histograms, counts and a few rows per shard leave the workers, so that memory does not grow with the archive.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms, roc_curve, threshold_at_tpr
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.metrics.summarize_scores import write_json
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables import score_table
+
+# Rows at either end of each source's ranking.
+GALLERY = 12
+# Points of a curve and bars of a histogram: more than a figure shows.
+CURVE_POINTS = 400
+BARS = 60
+# Shown as histograms; ODIN's score itself would be a single bar at T = 1000.
+HISTOGRAM_COLUMNS = ("odin_logit", "msp", "energy")
+_ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the report is about.
+
+    Attributes:
+      output: absolute path of the run's folder.
+      roles: source -> role, of every source of the manifest.
+      ranked_by: column by which a source's images are ranked.
+      threshold: of `ranked_by`, at 95 % true positive rate; None without in-distribution source.
+    """
+
+    output: str
+    roles: dict[str, str]
+    ranked_by: str
+    threshold: float | None
+
+
+class ReadForReport(beam.DoFn):
+    """A finished `Shard` -> `histograms`, `ranked`, `classes`, `rejects`, each by key."""
+
+    def __init__(self, settings: ReportSettings):
+        self._settings = settings
+
+    def process(self, shard: Shard):
+        output, ranked_by = self._settings.output, self._settings.ranked_by
+        columns = dict.fromkeys([*_ROW, ranked_by, *score_table.DETECTORS, *HISTOGRAM_COLUMNS])
+        histograms: dict[str, ScoreHistogram] = {}
+        for table in score_table.read_columns(score_table.scores_path(output, shard), list(columns)):
+            for name in dict.fromkeys([*score_table.DETECTORS, *HISTOGRAM_COLUMNS]):
+                scores = table[name].drop_null().to_numpy().astype(np.float64)
+                if len(scores):
+                    histograms.setdefault(name, ScoreHistogram()).add(scores)
+            for end, rows in extremes(table, ranked_by, shard).items():
+                yield beam.pvalue.TaggedOutput("ranked", ((shard.source, end), rows))
+            for predicted, counts in class_counts(table, ranked_by, self._settings.threshold).items():
+                yield beam.pvalue.TaggedOutput("classes", ((shard.source, predicted), counts))
+        for name, histogram in histograms.items():
+            yield beam.pvalue.TaggedOutput("histograms", ((shard.source, name), histogram))
+        for reason, count in score_table.read_reject_reasons(output, shard).items():
+            yield beam.pvalue.TaggedOutput("rejects", ((shard.source, reason), count))
+
+
+def extremes(table: pa.Table, ranked_by: str, shard: Shard) -> dict[str, list[tuple]]:
+    """The rows of the lowest and of the highest scores.
+
+    Args:
+      table: columns of a scores file.
+      ranked_by: one of them; rows without it do not count.
+      shard: whose rows these are.
+
+    Returns:
+      For `lowest` and `highest` up to `GALLERY` tuples (rank, shard path, index, row), best first by the tuple's order;
+      rank is the score, negated for `highest`.
+    """
+    scores = table[ranked_by].to_numpy(zero_copy_only=False).astype(np.float64)
+    found = {}
+    for end, sign in (("lowest", 1.0), ("highest", -1.0)):
+        ranks = np.where(np.isnan(scores), np.inf, sign * scores)
+        first = np.argsort(ranks, kind="stable")[:GALLERY]
+        rows = table.take(first[np.isfinite(ranks[first])]).select(list(_ROW)).to_pylist()
+        found[end] = [
+            (float(rank), shard.path, row["index"], row | {"score": sign * float(rank)})
+            for rank, row in zip(ranks[first], rows, strict=False)
+        ]
+    return found
+
+
+def keep_first(groups: Iterable[list[tuple]]) -> list[tuple]:
+    """The first `GALLERY` of several rankings."""
+    return heapq.nsmallest(GALLERY, itertools.chain.from_iterable(groups), key=lambda entry: entry[:3])
+
+
+def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> dict[int, tuple[int, int]]:
+    """Predicted class -> (rows, rows below the threshold; 0 without one)."""
+    below = (
+        pc.less(table[ranked_by], threshold) if threshold is not None else pa.repeat(pa.scalar(False), table.num_rows)
+    )
+    grouped = pa.table({"prediction": table["prediction"], "below": pc.cast(below, pa.int64())})
+    counted = grouped.group_by("prediction", use_threads=False).aggregate([("below", "sum"), ([], "count_all")])
+    return {
+        row["prediction"]: (row["count_all"], row["below_sum"] or 0)
+        for row in counted.select(["prediction", "count_all", "below_sum"]).to_pylist()
+    }
+
+
+def _add_pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    pairs = list(pairs)
+    return sum(count for count, _ in pairs), sum(below for _, below in pairs)
+
+
+def histogram_bars(histograms: Mapping[str, ScoreHistogram]) -> dict[str, Any]:
+    """Counts of several sources in common bars.
+
+    Args:
+      histograms: by source, of one column; none is empty.
+
+    Returns:
+      `edges`, ascending, `BARS` + 1 of them, from the lowest to the highest score; `counts` by source.
+    """
+    bins = {source: histogram.bins() for source, histogram in histograms.items()}
+    low = min(float(part.lower[0]) for part in bins.values())
+    high = max(float(part.upper[-1]) for part in bins.values())
+    edges = np.linspace(low, high if high > low else low + 1, BARS + 1)
+    counts = {
+        source: np.histogram((part.lower + part.upper) / 2, edges, weights=part.counts)[0].astype(int).tolist()
+        for source, part in bins.items()
+    }
+    return {"edges": edges.tolist(), "counts": counts}
+
+
+def report_data(
+    settings: ReportSettings,
+    histograms: Mapping[tuple[str, str], ScoreHistogram],
+    ranked: Mapping[tuple[str, str], list[tuple]],
+    classes: Mapping[tuple[str, int], tuple[int, int]],
+    rejects: Mapping[tuple[str, str], int],
+) -> dict[str, Any]:
+    """The content of `report/data.json`: curves by pair and detector, bars by column, and the rest by source."""
+    inside = [source for source, role in settings.roles.items() if role == "in_distribution"]
+    outside = [source for source, role in settings.roles.items() if role == "out_distribution"]
+    curves = []
+    for a, b in itertools.product(inside, outside):
+        of_pair = {
+            name: roc_curve(histograms[a, name], histograms[b, name], CURVE_POINTS)
+            for name in score_table.DETECTORS
+            if (a, name) in histograms and (b, name) in histograms
+        }
+        curves.append({"in_distribution": a, "out_distribution": b, "detectors": of_pair})
+    bars = {}
+    for column in HISTOGRAM_COLUMNS:
+        of_column = {source: histograms[source, column] for source in settings.roles if (source, column) in histograms}
+        if of_column:
+            thresholds = [threshold_at_tpr(of_column[source]) for source in inside if source in of_column]
+            bars[column] = histogram_bars(of_column) | {"threshold": next(iter(thresholds), None)}
+    return {
+        "ranked_by": settings.ranked_by,
+        "threshold": settings.threshold,
+        "roles": settings.roles,
+        "curves": curves,
+        "bars": bars,
+        "galleries": {
+            source: {
+                end: [{**row, "shard": path} for _, path, _, row in ranked.get((source, end), [])]
+                for end in ("lowest", "highest")
+            }
+            for source in settings.roles
+        },
+        "classes": [
+            {"source": source, "class": predicted, "count": count, "below": below}
+            for (source, predicted), (count, below) in sorted(classes.items())
+        ],
+        "rejects": [
+            {"source": source, "reason": reason, "count": count} for (source, reason), count in sorted(rejects.items())
+        ],
+    }
+
+
+def write_report_data(name: str, settings: ReportSettings, histograms, ranked, classes, rejects) -> str:
+    """Writes `report_data` into the run's folder under that name."""
+    write_json(settings.output, name, report_data(settings, histograms, ranked, classes, rejects))
+    return name
+
+
+@dataclass
+class WriteReportData(beam.PTransform):
+    """Finished `Shard`s -> `report/data.json` in the run's folder."""
+
+    settings: ReportSettings
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[str]:
+        read = (
+            shards
+            | "Spread" >> beam.Reshuffle()
+            | beam.ParDo(ReadForReport(self.settings)).with_outputs("histograms", "ranked", "classes", "rejects")
+        )
+        return (
+            shards.pipeline
+            | "Once" >> beam.Create(["report/data.json"])
+            | "WriteReportData"
+            >> beam.Map(
+                write_report_data,
+                self.settings,
+                beam.pvalue.AsDict(read.histograms | "Merge" >> beam.CombinePerKey(CombineScoreHistograms())),
+                beam.pvalue.AsDict(read.ranked | "Rank" >> beam.CombinePerKey(keep_first)),
+                beam.pvalue.AsDict(read.classes | "Classes" >> beam.CombinePerKey(_add_pairs)),
+                beam.pvalue.AsDict(read.rejects | "Rejects" >> beam.CombinePerKey(sum)),
+            )
+        )

@@ -1,0 +1,47 @@
+"""Which shards are done already: resume at shard level."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables import score_table
+
+
+def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
+    """Whether the shard, as listed, has been scored with these settings.
+
+    Args:
+      shard: with the size and modification time of now.
+      output: the run's folder.
+      identity: the settings as they enter the fingerprint.
+    """
+    commit = score_table.read_commit(score_table.scores_path(output, shard))
+    return commit is not None and commit.fingerprint == score_table.fingerprint(identity, shard)
+
+
+@dataclass
+class CheckFinished(beam.PTransform):
+    """`Shard`s -> their `finished` and their `todo` ones; arguments as in `is_finished`."""
+
+    output: str
+    identity: dict[str, Any]
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.pvalue.DoOutputsTuple:
+        return shards | beam.ParDo(_CheckFinished(self.output, self.identity)).with_outputs("finished", "todo")
+
+
+class _CheckFinished(beam.DoFn):
+    def __init__(self, output: str, identity: dict[str, Any]):
+        self._output = output
+        self._identity = identity
+        self._skipped = Metrics.counter("CheckFinished", "shards_finished_before")
+
+    def process(self, shard: Shard):
+        if is_finished(shard, self._output, self._identity):
+            self._skipped.inc()
+            yield beam.pvalue.TaggedOutput("finished", shard)
+        else:
+            yield beam.pvalue.TaggedOutput("todo", shard)

@@ -1,0 +1,163 @@
+"""Lists of loose image files: written once at launch, read by the workers a range at a time.
+
+A list is a Parquet file in the run's folder whose row groups are the virtual shards, so that a worker reads its own
+rows and no others. It is written row group by row group, so memory does not grow with it.
+"""
+
+import hashlib
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystems import FileSystems
+
+from odin_beam.transforms import storage
+from odin_beam.transforms.shards.records import MAX_RECORD_BYTES, Record
+from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, ImageList
+
+# Of one process. Object stores answer in tens of milliseconds, a local disk in less than one.
+FETCHES_AT_ONCE = 16
+
+SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        ("label", pa.int64()),
+        ("id", pa.string()),
+        # As listed, where the storage was asked.
+        ("size", pa.int64()),
+        ("modified", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """One row group of a list.
+
+    Attributes:
+      first: position of its first row in the list.
+      count: of rows.
+      digest: SHA-256, in hex, of the rows' values.
+    """
+
+    first: int
+    count: int
+    digest: str
+
+
+class ListWriter:
+    """Writes a list, as a context manager.
+
+    Args:
+      path: local file.
+    """
+
+    def __init__(self, path: str):
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._pending: list[dict[str, Any]] = []
+        self.ranges: list[RowRange] = []
+
+    def __enter__(self) -> "ListWriter":
+        return self
+
+    def __exit__(self, error, *_) -> None:
+        if error is None and self._pending:
+            self._flush(self._pending)
+        self._writer.close()
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows: `uri`, and where known `label`, `id`, `size`, `modified`."""
+        self._pending += rows
+        while len(self._pending) >= IMAGES_PER_SHARD:
+            self._flush(self._pending[:IMAGES_PER_SHARD])
+            self._pending = self._pending[IMAGES_PER_SHARD:]
+
+    def _flush(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        table = pa.Table.from_pylist(rows, SCHEMA)
+        self._writer.write_table(table, row_group_size=len(rows))
+        first = self.ranges[-1].first + self.ranges[-1].count if self.ranges else 0
+        self.ranges.append(RowRange(first, len(rows), _digest(table)))
+
+
+def _digest(table: pa.Table) -> str:
+    return hashlib.sha256(json.dumps(table.to_pylist(), sort_keys=True).encode()).hexdigest()
+
+
+def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
+    """The rows of a virtual shard.
+
+    Args:
+      content: which rows of which list.
+      folder: that the list's path is relative to.
+
+    Raises:
+      storage.StorageError: the list cannot be read, or is not the one that was listed.
+    """
+    path = FileSystems.join(folder, content.listing)
+    try:
+        with storage.open_seekable(path) as stream:
+            # Arrow's own threads may still be at work when a short job ends, which then aborts.
+            table = pq.ParquetFile(stream).read_row_group(content.first // IMAGES_PER_SHARD, use_threads=False)
+    except storage.StorageError:
+        raise
+    except Exception as e:
+        raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e
+    if _digest(table) != content.digest:
+        raise storage.StorageError(f"{path} has changed since it was listed: run again")
+    return table.to_pylist()
+
+
+def read_images(content: ImageList, folder: str, fetchers: Executor, step: int = 1) -> Iterator[Record]:
+    """The image files of a virtual shard as records, in order, fetched concurrently.
+
+    A file that is not there, or too large, is one bad record.
+
+    Args:
+      content: which rows of which list.
+      folder: that the list's path is relative to.
+      fetchers: threads to fetch with.
+      step: every how many-th of them.
+
+    Raises:
+      storage.StorageError: the list or a file cannot be read: denied, or storage trouble that does not pass.
+    """
+    rows = itertools.islice(enumerate(read_rows(content, folder), content.first), None, None, step)
+    fetching = deque(fetchers.submit(_fetch, index, row) for index, row in _take(rows, FETCHES_AT_ONCE))
+    try:
+        while fetching:
+            record = fetching.popleft().result()
+            fetching.extend(fetchers.submit(_fetch, index, row) for index, row in _take(rows, 1))
+            yield record
+    finally:
+        for fetch in fetching:
+            fetch.cancel()
+
+
+def read_image(content: ImageList, folder: str, index: int) -> Record:
+    """The one image of that index in the list; errors as in `read_images`."""
+    return _fetch(index, read_rows(content, folder)[index - content.first])
+
+
+def _take(rows: Iterator, count: int) -> list:
+    return [row for _, row in zip(range(count), rows, strict=False)]
+
+
+def _fetch(index: int, row: Mapping[str, Any]) -> Record:
+    name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
+    too_large = ("record_too_large", f"more than the limit of {MAX_RECORD_BYTES} bytes")
+    if row["size"] is not None and row["size"] > MAX_RECORD_BYTES:
+        return Record(index, None, None, too_large, name, label)
+    try:
+        with storage.open_file(row["uri"]) as stream:
+            data = stream.read(MAX_RECORD_BYTES + 1)
+    except storage.NoSuchFile as e:
+        return Record(index, None, None, ("not_found", str(e)), name, label)
+    if len(data) > MAX_RECORD_BYTES:
+        return Record(index, None, None, too_large, name, label)
+    return Record(index, None, data, None, name, label)

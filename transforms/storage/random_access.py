@@ -1,0 +1,49 @@
+"""A file whose reader jumps about in it, read through passing storage trouble as `storage.open_file` does."""
+
+import io
+
+from odin_beam.transforms import storage
+
+# A jump throws the buffer away, so it is small; large enough for a row of archive headers or small records.
+_BUFFER_BYTES = 1 << 16
+
+
+class RandomAccessReader(storage.RetryingReader):
+    """A `RetryingReader` that can seek. Behind its end there is nothing to read, however far behind.
+
+    Args:
+      path: of the file.
+      size: bytes in it.
+    """
+
+    def __init__(self, path: str, size: int):
+        super().__init__(path)
+        self._size = size
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise ValueError(f"a position of {position}")
+        if position != self._position:
+            self._position = position
+            if position < self._size:
+                self._attempt(lambda: self._stream.seek(position))
+        return position
+
+    def readinto(self, buffer) -> int:
+        return super().readinto(buffer) if self._position < self._size else 0
+
+
+def open_random_access(path: str) -> io.BufferedReader:
+    """The file's bytes as stored, at any position.
+
+    Raises:
+      storage.StorageError: here or from any later read, when the storage gives up.
+    """
+    stat = storage.stat_file(path)
+    if stat is None:
+        raise storage.StorageError(f"cannot read {path}: no such file")
+    return io.BufferedReader(RandomAccessReader(path, stat.size), _BUFFER_BYTES)
