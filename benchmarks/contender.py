@@ -73,7 +73,7 @@ class Kernel(Contender):
     def __init__(self, folder: Path, batch_size: int, precision: str = "float32"):
         import tensorflow as tf
 
-        from odin_beam.transforms.detectors.odin import OdinSettings
+        from odin_beam.transforms.detectors.odin_settings import OdinSettings
         from odin_beam.transforms.detectors.score_function import ScoreFunction
         from odin_beam.transforms.model.classifier import load_classifier
 

@@ -47,7 +47,7 @@ from odin_beam.transforms.shards import records
 
 LOAD = """
 import sys, time
-from odin_beam.transforms.model.model_file import model_digest
+from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.score_shards import Scorer, ScoreSettings
 started = time.perf_counter()
 Scorer(ScoreSettings(sys.argv[1], model_digest(sys.argv[1])))

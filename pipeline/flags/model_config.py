@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.storage import reading, writing
 
 _KEYS = ("model_digest", "preprocessing", "geometry", "output_name")
 
@@ -33,9 +34,9 @@ def write_model_config(path: str, config: ModelConfig) -> None:
     """Writes it whole or not at all.
 
     Raises:
-      storage.StorageError: the storage refused.
+      errors.StorageError: the storage refused.
     """
-    storage.write_bytes(path, json.dumps(asdict(config), indent=2, allow_nan=False).encode())
+    writing.write_bytes(path, json.dumps(asdict(config), indent=2, allow_nan=False).encode())
 
 
 def read_model_config(path: str) -> ModelConfig:
@@ -45,9 +46,9 @@ def read_model_config(path: str) -> ModelConfig:
       UsageError: there is none, or it is damaged.
     """
     try:
-        said = json.loads(storage.read_bytes(path))
+        said = json.loads(reading.read_bytes(path))
         config = ModelConfig(**{key: said[key] for key in _KEYS}, found=said.get("found", {}))
-    except (storage.StorageError, ValueError, KeyError, TypeError) as e:
+    except (errors.StorageError, ValueError, KeyError, TypeError) as e:
         raise UsageError(f"--model_config {path} is no model.json of `check`: {e}") from e
     if not isinstance(config.preprocessing, dict) or not isinstance(config.geometry, dict):
         raise UsageError(f"--model_config {path} is no model.json of `check`: it is damaged")

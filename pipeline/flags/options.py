@@ -24,7 +24,7 @@ from odin_beam.pipeline.runners import dataflow
 from odin_beam.transforms.calibration import Calibration, CalibrationError, read_calibration
 from odin_beam.transforms.calibration.choose_cell import OBJECTIVES
 from odin_beam.transforms.shards.surrogates import KINDS as SURROGATES
-from odin_beam.transforms.storage import absolute_path
+from odin_beam.transforms.storage.paths import absolute_path
 from odin_beam.transforms.tables.score_table import DETECTORS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ _PATTERN_HELP = """PATTERN is one of
   tfds:NAME[:VERSION]/SPLIT   a data set that TensorFlow Datasets has prepared
   noise:gaussian|uniform      made on the spot
 A flag may be repeated, or take several patterns with commas between them, so a comma cannot be part of one."""
-
 JOBS = {
     "check": "is this model understood? its head, size and preprocessing, proven on your images",
     "score": "score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
@@ -722,9 +721,9 @@ def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings"
       UsageError: a value out of its range, or flags that contradict each other.
       model_file.ClassifierError: the model cannot be read.
     """
-    from odin_beam.transforms.images import Geometry
-    from odin_beam.transforms.model.classifier import Preprocessing
-    from odin_beam.transforms.model.model_file import model_digest
+    from odin_beam.transforms.images.geometry import Geometry
+    from odin_beam.transforms.model.files import model_digest
+    from odin_beam.transforms.model.preprocessing import Preprocessing
     from odin_beam.transforms.scoring.score_shards import ScoreSettings
     from odin_beam.transforms.shards.shard import FeatureNames
 
@@ -746,7 +745,7 @@ def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings"
 
 def tune_settings(options: TuneOptions) -> "ScoreSettings":
     """The settings of a `tune` run; see `model_settings`."""
-    from odin_beam.transforms.detectors.odin import OdinGrid
+    from odin_beam.transforms.detectors.odin_settings import OdinGrid
 
     given = options.arguments
     return replace(
@@ -759,7 +758,7 @@ def tune_settings(options: TuneOptions) -> "ScoreSettings":
 
 def score_settings(options: ScoreOptions) -> "ScoreSettings":
     """The settings of a `score` run; see `model_settings`."""
-    from odin_beam.transforms.detectors.odin import OdinSettings
+    from odin_beam.transforms.detectors.odin_settings import OdinSettings
 
     given = options.arguments
     try:

@@ -17,27 +17,26 @@ from odin_beam.pipeline.flags.model_config import ModelConfig, write_model_confi
 from odin_beam.pipeline.flags.options import CheckOptions, UsageError, model_settings
 from odin_beam.pipeline.launch import sources
 from odin_beam.pipeline.launch.progress import show_progress
-from odin_beam.transforms import storage
-from odin_beam.transforms.detectors.odin import OdinSettings
-from odin_beam.transforms.detectors.score_function import score_cells
-from odin_beam.transforms.model.classifier import Classifier, Preprocessing
-from odin_beam.transforms.model.model_file import ClassifierError
-from odin_beam.transforms.scoring.check_classifier import (
-    Soundness,
+from odin_beam.pipeline.show.contact_sheet import contact_sheet
+from odin_beam.transforms.checking.expected_input import own_preprocessing
+from odin_beam.transforms.checking.soundness import Soundness, gradient_share, measure_soundness
+from odin_beam.transforms.checking.trials import (
     Trial,
     best,
     candidates,
     compiled,
-    contact_sheet,
-    gradient_share,
     is_at_chance,
     is_collapsed,
-    measure_soundness,
-    own_preprocessing,
     try_preprocessing,
 )
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.detectors.passes import score_cells
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.model.classifier import Classifier
+from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.scoring.sample_images import sample_images
 from odin_beam.transforms.scoring.score_shards import ScoreSettings, load_settings_classifier
+from odin_beam.transforms.storage import writing
 
 IMAGES = 256
 QUICK_IMAGES = 64
@@ -249,5 +248,5 @@ def _write(output: str, settings: ScoreSettings, classifier: Classifier, chosen:
     sheet = os.path.splitext(output)[0] + "-images.png"
     buffer = io.BytesIO()
     contact_sheet(classifier, pixels).save(buffer, "PNG")
-    storage.write_bytes(sheet, buffer.getvalue())
+    writing.write_bytes(sheet, buffer.getvalue())
     print(f"\n{output}: for --model_config\n{sheet}: the images as the model sees them")

@@ -18,11 +18,11 @@ from odin_beam.pipeline.launch.run_folder import launched_run, read_json
 from odin_beam.pipeline.runners.dataflow import handed_over
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.pipeline.show.flags_text import flags_text
-from odin_beam.transforms import storage
 from odin_beam.transforms.calibration import SHARED_SETTINGS, Calibration, CalibrationError, read_calibration
 from odin_beam.transforms.calibration.flag_shards import SUMMARY, FlagFacts, FlagRule, FlagShards, scores_state
 from odin_beam.transforms.scoring.check_finished import CheckFinished
 from odin_beam.transforms.shards.manifest import ReadManifest
+from odin_beam.transforms.storage import listing, writing
 
 
 def run(options: FlagOptions) -> int:
@@ -44,8 +44,8 @@ def run(options: FlagOptions) -> int:
         _calibration_facts(options, calibration), options.per_class, scores_state(launch["settings"], shards), started
     )
     # First the mark of completion: flags of two rules beside each other must not look like one result.
-    storage.delete([FileSystems.join(output, SUMMARY)])
-    storage.delete_folder(FileSystems.join(output, "flags"))
+    writing.delete([FileSystems.join(output, SUMMARY)])
+    writing.delete_folder(FileSystems.join(output, "flags"))
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
@@ -65,7 +65,7 @@ def run(options: FlagOptions) -> int:
 
 
 def _state(output: str, shards: int) -> tuple[int, str]:
-    done = len(storage.list_files(FileSystems.join(output, "flags", "**.parquet")))
+    done = len(listing.list_files(FileSystems.join(output, "flags", "**.parquet")))
     return done, f"{done:,} of {shards:,} shards"
 
 

@@ -35,7 +35,7 @@ from odin_beam.pipeline.flags.options import IngestOptions, UsageError, beam_opt
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.dataflow import handed_over
 from odin_beam.pipeline.runners.local_workers import run_pipeline
-from odin_beam.transforms import storage
+from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.ingest.image_files import (
     Matched,
     Member,
@@ -49,10 +49,9 @@ from odin_beam.transforms.ingest.image_files import (
 from odin_beam.transforms.ingest.reshard import Reshard
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
 from odin_beam.transforms.ingest.write_shards import OutputNames, WriteShards, WriteSummary
-from odin_beam.transforms.storage import StorageError
+from odin_beam.transforms.storage import listing, paths, reading, writing
 
 _IMAGE_EXTENSIONS = ("", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib")
-
 Argument = TypeVar("Argument")
 Listed = TypeVar("Listed")
 
@@ -80,7 +79,7 @@ def run(options: IngestOptions) -> int:
         _remove_earlier(output)
         write_plans(output.plan, plan_shards(members, rejects, output.shards))
         if labels:
-            storage.write_bytes(output.labels, _lines(labels))
+            writing.write_bytes(output.labels, _lines(labels))
         make_shards = WriteShards(labels, output)
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
@@ -97,7 +96,7 @@ def run(options: IngestOptions) -> int:
 
 def report(output: OutputNames, unit: str, classes: int) -> int:
     """Prints what a finished run has written and where it lies; gives the exit code."""
-    summary = json.loads(storage.read_bytes(output.summary))
+    summary = json.loads(reading.read_bytes(output.summary))
     written, labelled = summary["written"], summary["labelled"]
     shards = f"{output.prefix}-*.tfrecord"
     if unit == "records":
@@ -131,7 +130,7 @@ def refuse_output(output: OutputNames) -> None:
     prefix = output.prefix
     if any(c in prefix for c in "*?["):
         raise UsageError(f"--output {prefix}: a PREFIX must not hold *, ? or [")
-    if prefix.endswith("/") or (storage.is_local(prefix) and os.path.isdir(prefix)):
+    if prefix.endswith("/") or (paths.is_local(prefix) and os.path.isdir(prefix)):
         example = FileSystems.join(prefix, "images")
         raise UsageError(f"--output {prefix} is a folder: give what the names of the shards begin with, as {example}")
     with _as_usage_error():
@@ -148,11 +147,11 @@ def refuse_output(output: OutputNames) -> None:
 def _names_beside(output: OutputNames) -> list[str]:
     """Names that begin with PREFIX, without it."""
     folder, name = FileSystems.split(output.prefix)
-    if storage.is_local(folder):
+    if paths.is_local(folder):
         # Beam would list all that lies below the folder, too.
         names = os.listdir(folder) if os.path.isdir(folder) else []
     else:
-        names = [stat.path.rpartition("/")[2] for stat in storage.list_files(f"{output.prefix}-*")]
+        names = [stat.path.rpartition("/")[2] for stat in listing.list_files(f"{output.prefix}-*")]
     return [other.removeprefix(name) for other in names if other.startswith(name)]
 
 
@@ -244,7 +243,7 @@ def read_class_names(path: str) -> list[str]:
       UsageError: it cannot be read, is empty, or names a class twice.
     """
     with _as_usage_error():
-        names = _names(storage.read_bytes(path))
+        names = _names(reading.read_bytes(path))
     if not names:
         raise UsageError(f"--class_names {path} is empty: one class name per line")
     if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
@@ -294,11 +293,11 @@ def refuse_other_labels(path: str, labels: Mapping[str, int]) -> None:
       UsageError: there are others already.
     """
     with _as_usage_error():
-        there = _names(storage.read_bytes(path)) if labels and storage.stat_file(path) else None
+        there = _names(reading.read_bytes(path)) if labels and listing.stat_file(path) else None
     if there is not None and there != list(labels):
         raise UsageError(f"{path} holds other class names: choose a folder of its own for --output, or remove it")
 
 
 def _remove_earlier(output: OutputNames) -> None:
     """So that no mixture with an earlier run can come about; the mark of completion goes first."""
-    storage.delete([output.summary, output.rejected, *map(output.shard, range(output.shards))])
+    writing.delete([output.summary, output.rejected, *map(output.shard, range(output.shards))])

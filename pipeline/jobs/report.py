@@ -21,14 +21,15 @@ from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, read_
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.pipeline.show import report_figures
 from odin_beam.pipeline.show.report_gallery import Picture, make_pictures
-from odin_beam.transforms import storage
+from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.metrics.report_data import ReportSettings, WriteReportData
 from odin_beam.transforms.model.classifier import Classifier
-from odin_beam.transforms.model.model_file import ClassifierError, model_digest
+from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.check_finished import CheckFinished
 from odin_beam.transforms.scoring.score_shards import ScoreSettings, load_settings_classifier, settings_of
 from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables.score_table import DETECTORS
 
 _FIGURES = ("fpr_at_95_tpr", "detection_error", "auroc", "aupr_in", "aupr_out")
@@ -53,12 +54,12 @@ def run(options: ReportOptions) -> int:
 
     figures = _figures(data, metrics)
     for name, content in figures.items():
-        storage.write_bytes(FileSystems.join(output, "report", f"{name}.svg"), content)
+        writing.write_bytes(FileSystems.join(output, "report", f"{name}.svg"), content)
     classifier, problem = _classifier(launch, options.model_factory)
     galleries = _galleries(output, data, shards, classifier, launch)
     page = _page(output, launch, metrics, data, figures, galleries, problem, read_flags(output, launch, shards))
     path = FileSystems.join(output, "report", "report.html")
-    storage.write_bytes(path, page.encode())
+    writing.write_bytes(path, page.encode())
     print(path)
     return 0
 

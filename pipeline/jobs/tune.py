@@ -25,12 +25,12 @@ from odin_beam.pipeline.runners.dataflow import on_dataflow
 from odin_beam.pipeline.show.calibration_text import calibration_text
 from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
-from odin_beam.transforms import storage
 from odin_beam.transforms.calibration import CalibrationError, read_calibration
 from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
-from odin_beam.transforms.detectors.score_function import PassTimes, expected_passes
+from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
 from odin_beam.transforms.metrics.summarize_scores import RunFacts
 from odin_beam.transforms.shards.shard import Shard, Surrogate
+from odin_beam.transforms.storage import listing, paths, reading, writing
 
 
 def run(options: TuneOptions) -> int:
@@ -94,9 +94,9 @@ def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
 
 def _refuse_output(options: TuneOptions) -> None:
     run_folder.refuse_output(options.folder)
-    if storage.is_local(options.output) and os.path.isdir(options.output):
+    if paths.is_local(options.output) and os.path.isdir(options.output):
         raise UsageError(f"--output {options.output} is a folder: give the name of a file")
-    if storage.stat_file(options.output) is not None:
+    if listing.stat_file(options.output) is not None:
         try:
             read_calibration(options.output)
         except CalibrationError as e:
@@ -134,10 +134,10 @@ def _report(options: TuneOptions) -> int:
     if not summary["complete"]:
         print(f"no calibration without these shards; the others' scores are in {options.folder}")
         return 3
-    content = json.loads(storage.read_bytes(options.output))
+    content = json.loads(reading.read_bytes(options.output))
     stem = options.output.removesuffix(".json")
     for name, figure in (("grid", grid_figure), ("epsilon", epsilon_figure)):
-        storage.write_bytes(f"{stem}-{name}.png", png(figure(content)))
+        writing.write_bytes(f"{stem}-{name}.png", png(figure(content)))
     print(calibration_text(content))
     print(f"\ncalibration: {options.output}; pictures: {stem}-grid.png, {stem}-epsilon.png")
     share = summary["rejected_share"]

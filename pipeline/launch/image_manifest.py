@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.storage import reading
 
 _COLUMNS = {"uri": pa.string(), "label": pa.int64(), "id": pa.string()}
 # Of a file's name: control characters would break the lines that name it, and lone surrogates are no text at all.
@@ -56,7 +57,7 @@ def _check_scheme(scheme: str | None, uri: str, path: str, number: int) -> None:
         FileSystems.get_filesystem(uri)
     except Exception as e:
         raise UsageError(
-            f"manifest {path}, row {number}: {scheme}:// is no file system that is installed ({storage.cause(e)})"
+            f"manifest {path}, row {number}: {scheme}:// is no file system that is installed ({errors.cause(e)})"
         ) from e
 
 
@@ -65,12 +66,12 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
     if kind not in (".csv", ".parquet"):
         raise UsageError(f"manifest {path}: its name must end in .csv or .parquet")
     try:
-        with storage.open_seekable(path) as stream:
+        with reading.open_seekable(path) as stream:
             yield from _typed(_read_csv(stream) if kind == ".csv" else _read_parquet(stream), path)
-    except storage.StorageError as e:
+    except errors.StorageError as e:
         raise UsageError(f"manifest: {e}") from e
     except (pa.ArrowException, OSError) as e:
-        raise UsageError(f"manifest {path} cannot be read: {storage.cause(e)}") from e
+        raise UsageError(f"manifest {path} cannot be read: {errors.cause(e)}") from e
 
 
 def _read_csv(stream) -> Iterable[pa.RecordBatch]:

@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.transforms import storage
 from odin_beam.transforms.shards.shard import FeatureNames
+from odin_beam.transforms.storage import paths
 
 _PATTERN = re.compile(r"(?P<name>\w+(?:/[\w.+-]+)?)(?::(?P<version>\d+\.\d+\.\d+))?/(?P<split>[^/:]+)")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -23,7 +23,7 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
     Raises:
       UsageError: it is not prepared there, has no such split, or is no TFRecord data set of images.
     """
-    if not storage.is_local(data_dir):
+    if not paths.is_local(data_dir):
         raise UsageError(
             f"--tfds_data_dir {data_dir} is not local: give the data set's shards there as TFRecord files, by a GLOB"
         )

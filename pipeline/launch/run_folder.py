@@ -7,14 +7,15 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.calibration.flag_shards import SUMMARY, scores_state
 from odin_beam.transforms.shards.manifest import read_manifest
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing, paths, reading, writing
 
 # In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
 FILES = (SUMMARY, "summary.json", "metrics.json", "manifest.parquet", "run.json")
-FOLDERS = ("scores", "rejects", "listings", storage.TEMPORARY, "flags", "report")
+FOLDERS = ("scores", "rejects", "listings", writing.TEMPORARY, "flags", "report")
 
 
 def refuse_output(output: str) -> None:
@@ -25,7 +26,7 @@ def refuse_output(output: str) -> None:
     """
     if any(c in output for c in "*?["):
         raise UsageError(f"--output {output}: its name must not hold *, ? or [")
-    if storage.is_local(output) and os.path.isfile(output):
+    if paths.is_local(output) and os.path.isfile(output):
         raise UsageError(f"--output {output} is a file: give a folder")
 
 
@@ -36,10 +37,10 @@ def read_json(output: str, name: str) -> dict[str, Any] | None:
       UsageError: it is damaged.
     """
     path = FileSystems.join(output, name)
-    if storage.stat_file(path) is None:
+    if listing.stat_file(path) is None:
         return None
     try:
-        content = json.loads(storage.read_bytes(path))
+        content = json.loads(reading.read_bytes(path))
     except ValueError as e:
         raise UsageError(f"{path} is damaged ({e}); remove it and run again") from e
     if not isinstance(content, dict):
@@ -55,7 +56,7 @@ def read_summary(output: str) -> dict[str, Any]:
     """
     summary = read_json(output, "summary.json")
     if summary is None:
-        raise storage.StorageError(f"the run is done, but another one has begun on {output} and removed its summary")
+        raise errors.StorageError(f"the run is done, but another one has begun on {output} and removed its summary")
     return summary
 
 
@@ -74,7 +75,7 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
     try:
         return launch, read_manifest(output)
-    except storage.StorageError as e:
+    except errors.StorageError as e:
         raise UsageError(f"{output} is no output folder of `score`: {e}") from e
 
 
@@ -105,7 +106,7 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
     """
     earlier = read_json(output, "run.json")
     if earlier is None:
-        if storage.list_files(FileSystems.join(output, "scores", "**.parquet")):
+        if listing.list_files(FileSystems.join(output, "scores", "**.parquet")):
             raise UsageError(f"{output} holds scores without run.json: choose another --output")
         return
     differences = _differences(earlier.get("settings", {}), settings)
@@ -138,11 +139,11 @@ def refuse_overwriting(output: str) -> None:
     Raises:
       UsageError: it holds such names, but no run.json.
     """
-    if storage.stat_file(FileSystems.join(output, "run.json")) is not None:
+    if listing.stat_file(FileSystems.join(output, "run.json")) is not None:
         return
     patterns = [*FILES, *(FileSystems.join(folder, "**") for folder in FOLDERS)]
     for pattern in patterns:
-        if found := storage.list_files(FileSystems.join(output, pattern)):
+        if found := listing.list_files(FileSystems.join(output, pattern)):
             raise UsageError(
                 f"{output} has no run.json, so it is no output of `score`, but it holds {found[0].path}: "
                 "choose another --output, or remove that yourself"
@@ -152,5 +153,5 @@ def refuse_overwriting(output: str) -> None:
 def start_afresh(output: str) -> None:
     """Removes what an earlier run has left in its folder, and nothing else."""
     for folder in FOLDERS:
-        storage.delete_folder(FileSystems.join(output, folder))
-    storage.delete(FileSystems.join(output, name) for name in FILES)
+        writing.delete_folder(FileSystems.join(output, folder))
+    writing.delete(FileSystems.join(output, name) for name in FILES)

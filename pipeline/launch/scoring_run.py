@@ -25,10 +25,11 @@ from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.dataflow import handed_over
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.pipeline.runners.workers import imbalance, scores_here, share_cores, workers
-from odin_beam.transforms import images, storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
+from odin_beam.transforms.images import decoding
 from odin_beam.transforms.metrics.summarize_scores import write_json
-from odin_beam.transforms.model.model_file import ClassifierError
 from odin_beam.transforms.scoring.sample_images import sample_images
 from odin_beam.transforms.scoring.score_shards import Scorer, ScoreSettings, ScoreShards
 from odin_beam.transforms.shards import shard_images
@@ -36,6 +37,7 @@ from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.manifest import ReadManifest, manifest_digest, read_manifest, write_manifest
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Shard, Surrogate, TFRecords
+from odin_beam.transforms.storage import listing, writing
 from odin_beam.transforms.tables.score_table import scores_path
 
 # How much of a source is read at launch to see that it holds images.
@@ -127,7 +129,7 @@ def images_to_do(scoring: ScoringRun) -> int:
     """How many images are expected in the shards that have no scores yet."""
     done = set()
     if not scoring.overwrite:
-        done = {stat.path for stat in storage.list_files(FileSystems.join(scoring.output, "scores", "**.parquet"))}
+        done = {stat.path for stat in listing.list_files(FileSystems.join(scoring.output, "scores", "**.parquet"))}
     return sum(images for path, images in scoring.expected.items() if path not in done)
 
 
@@ -136,11 +138,11 @@ def launch(scoring: ScoringRun) -> None:
     output = scoring.output
     if scoring.overwrite:
         run_folder.start_afresh(output)
-    if storage.stat_file(FileSystems.join(output, "run.json")) is None:
+    if listing.stat_file(FileSystems.join(output, "run.json")) is None:
         write_json(output, "run.json", _run_description(scoring.settings))
     sources.publish_listings(scoring.folder, output)
     write_manifest(output, scoring.shards)
-    storage.delete(FileSystems.join(output, name) for name in ("summary.json", "metrics.json"))
+    writing.delete(FileSystems.join(output, name) for name in ("summary.json", "metrics.json"))
 
 
 def scored_shards(
@@ -229,7 +231,7 @@ def _first_records(shard: Shard, folder: str) -> list[Record]:
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
             return list(itertools.islice(shard_images.read_records(shard, folder, fetchers), RECORDS_TRIED))
-        except storage.StorageError:
+        except errors.StorageError:
             return []
 
 
@@ -252,8 +254,8 @@ def _slip(record: Record, shard: Shard, features: FeatureNames) -> str | None:
     try:
         parsed = shard_images.parse_record(record, shard, features)
         if isinstance(shard.content, ImageList):
-            images.check_header(parsed.image)
-    except images.ImageError as e:
+            decoding.check_header(parsed.image)
+    except errors.ImageError as e:
         if e.reason == "no_image":
             return f"{shard.path}: {e.detail}; name it with --image_feature"
         return f"{record.id}: {e.detail}" if e.reason == "not_an_image" else ""
@@ -267,7 +269,7 @@ def _was_complete(output: str, shards: Sequence[Shard]) -> bool:
         return False
     try:
         return read_manifest(output) == list(shards)
-    except storage.StorageError:
+    except errors.StorageError:
         return False
 
 
@@ -304,6 +306,6 @@ class _State:
         return images, f"{count:,} of {len(self._expected):,} shards"
 
     def _committed(self) -> tuple[int, int]:
-        present = [stat.path for stat in storage.list_files(self._scores)]
+        present = [stat.path for stat in listing.list_files(self._scores)]
         images = [self._expected[path] for path in present if path in self._expected]
         return sum(images), len(images)

@@ -18,11 +18,12 @@ from apache_beam.io.filesystems import FileSystems
 from odin_beam.pipeline.flags.options import SOURCE_NAME, SourceOptions, SourcePattern, UsageError
 from odin_beam.pipeline.launch.image_manifest import UNWRITABLE, manifest_rows
 from odin_beam.pipeline.launch.prepared_dataset import find_split
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards.image_list import ListWriter
 from odin_beam.transforms.shards.noise import DISTRIBUTIONS
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, FeatureNames, ImageList, Noise, Shard, TFRecords
-from odin_beam.transforms.storage import FileStat
+from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.storage.listing import FileStat
 from odin_beam.transforms.tables.score_table import output_name
 
 # Of the run's folder: where lists of images lie.
@@ -57,17 +58,17 @@ def publish_listings(folder: str, output: str) -> None:
     """Copies the lists of images that `list_shards` wrote below `folder` into the run's folder.
 
     Raises:
-      storage.StorageError: they cannot be written.
+      errors.StorageError: they cannot be written.
     """
     there = os.path.join(folder, LISTINGS)
     for name in sorted(os.listdir(there)) if os.path.isdir(there) else []:
-        storage.copy_from_local(os.path.join(there, name), FileSystems.join(output, LISTINGS, name))
+        writing.copy_from_local(os.path.join(there, name), FileSystems.join(output, LISTINGS, name))
 
 
 def _files_of(source: SourcePattern, output: str | None) -> list[FileStat]:
     try:
-        stats = storage.list_files(source.pattern)
-    except storage.StorageError as e:
+        stats = listing.list_files(source.pattern)
+    except errors.StorageError as e:
         raise UsageError(str(e)) from e
     stats = [stat for stat in stats if output is None or not stat.path.startswith(f"{output}/")]
     if not stats:
@@ -82,7 +83,7 @@ def _files_of(source: SourcePattern, output: str | None) -> list[FileStat]:
 def _nothing_there(source: SourcePattern) -> str:
     """Why a pattern matches nothing, as far as can be seen."""
     pattern = source.pattern
-    if storage.is_local(pattern) and os.path.isdir(pattern):
+    if paths.is_local(pattern) and os.path.isdir(pattern):
         glob, also = (
             ("**", "") if source.kind == "files" else ("*.tfrecord", f", or files:{pattern}/** for loose images")
         )
@@ -103,7 +104,7 @@ def _tfrecords(source: SourcePattern, options: SourceOptions, folder: str, outpu
 def _prepared(source: SourcePattern, options: SourceOptions, folder: str, output: str | None) -> Iterator[Shard]:
     paths, features = find_split(source.pattern, options.tfds_data_dir)
     for path in paths:
-        stat = storage.stat_file(path)
+        stat = listing.stat_file(path)
         if stat is None:
             raise UsageError(f"{source.text} is not whole: {path} is missing; prepare it again")
         yield _file_shard(source, stat, features)
@@ -131,7 +132,7 @@ def _manifest(source: SourcePattern, options: SourceOptions, folder: str, output
 def _reachable(rows: Iterable[dict], source: SourcePattern) -> Iterator[dict]:
     """The rows unchanged, as long as they name nothing on this machine."""
     for row in rows:
-        if storage.is_local(row["uri"]):
+        if paths.is_local(row["uri"]):
             raise UsageError(
                 f"--{source.role} {source.text} lists {row['uri']}, which is on this machine, where Dataflow's workers "
                 "cannot reach it: list gs:// paths"

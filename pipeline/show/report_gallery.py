@@ -12,8 +12,8 @@ import tensorflow as tf
 from PIL import Image
 
 from odin_beam.pipeline.show.report_figures import MAP_COLOURS
-from odin_beam.transforms import images, storage
-from odin_beam.transforms.detectors import activation_map
+from odin_beam.transforms import errors
+from odin_beam.transforms.detectors.features import activation_map
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.scoring.score_shards import ScoreSettings
 from odin_beam.transforms.shards import shard_images
@@ -64,7 +64,7 @@ def _picture(
 ) -> Picture:
     try:
         pixels = _pixels(row, shards, folder, classifier, settings)
-    except (images.ImageError, storage.StorageError) as e:
+    except (errors.ImageError, errors.StorageError) as e:
         return Picture(row, problem=str(e))
     overlay = None
     if classifier.last_layer is not None and classifier.last_layer.has_maps:
@@ -79,10 +79,10 @@ def _pixels(
 ) -> np.ndarray:
     shard = next((shard for shard in shards if shard.path == row["shard"] and _holds(shard, row["index"])), None)
     if shard is None:
-        raise storage.StorageError(f"{row['shard']} is no longer in the manifest")
+        raise errors.StorageError(f"{row['shard']} is no longer in the manifest")
     record = shard_images.read_back(shard, folder, row["index"], row["offset"])
     if record is None or record.problem:
-        raise storage.StorageError(f"{row['shard']} does not hold image {row['index']} any more")
+        raise errors.StorageError(f"{row['shard']} does not hold image {row['index']} any more")
     parsed = shard_images.parse_record(record, shard, settings.features)
     return shard_images.record_pixels(
         record, parsed, shard, classifier.input_shape, settings.geometry, settings.features

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, pipeline
-from odin_beam.transforms import images
+from odin_beam.transforms.images import decoding, example
 from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.tables import score_table
@@ -65,14 +65,14 @@ def test_every_shard_has_all_images_and_the_first_one_a_batch(tmp_path):
     assert paths == ["first.tfrecord", "in-00.tfrecord", "in-01.tfrecord"]
     for path in paths:
         read = list(records.read_shard(str(tmp_path / path)))
-        found = [images.parse_example(record.payload, FeatureNames()).image for record in read]
+        found = [example.parse_example(record.payload, FeatureNames()).image for record in read]
         assert found == (files[:64] if path == "first.tfrecord" else files)
 
 
 def test_photographs_are_jpegs_of_a_photographs_size():
     samples.real("cifar10_test.npz")
     for data in pipeline.photographs(2):
-        assert images.decode(data, 3).shape == (375, 500, 3)
+        assert decoding.decode(data, 3).shape == (375, 500, 3)
         assert 30_000 < len(data) < 150_000
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from test_odin import cifar10, tiny_imagenet
 
-from odin_beam.transforms.detectors.odin import OdinSettings, max_softmax, odin
+from odin_beam.transforms.detectors.odin import max_softmax, odin
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.metrics.detection_metrics import detection_metrics
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.model.classifier import load_classifier

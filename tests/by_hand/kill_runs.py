@@ -24,7 +24,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from odin_beam.transforms import storage
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import score_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ class Runs:
         return ds.dataset(self.output / "scores", partitioning="hive").to_table().sort_by(_ORDER)
 
     def left_over(self) -> list[Path]:
-        return [path for path in self.output.rglob("*") if storage.TEMPORARY in path.name]
+        return [path for path in self.output.rglob("*") if writing.TEMPORARY in path.name]
 
     def end(self) -> None:
         """Ends whatever of these runs is still there."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from odin_beam.transforms import storage
+from odin_beam.transforms.storage import writing
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "pipeline" / "demo_data"
@@ -184,7 +184,7 @@ def main() -> int:
                     rows = trial.rows()
                     lost += len(set(expected) - set(rows))
                     repeated += len(rows) - len(set(rows))
-                    left += sum(storage.TEMPORARY in path.name for path in trial.output.rglob("*"))
+                    left += sum(writing.TEMPORARY in path.name for path in trial.output.rglob("*"))
             shown = [",".join(map(str, sorted(set(found)))) for found in (codes, after)]
             print(f"{name:32}{tries:>6}{shown[0]:>14}{shown[1]:>6}{lost:>6}{repeated:>10}{left:>11}")
             print(f"    {said}", flush=True)

@@ -12,7 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 from google.api_core.retry import retry_unary
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms import storage
+from odin_beam.transforms.storage import listing, reading, writing
 from tests.helpers import object_store, samples
 
 
@@ -47,7 +47,7 @@ def download(pattern: str, folder: Path) -> Path:
     for uri in object_store.listing(pattern):
         path = folder / uri.removeprefix("gs://b/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(storage.read_bytes(uri))
+        path.write_bytes(reading.read_bytes(uri))
     return folder
 
 
@@ -79,10 +79,10 @@ def test_the_whole_tour_is_the_same_in_object_storage(local, gs, tmp_path, capsy
     assert "TPR 0.95 of 120 images of known" in capsys.readouterr().out
     assert main(["report", f"--scores={gs}/scores"]) == 0
     there = object_store.listing(f"{gs}/**")
-    assert not [uri for uri in there if storage.TEMPORARY in uri]
+    assert not [uri for uri in there if writing.TEMPORARY in uri]
     for name in ("cal-grid.png", "model-images.png", "scores/summary.json", "scores/flags.json"):
         assert f"{gs}/{name}" in there
-    page = storage.read_bytes(f"{gs}/scores/report/report.html").decode()
+    page = reading.read_bytes(f"{gs}/scores/report/report.html").decode()
     assert page.count("data:image/jpeg") >= 4 * 12
 
     elsewhere = download(f"{gs}/**", tmp_path)
@@ -105,20 +105,20 @@ def test_a_rerun_resumes_and_an_object_replaced_is_scored_again(local, gs, capsy
     upload(local, gs)
     command = ["score", f"--model={gs}/small.keras", f"--output={gs}/scores", *sources(gs)]
     assert main(command) == 0
-    before = {uri: storage.stat_file(uri).modified for uri in object_store.listing(f"{gs}/scores/scores/**")}
+    before = {uri: listing.stat_file(uri).modified for uri in object_store.listing(f"{gs}/scores/scores/**")}
     assert main(command) == 0
-    assert {uri: storage.stat_file(uri).modified for uri in before} == before
+    assert {uri: listing.stat_file(uri).modified for uri in before} == before
     samples.write_shard(local / "new.tfrecord", samples.examples(samples.random_images(5)))
     object_store.put(local / "new.tfrecord", f"{gs}/in-1.tfrecord")
     (local / "new.tfrecord").unlink()
     assert main(command) == 0
-    changed = [uri for uri in before if storage.stat_file(uri).modified != before[uri]]
+    changed = [uri for uri in before if listing.stat_file(uri).modified != before[uri]]
     assert [uri.rpartition("/")[2][:4] for uri in changed] == ["in-1"]
     assert "known: 65 images scored in 2 shards" in capsys.readouterr().out
 
 
 def test_with_every_third_request_failing_nothing_is_lost_and_nothing_doubled(local, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.0,) * 5)
+    monkeypatch.setattr(reading, "RETRY_DELAYS", (0.0,) * 5)
     # Google's client waits a second and more before it tries again.
     monkeypatch.setattr(retry_unary, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None))
     with object_store.object_store(fail_every=3) as proxy:
@@ -127,9 +127,9 @@ def test_with_every_third_request_failing_nothing_is_lost_and_nothing_doubled(lo
         code = main(["score", f"--model={gs}/small.keras", f"--output={gs}/scores", *sources(gs)])
         assert code == 0
         assert proxy.failed > 20
-        assert not [uri for uri in object_store.listing(f"{gs}/**") if storage.TEMPORARY in uri]
+        assert not [uri for uri in object_store.listing(f"{gs}/**") if writing.TEMPORARY in uri]
         got = scores(download(f"{gs}/scores/scores/**", tmp_path) / "scores/scores")
-        metrics = json.loads(storage.read_bytes(f"{gs}/scores/metrics.json"))
+        metrics = json.loads(reading.read_bytes(f"{gs}/scores/metrics.json"))
     assert [row["index"] for row in got] == [*range(50), *range(60), *range(60)]
     assert metrics["pairs"][0]["in_count"] == 120
 

@@ -16,8 +16,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.storage import reading, writing
 
 KIND = "odin-beam calibration"
 VERSION = 1
@@ -66,7 +67,7 @@ def read_calibration(path: str) -> Calibration:
       CalibrationError: there is none, or it is damaged.
     """
     try:
-        content = json.loads(storage.read_bytes(path))
+        content = json.loads(reading.read_bytes(path))
         if content["kind"] != KIND or content["version"] != VERSION:
             raise CalibrationError(f"{path} is no calibration of this version of `tune`")
         settings = content["settings"]
@@ -84,7 +85,7 @@ def read_calibration(path: str) -> Calibration:
                 for detector, classes in content["class_scores"].items()
             },
         )
-    except storage.StorageError as e:
+    except errors.StorageError as e:
         raise CalibrationError(str(e)) from e
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
         raise CalibrationError(f"{path} is no calibration.json of `tune`, or damaged: {e}") from e
@@ -94,11 +95,11 @@ def write_calibration(path: str, content: dict[str, Any]) -> None:
     """Writes it whole or not at all.
 
     Raises:
-      storage.StorageError: the storage refused.
+      errors.StorageError: the storage refused.
     """
     lines = []
     for key, value in {"kind": KIND, "version": VERSION, **content}.items():
         # Nobody reads the long lists, and one number a line would hide the rest.
         text = json.dumps(value, indent=None if key in ("scores", "class_scores") else 2, allow_nan=False)
         lines.append(f"  {json.dumps(key)}: " + text.replace("\n", "\n  "))
-    storage.write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    writing.write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

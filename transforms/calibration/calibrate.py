@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from odin_beam import transforms
-from odin_beam.transforms import storage
 from odin_beam.transforms.calibration import CalibrationError, write_calibration
 from odin_beam.transforms.calibration.choose_cell import (
     OBJECTIVES,
@@ -24,8 +23,8 @@ from odin_beam.transforms.calibration.choose_cell import (
     choose,
 )
 from odin_beam.transforms.calibration.conformal import CalibrationScores
-from odin_beam.transforms.detectors import CLEAN_DETECTORS
-from odin_beam.transforms.detectors.score_function import PassTimes, expected_passes
+from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
+from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.summarize_scores import (
     CombineScores,
@@ -38,6 +37,7 @@ from odin_beam.transforms.metrics.summarize_scores import (
 from odin_beam.transforms.scoring.score_shards import ScoreSettings
 from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import score_table
 
 # Below so many images the thresholds of high true positive rates are guesses; a class with fewer gets none of its own.
@@ -127,7 +127,7 @@ def _write(
         shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.output_name))
         write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))
     write_json(folder, "summary.json", summary_report(facts, roles, counts, failed, []))
-    storage.delete_temporary(folder, {shard.output_name for shard in finished})
+    writing.delete_temporary(folder, {shard.output_name for shard in finished})
     return folder
 
 

@@ -14,7 +14,7 @@ from odin_beam.transforms.metrics.detection_metrics import auroc_of_counts, dete
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 
 if TYPE_CHECKING:
-    from odin_beam.transforms.detectors.odin import OdinGrid
+    from odin_beam.transforms.detectors.odin_settings import OdinGrid
 
 # Resamples of the bootstrap, and what its intervals hold.
 RESAMPLES = 500

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.calibration.conformal import CalibrationScores, benjamini_hochberg
 from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.summarize_scores import write_json
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import score_table
 
 SUMMARY = "flags.json"
-
 FLAG_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -214,7 +214,7 @@ def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | Non
     """Writes a shard's flags, whole or not at all.
 
     Raises:
-      storage.StorageError: its scores cannot be read.
+      errors.StorageError: its scores cannot be read.
       score_table.OutputError: its flags cannot be written.
     """
     parts = [FlagCounts(shards=1)]
@@ -251,7 +251,7 @@ class ReadPValues(beam.DoFn):
             for table in score_table.read_columns(path, ["prediction", self._rule.detector]):
                 p_values = self._rule.p_values(*_arrays(self._rule, table))
                 histogram.add(p_values[~np.isnan(p_values)])
-        except storage.StorageError:
+        except errors.StorageError:
             # The second pass says which shards failed.
             return
         yield histogram
@@ -268,7 +268,7 @@ class _FlagShard(beam.DoFn):
         largest_p = discoveries.largest_p if discoveries else None
         try:
             counts = flag_shard(self._output, shard, self._rule, largest_p)
-        except storage.StorageError as e:
+        except errors.StorageError as e:
             yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
         else:
             yield beam.pvalue.TaggedOutput("counts", (shard.source, counts))
@@ -354,7 +354,7 @@ def write_flags_summary(
 ) -> str:
     """Writes `flags.json`, the mark that the flags are all there, and removes what attempts have left."""
     write_json(output, SUMMARY, flags_summary(rule, roles, facts, counts, failed, discoveries))
-    storage.delete_temporary(output, {_temporary_name(shard) for shard in finished})
+    writing.delete_temporary(output, {_temporary_name(shard) for shard in finished})
     return output
 
 

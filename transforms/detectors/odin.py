@@ -12,72 +12,16 @@ clipped after the perturbation.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 
 import tensorflow as tf
+
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
 
 LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
 class NoGradient(ValueError):
     """The logits are no differentiable function of the pixels."""
-
-
-@dataclass(frozen=True)
-class OdinSettings:
-    """The method's two parameters; the defaults are the paper's for DenseNet-BC on CIFAR-10.
-
-    Attributes:
-      temperature: T > 0.
-      epsilon: magnitude of the perturbation, >= 0, in [0, 1] pixel units; 0 leaves the image as it is.
-    """
-
-    temperature: float = 1000.0
-    epsilon: float = 0.0014
-
-    def __post_init__(self):
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be a number above 0, not {self.temperature}")
-        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise ValueError(f"epsilon must be a number of at least 0, not {self.epsilon}")
-
-
-@dataclass(frozen=True)
-class OdinGrid:
-    """Every temperature with every epsilon, to choose from.
-
-    Attributes:
-      temperatures: as in `OdinSettings`; at least one, none twice.
-      epsilons: likewise.
-    """
-
-    temperatures: tuple[float, ...]
-    epsilons: tuple[float, ...]
-
-    def __post_init__(self):
-        for name in ("temperatures", "epsilons"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be at least one number, and none twice, not {list(values)}")
-        # Whatever is wrong with a number is said here.
-        _ = self.cells
-
-    @property
-    def cells(self) -> dict[str, OdinSettings]:
-        """The settings of every cell by its name, which serves as a column's: `odin_T1000_eps0p0014`."""
-        return {
-            f"odin_T{_digits(temperature)}_eps{_digits(epsilon)}": OdinSettings(temperature, epsilon)
-            for temperature in self.temperatures
-            for epsilon in self.epsilons
-        }
-
-
-def _digits(value: float) -> str:
-    """A number that can be part of a column's name anywhere: a dot would be taken for a nested field."""
-    if not math.isfinite(value):
-        return str(value)
-    return format(Decimal(repr(float(value))).normalize(), "f").replace(".", "p")
 
 
 def max_softmax(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:

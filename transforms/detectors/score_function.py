@@ -18,43 +18,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from odin_beam.transforms import detectors
-from odin_beam.transforms.detectors import odin
-from odin_beam.transforms.detectors.odin import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors import odin, registry
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors.passes import Passes, PassTimes, score_cells
 from odin_beam.transforms.forward import batch_parts
 from odin_beam.transforms.forward.forward_pass import forward_pass
+from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier
 
 _LOG = logging.getLogger(__name__)
-
-
-class Passes(NamedTuple):
-    """Runs of the classifier, per image or in all.
-
-    Attributes:
-      forward: from pixels to logits.
-      gradient: from the logits' derivative back to the pixels.
-    """
-
-    forward: int
-    gradient: int
-
-
-class PassTimes(NamedTuple):
-    """How long one image takes.
-
-    Attributes:
-      forward: seconds of a forward pass.
-      gradient: seconds of an input-gradient; 0 where there is none.
-    """
-
-    forward: float
-    gradient: float
-
-    @property
-    def odin_cost(self) -> float:
-        """How many times the time of one forward pass ODIN takes, with epsilon above 0."""
-        return (2 * self.forward + self.gradient) / self.forward
 
 
 class Scored(NamedTuple):
@@ -74,18 +46,6 @@ def joined(parts: Sequence[Scored]) -> Scored:
     """One batch of several in a row, of at least one."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
-
-
-def expected_passes(settings: OdinSettings | OdinGrid) -> Passes:
-    """What one image takes: `1 + |T| |eps > 0|` forwards and, where an epsilon is above 0, `|T|` gradients."""
-    cells = score_cells(settings).values()
-    moved = [cell for cell in cells if cell.epsilon > 0]
-    return Passes(1 + len(moved), len({cell.temperature for cell in moved}))
-
-
-def score_cells(settings: OdinSettings | OdinGrid) -> dict[str, OdinSettings]:
-    """The ODIN columns, and the settings of each; a single one is called `odin`."""
-    return settings.cells if isinstance(settings, OdinGrid) else {"odin": settings}
 
 
 class ScoreFunction:
@@ -114,16 +74,16 @@ class ScoreFunction:
         missing = classifier.unavailable(chosen)
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
-        self._at_once = batch_parts.images_at_once(
+        self._at_once = batch_parts.images_per_part(
             classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
         )
-        self._pool = ThreadPoolExecutor(batch_parts.cores(), "score")
-        self._detectors = [name for name in chosen if name in detectors.CLEAN_DETECTORS and name not in missing]
+        self._pool = ThreadPoolExecutor(device.cores(), "score")
+        self._detectors = [name for name in chosen if name in registry.CLEAN_DETECTORS and name not in missing]
         self._cells = score_cells(settings) if "odin" in chosen else {}
         self._readable = isinstance(settings, OdinSettings)
         self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
         self._clean_passes = self.passes = Passes(0, 0)
-        self._trace(classifier, batch_parts.on_gpu())
+        self._trace(classifier, device.on_gpu())
 
     def _trace(self, classifier: Classifier, xla: bool) -> None:
         pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
@@ -173,7 +133,7 @@ class ScoreFunction:
 
     def _score(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None]) -> Scored:
         n, pixels, all_passes = len(pixels), tf.convert_to_tensor(pixels), sum(self.passes)
-        if batch_parts.on_gpu() and n < self.batch_size:
+        if device.on_gpu() and n < self.batch_size:
             pixels = tf.pad(pixels, [[0, self.batch_size - n], [0, 0], [0, 0], [0, 0]])
         columns, logits, signs = self._clean(pixels)
         forward, gradient = self._clean_passes
@@ -227,7 +187,7 @@ class ScoreFunction:
 
         logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
         self._clean_passes = Passes(len(passes), len(signs))
-        columns = {name: detectors.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
+        columns = {name: registry.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
         columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
         return columns, logits, signs

@@ -4,7 +4,6 @@ All cores on one layer after the other wait for each other and hand the activati
 few images finds them in its cache. On a GPU a batch stays whole.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import tensorflow as tf
+
+from odin_beam.transforms.model import device
 
 # Of the images that a core takes at once where nothing is known of the layers, or none of them fits into its cache: 12
 # of 32 x 32, and 8 however large they are.
@@ -27,9 +27,7 @@ _SHARE_OF_CACHE = 7 / 8
 _VALUES_AT_ONCE = 1 << 22
 # And as many as it takes to handle so many numbers for each weight, which every part reads from memory.
 _VALUES_PER_WEIGHT = 10
-
 _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-
 Result = TypeVar("Result")
 
 
@@ -48,33 +46,7 @@ class Work:
     weights: int
 
 
-def on_gpu() -> bool:
-    """Whether TensorFlow has a GPU to compute on."""
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
-def give_each_operation_one_core() -> None:
-    """Has TensorFlow compute an operation on the core that calls it; to be called before TensorFlow computes at all.
-
-    With GPUs, or where TensorFlow has begun already, everything stays as it is.
-    """
-    if not on_gpu():
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-
-
-def cores() -> int:
-    """How many parts are computed at the same time: 1 with GPUs, else this process's cores.
-
-    `TF_NUM_INTRAOP_THREADS` says how many those are; unless it does, they are all there are.
-    """
-    if on_gpu():
-        return 1
-    said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) else os.cpu_count() or 1
-
-
-def images_at_once(shape: Sequence[int], bits: int = 32, work: Work | None = None) -> int:
+def images_per_part(shape: Sequence[int], bits: int = 32, work: Work | None = None) -> int:
     """How many images a core takes through all layers at once.
 
     Two at least of what layers hand on are to fit into the cache that a core has for itself, or it is left out of
@@ -112,7 +84,7 @@ def split(pixels: np.ndarray, at_once: int) -> list[np.ndarray]:
       pixels: [N, H, W, C], N >= 1.
       at_once: images in a part, at most.
     """
-    if on_gpu():
+    if device.on_gpu():
         return [pixels]
     cores = os.cpu_count() or 1
     count = cores * math.ceil(len(pixels) / (cores * at_once))

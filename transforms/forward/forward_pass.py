@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from odin_beam.transforms.detectors import Activations
 from odin_beam.transforms.forward import folding
-from odin_beam.transforms.forward.batch_parts import Work, on_gpu
+from odin_beam.transforms.forward.batch_parts import Work
 from odin_beam.transforms.forward.frozen_graph import FrozenGraph, freeze, work
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16, round_inside
+from odin_beam.transforms.model import device
+from odin_beam.transforms.model.activations import Activations
 from odin_beam.transforms.model.classifier import Classifier
 
 # Of two images that folded and plain logits, relative to the largest, may differ by; it is rounding, some 1e-6.
@@ -24,7 +25,6 @@ _LOGITS_TOLERANCE = 1e-4
 _GRADIENT_TOLERANCE = 1e-1
 # Of logits in mixed precision, relative to the largest; it is some 1e-2.
 _MIXED_TOLERANCE = 1e-1
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -80,7 +80,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         return folded
     try:
         round_inside(graph)
-        if not on_gpu():
+        if not device.on_gpu():
             folding.join_with_relus(graph, classifier.input_shape)
         mixed = _activations(graph, names, classifier.input_shape)
         exact, rounded = (_logits_and_gradient(form.activations, _probe(classifier))[0] for form in (folded, mixed))

@@ -30,16 +30,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.shards import records
-from odin_beam.transforms.storage import FileStat, StorageError
+from odin_beam.transforms.storage import listing, reading
+from odin_beam.transforms.storage.listing import FileStat
 from odin_beam.transforms.storage.random_access import open_random_access
 
 _TFRECORD_NAME = re.compile(r"\.tfrec(ords?)?(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE)
 _TAR_NAMES = (".tar", ".tar.gz", ".tgz")
 _OTHER_ARCHIVES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 _FIXED_PART = re.compile(r"[^*?[]*")
-
 # A tar header may announce an extension, such as a long name, of any length; tarfile would read it whole.
 _MAX_TAR_HEADER_BYTES = 1 << 20
 _MAX_NAME_LENGTH = 4096
@@ -130,8 +131,8 @@ def match_files(pattern: str) -> Matched:
     """
     fixed = _FIXED_PART.match(pattern)[0]
     folder = pattern.rstrip("/") + "/"
-    if fixed != pattern and storage.stat_file(pattern) is None:
-        files, root = storage.list_files(pattern), _parent(fixed)
+    if fixed != pattern and listing.stat_file(pattern) is None:
+        files, root = listing.list_files(pattern), _parent(fixed)
     elif files := _list_literally(folder, "**"):
         root = folder
     else:
@@ -157,7 +158,7 @@ def is_archive(path: str) -> bool:
 
 def _list_literally(start: str, glob: str = "") -> list[FileStat]:
     """Files by a path that may hold glob characters of its own, which Beam has no way to quote."""
-    listed = storage.list_files(re.sub(r"[*?[]", "?", start) + glob)
+    listed = listing.list_files(re.sub(r"[*?[]", "?", start) + glob)
     return [file for file in listed if file.path.startswith(start)]
 
 
@@ -220,7 +221,7 @@ def _archive(file: FileStat) -> Container:
     if file.path.lower().endswith(".zip"):
         kind = "zip"
     else:
-        with storage.open_file(file.path) as stream:
+        with reading.open_file(file.path) as stream:
             kind = "tar.gz" if stream.read(2) == b"\x1f\x8b" else "tar"
     return Container(kind, file.path, file.size, file.modified)
 
@@ -369,7 +370,7 @@ def _tar_stream(archive: Container) -> Iterator[BinaryIO]:
         with open_random_access(archive.path) as stream:
             yield stream
     else:
-        with storage.open_file(archive.path) as stream, gzip.GzipFile(fileobj=stream) as decompressed:
+        with reading.open_file(archive.path) as stream, gzip.GzipFile(fileobj=stream) as decompressed:
             yield decompressed
 
 
@@ -381,7 +382,7 @@ def _reading() -> Iterator[None]:
     except (_Broken, StorageError):
         raise
     except Exception as e:
-        raise _Broken(printable(storage.cause(e))) from e
+        raise _Broken(printable(errors.cause(e))) from e
 
 
 def read_members(members: Iterable[Member]) -> Iterator[Content]:
@@ -400,7 +401,7 @@ def read_members(members: Iterable[Member]) -> Iterator[Content]:
 
 def _read_file(member: Member) -> Content:
     try:
-        with storage.open_file(member.container.path + member.id) as stream:
+        with reading.open_file(member.container.path + member.id) as stream:
             data = stream.read(member.size + 1)
     except StorageError as e:
         return Content(member, None, str(e), damage=True)
@@ -411,7 +412,7 @@ def _read_file(member: Member) -> Content:
 
 def _check_unchanged(archive: Container) -> None:
     """In an archive that was replaced, other bytes stand at the same place."""
-    now = storage.stat_file(archive.path)
+    now = listing.stat_file(archive.path)
     if now is None or (now.size, now.modified) != (archive.size, archive.modified):
         raise StorageError(f"{archive.path} has changed since it was listed: run again")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.ingest.image_files import Reject, printable
 from odin_beam.transforms.ingest.write_shards import OutputNames, ShardReport, ShardWriter
 from odin_beam.transforms.shards import records
@@ -47,7 +47,7 @@ def scan_file(position: int, path: str) -> Scan:
     """Reads a file from end to end.
 
     Raises:
-      storage.StorageError: it cannot be read.
+      errors.StorageError: it cannot be read.
     """
     good, marks, rejects = 0, [(0, 0)], []
     for record in records.read_shard(path):
@@ -70,7 +70,7 @@ def payloads(scans: Iterable[Scan], start: int, stop: int) -> Iterator[bytes]:
     """The good records `start` to `stop` of all files in a row.
 
     Raises:
-      storage.StorageError: a file cannot be read, or is not the one that was scanned.
+      errors.StorageError: a file cannot be read, or is not the one that was scanned.
     """
     before = 0
     for scan in scans:
@@ -88,7 +88,7 @@ def _file_payloads(scan: Scan, start: int, stop: int) -> Iterator[bytes]:
         yield payload
         copied += 1
     if copied < stop - start:
-        raise storage.StorageError(f"{scan.path} has changed since its records were counted: run again")
+        raise errors.StorageError(f"{scan.path} has changed since its records were counted: run again")
 
 
 def _records_from(path: str, offset: int) -> Iterator[Record]:
@@ -112,7 +112,7 @@ def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardR
       What was written; the rejects of all files are in the report of the first shard.
 
     Raises:
-      storage.StorageError: an input cannot be read, or the shard cannot be written.
+      errors.StorageError: an input cannot be read, or the shard cannot be written.
     """
     scans = sorted(scans, key=lambda scan: scan.position)
     total = sum(scan.good for scan in scans)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.ingest.image_files import Container, Member, Reject
+from odin_beam.transforms.storage import reading, writing
 
 # Names are bytes here, since a file's name need not be UTF-8.
 _SCHEMA = pa.schema(
@@ -59,29 +60,29 @@ def write_plans(path: str, plans: Iterable[ShardPlan]) -> None:
     """Writes the plans of all shards, in order.
 
     Raises:
-      storage.StorageError: the storage refused.
+      errors.StorageError: the storage refused.
     """
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         for plan in plans:
             rows = [_member_row(member) for member in plan.members] + [_reject_row(reject) for reject in plan.rejects]
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA), row_group_size=max(1, len(rows)))
-    storage.write_bytes(path, buffer.getvalue())
+    writing.write_bytes(path, buffer.getvalue())
 
 
 def read_plan(path: str, index: int) -> ShardPlan:
     """Reads the plan of one shard.
 
     Raises:
-      storage.StorageError: it cannot be read.
+      errors.StorageError: it cannot be read.
     """
     try:
-        with storage.open_seekable(path) as stream:
+        with reading.open_seekable(path) as stream:
             rows = pq.ParquetFile(stream).read_row_group(index).to_pylist()
-    except storage.StorageError:
+    except errors.StorageError:
         raise
     except Exception as e:
-        raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e
+        raise errors.StorageError(f"cannot read {path}: {errors.cause(e)}") from e
     members = tuple(_member(row) for row in rows if row["reason"] is None)
     return ShardPlan(index, members, tuple(_reject(row) for row in rows if row["reason"] is not None))
 

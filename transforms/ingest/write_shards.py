@@ -21,10 +21,12 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
-from odin_beam.transforms import images, storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.images import decoding
 from odin_beam.transforms.ingest.image_files import Content, Reject, folder_of, printable, read_members
 from odin_beam.transforms.ingest.shard_plan import ShardPlan, read_plan
 from odin_beam.transforms.shards import records
+from odin_beam.transforms.storage import writing
 
 REJECTS_SHOWN = 10
 
@@ -104,7 +106,7 @@ class ShardWriter:
       index: the shard's number.
 
     Raises:
-      storage.StorageError: on entry, on leaving or from `write`: the storage refused.
+      errors.StorageError: on entry, on leaving or from `write`: the storage refused.
     """
 
     def __init__(self, output: OutputNames, index: int):
@@ -127,20 +129,20 @@ class ShardWriter:
             if error is None:
                 with self._as_storage_error():
                     self._stream.close()
-                storage.publish(self._temporary, self._final)
+                writing.publish(self._temporary, self._final)
         finally:
             # After an error that error is the one to report, not that the remains would not go.
             with contextlib.suppress(Exception):
                 self._stream.close()
             with contextlib.suppress(Exception):
-                storage.delete([self._temporary])
+                writing.delete([self._temporary])
 
     @contextlib.contextmanager
     def _as_storage_error(self) -> Iterator[None]:
         try:
             yield
         except Exception as e:
-            raise storage.StorageError(f"cannot write {self._final}: {storage.cause(e)}") from e
+            raise errors.StorageError(f"cannot write {self._final}: {errors.cause(e)}") from e
 
 
 def write_shard(plan: ShardPlan, labels: Mapping[str, int], output: OutputNames) -> ShardReport:
@@ -152,7 +154,7 @@ def write_shard(plan: ShardPlan, labels: Mapping[str, int], output: OutputNames)
       output: where it goes.
 
     Raises:
-      storage.StorageError: an archive cannot be read, or the shard cannot be written.
+      errors.StorageError: an archive cannot be read, or the shard cannot be written.
     """
     labelled, rejects = 0, list(plan.rejects)
     with ShardWriter(output, plan.index) as writer:
@@ -176,8 +178,8 @@ def _payload(content: Content, label: int | None) -> bytes:
     if content.problem:
         raise _Refused(content.problem)
     try:
-        images.check_header(content.data)
-    except images.ImageError as e:
+        decoding.check_header(content.data)
+    except errors.ImageError as e:
         raise _Refused(f"{e.reason.replace('_', ' ')}: {e.detail}") from e
     payload = example(content.data, label, content.member.id)
     if len(payload) > records.MAX_RECORD_BYTES:
@@ -236,9 +238,9 @@ class WriteSummary(beam.DoFn):
         reports = sorted(reports, key=lambda report: report.index)
         rejects = [reject for report in reports for reject in report.rejects]
         if rejects:
-            storage.write_bytes(self._output.rejected, rejects_table(rejects))
-        storage.delete_folder(self._output.unfinished)
-        storage.write_bytes(self._output.summary, json.dumps(summary(reports, rejects), indent=1).encode() + b"\n")
+            writing.write_bytes(self._output.rejected, rejects_table(rejects))
+        writing.delete_folder(self._output.unfinished)
+        writing.write_bytes(self._output.summary, json.dumps(summary(reports, rejects), indent=1).encode() + b"\n")
 
 
 def rejects_table(rejects: Iterable[Reject]) -> bytes:

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms, detection_metrics, threshold_at_tpr
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing, writing
 from odin_beam.transforms.tables import score_table
 
 Histograms = Mapping[tuple[str, str], ScoreHistogram]
@@ -61,11 +62,11 @@ def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[s
     """A scores file's counts, and a histogram of each of the columns that it has scores in.
 
     Raises:
-      storage.StorageError: the file is not whole, or cannot be read.
+      errors.StorageError: the file is not whole, or cannot be read.
     """
     commit = score_table.read_commit(path)
     if commit is None:
-        raise storage.StorageError(f"{path} is not the scores file that it was: run `score` again")
+        raise errors.StorageError(f"{path} is not the scores file that it was: run `score` again")
     histograms = {column: ScoreHistogram() for column in columns}
     labelled = correct = 0
     for table in score_table.read_columns(path, ["label", "prediction", *columns]):
@@ -194,14 +195,14 @@ def summary_report(
 def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
     """Scores files that belong to no shard of the manifest: of inputs since removed. They are left where they are."""
     expected = {score_table.scores_path(output, shard) for shard in shards}
-    present = storage.list_files(FileSystems.join(output, "scores", "**.parquet"))
+    present = listing.list_files(FileSystems.join(output, "scores", "**.parquet"))
     return sorted(stat.path for stat in present if stat.path not in expected)
 
 
 def write_json(output: str, name: str, content: dict[str, Any]) -> None:
     """Writes one of the run's JSON files, whole or not at all."""
     data = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    storage.write_bytes(FileSystems.join(output, name), data.encode())
+    writing.write_bytes(FileSystems.join(output, name), data.encode())
 
 
 @dataclass
@@ -258,5 +259,5 @@ def write_summary(
         orphans = find_orphans(output, shards)
         write_json(output, "summary.json", summary_report(facts, roles, counts, failed, orphans))
         # Nobody needs an attempt at these shards any more, not even another run on this folder.
-        storage.delete_temporary(output, {shard.output_name for shard in finished})
+        writing.delete_temporary(output, {shard.output_name for shard in finished})
     return output

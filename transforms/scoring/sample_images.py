@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.scoring.score_shards import DecodedBatch, ScoreSettings, decode_batch
 from odin_beam.transforms.shards import shard_images
 from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
@@ -48,6 +48,6 @@ def _some_images(
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
             batch = shard_images.sample_records(shard, folder, fetchers, max(1, wanted))
-        except storage.StorageError:
+        except errors.StorageError:
             batch = []
     return decode_batch(batch, shard, settings, input_shape, np.empty((len(batch), *input_shape), np.float32))

@@ -22,13 +22,19 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from odin_beam import transforms
-from odin_beam.transforms import images, storage
-from odin_beam.transforms.detectors.odin import NoGradient, OdinGrid, OdinSettings
-from odin_beam.transforms.detectors.score_function import Passes, PassTimes, Scored, ScoreFunction, joined
-from odin_beam.transforms.forward.batch_parts import on_gpu
-from odin_beam.transforms.images.decode_jpegs import images_at_once
-from odin_beam.transforms.model.classifier import Classifier, Preprocessing, load_classifier
-from odin_beam.transforms.model.model_file import ClassifierError, model_digest
+from odin_beam.transforms import errors
+from odin_beam.transforms.detectors.odin import NoGradient
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors.passes import Passes, PassTimes
+from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.images import example
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.images.jpeg_batches import jpegs_at_once
+from odin_beam.transforms.model import device
+from odin_beam.transforms.model.classifier import Classifier, load_classifier
+from odin_beam.transforms.model.files import model_digest
+from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.scoring.check_finished import CheckFinished, is_finished
 from odin_beam.transforms.shards import records, shard_images
 from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
@@ -38,12 +44,9 @@ from odin_beam.transforms.tables import score_table
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
-
 _LOG = logging.getLogger(__name__)
-
 # Of an empty batch, which some layers would refuse.
 _NONE = Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
-
 Batch = TypeVar("Batch")
 Decoded = TypeVar("Decoded")
 
@@ -69,7 +72,7 @@ class ScoreSettings:
     model: str
     model_digest: str
     preprocessing: Preprocessing = Preprocessing()
-    geometry: images.Geometry = images.Geometry()
+    geometry: Geometry = Geometry()
     features: FeatureNames = FeatureNames()
     odin: OdinSettings | OdinGrid = OdinSettings()
     detectors: tuple[str, ...] = score_table.DETECTORS
@@ -110,7 +113,7 @@ def settings_of(launch: dict[str, Any]) -> ScoreSettings:
         launch["model"],
         said["model_digest"],
         Preprocessing(**said["preprocessing"]),
-        images.Geometry(**said["geometry"]),
+        Geometry(**said["geometry"]),
         FeatureNames(**said["features"]),
         (OdinGrid if "temperatures" in said["odin"] else OdinSettings)(**said["odin"]),
         said["detectors"],
@@ -226,7 +229,7 @@ class Scorer:
 
     def on_device(self, pixels: np.ndarray) -> np.ndarray | tf.Tensor:
         """A batch as `score` takes it soonest: on a GPU it is copied there, while another one is being scored."""
-        return tf.convert_to_tensor(pixels) if on_gpu() and len(pixels) else pixels
+        return tf.convert_to_tensor(pixels) if device.on_gpu() and len(pixels) else pixels
 
     def score(self, pixels: np.ndarray | tf.Tensor) -> ScoredBatch:
         """The columns of a batch; there are none of scores where N = 0.
@@ -305,16 +308,16 @@ def decode_batch(
       pixels: float32 [N, H, W, C], or longer, to put the images into.
     """
     decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
-    step = images_at_once(input_shape)
+    step = jpegs_at_once(input_shape)
     for start in range(0, len(batch), step):
         some, slots = batch[start : start + step], decoded.pixels[start : start + step]
         parsed = [_parsed(record, shard, settings.features) for record in some]
-        good = [None if isinstance(one, images.ImageError) else one for one in parsed]
+        good = [None if isinstance(one, errors.ImageError) else one for one in parsed]
         there = shard_images.decode_at_once(good, shard, settings.geometry, slots)
         for i, (record, one) in enumerate(zip(some, parsed, strict=True)):
             row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
             try:
-                if isinstance(one, images.ImageError):
+                if isinstance(one, errors.ImageError):
                     raise one
                 row["id"] = one.id if one.id is not None else row["id"]
                 if not there[i]:
@@ -323,20 +326,20 @@ def decode_batch(
                     )
                 decoded.rows.append({**row, "label": one.label})
                 kept.append(start + i)
-            except images.ImageError as e:
+            except errors.ImageError as e:
                 decoded.rejects.append(_reject(row, e.reason, e.detail))
     if decoded.rejects:
         decoded.pixels = decoded.pixels[kept]
     return decoded
 
 
-def _parsed(record: Record, shard: Shard, names: FeatureNames) -> images.ImageRecord | images.ImageError:
+def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | errors.ImageError:
     """What a record says, or what is wrong with it."""
     if record.problem:
-        return images.ImageError(*record.problem)
+        return errors.ImageError(*record.problem)
     try:
         return shard_images.parse_record(record, shard, names)
-    except images.ImageError as e:
+    except errors.ImageError as e:
         return e
 
 
@@ -397,7 +400,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     """Scores one shard and commits it; the in-memory heart of the job.
 
     Raises:
-      storage.StorageError: the shard cannot be read, or is not the file that was listed.
+      errors.StorageError: the shard cannot be read, or is not the file that was listed.
       score_table.OutputError: the output cannot be written.
     """
     input_shape = scorer.classifier.input_shape
@@ -481,7 +484,7 @@ class ScoreShard(beam.DoFn):
             _observe("load_model_latency_milli_secs", self._scorer.load_milliseconds)
         try:
             score_shard(shard, self._scorer, self._settings, self._output)
-        except storage.StorageError as e:
+        except errors.StorageError as e:
             _count("shards_failed")
             yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
         else:

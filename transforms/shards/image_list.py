@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards.records import MAX_RECORD_BYTES, Record
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, ImageList
+from odin_beam.transforms.storage import reading
 
 # Of one process. Object stores answer in tens of milliseconds, a local disk in less than one.
 FETCHES_AT_ONCE = 16
-
 SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -97,19 +97,19 @@ def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
       folder: that the list's path is relative to.
 
     Raises:
-      storage.StorageError: the list cannot be read, or is not the one that was listed.
+      errors.StorageError: the list cannot be read, or is not the one that was listed.
     """
     path = FileSystems.join(folder, content.listing)
     try:
-        with storage.open_seekable(path) as stream:
+        with reading.open_seekable(path) as stream:
             # Arrow's own threads may still be at work when a short job ends, which then aborts.
             table = pq.ParquetFile(stream).read_row_group(content.first // IMAGES_PER_SHARD, use_threads=False)
-    except storage.StorageError:
+    except errors.StorageError:
         raise
     except Exception as e:
-        raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e
+        raise errors.StorageError(f"cannot read {path}: {errors.cause(e)}") from e
     if _digest(table) != content.digest:
-        raise storage.StorageError(f"{path} has changed since it was listed: run again")
+        raise errors.StorageError(f"{path} has changed since it was listed: run again")
     return table.to_pylist()
 
 
@@ -125,7 +125,7 @@ def read_images(content: ImageList, folder: str, fetchers: Executor, step: int =
       step: every how many-th of them.
 
     Raises:
-      storage.StorageError: the list or a file cannot be read: denied, or storage trouble that does not pass.
+      errors.StorageError: the list or a file cannot be read: denied, or storage trouble that does not pass.
     """
     rows = itertools.islice(enumerate(read_rows(content, folder), content.first), None, None, step)
     fetching = deque(fetchers.submit(_fetch, index, row) for index, row in _take(rows, FETCHES_AT_ONCE))
@@ -154,9 +154,9 @@ def _fetch(index: int, row: Mapping[str, Any]) -> Record:
     if row["size"] is not None and row["size"] > MAX_RECORD_BYTES:
         return Record(index, None, None, too_large, name, label)
     try:
-        with storage.open_file(row["uri"]) as stream:
+        with reading.open_file(row["uri"]) as stream:
             data = stream.read(MAX_RECORD_BYTES + 1)
-    except storage.NoSuchFile as e:
+    except errors.NoSuchFile as e:
         return Record(index, None, None, ("not_found", str(e)), name, label)
     if len(data) > MAX_RECORD_BYTES:
         return Record(index, None, None, too_large, name, label)

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards.shard import Content, FeatureNames, ImageList, Noise, Shard, Surrogate, TFRecords
+from odin_beam.transforms.storage import reading, writing
 
 _SCHEMA = pa.schema(
     [
@@ -54,11 +55,11 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     """Writes the list of shards.
 
     Raises:
-      storage.StorageError: it cannot be written.
+      errors.StorageError: it cannot be written.
     """
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(_rows(shards), _SCHEMA), buffer, compression="zstd")
-    storage.write_bytes(manifest_path(output), buffer.getvalue())
+    writing.write_bytes(manifest_path(output), buffer.getvalue())
 
 
 def _rows(shards: Iterable[Shard]) -> list[dict[str, Any]]:
@@ -78,10 +79,10 @@ def read_manifest(output: str) -> list[Shard]:
     """Reads the list of shards.
 
     Raises:
-      storage.StorageError: there is none, or it is damaged.
+      errors.StorageError: there is none, or it is damaged.
     """
     path = manifest_path(output)
-    content = storage.read_bytes(path)
+    content = reading.read_bytes(path)
     try:
         # Arrow's own threads may still be at work when a short job ends, which then aborts.
         table = pq.read_table(io.BytesIO(content), schema=_SCHEMA, use_threads=False, pre_buffer=False)
@@ -93,7 +94,7 @@ def read_manifest(output: str) -> list[Shard]:
             raise ValueError(f"{bad.source}: {bad.output_name} are no names")
         return shards
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as e:
-        raise storage.StorageError(f"{path} is damaged: {storage.cause(e)}") from e
+        raise errors.StorageError(f"{path} is damaged: {errors.cause(e)}") from e
 
 
 def read_own_manifest(output: str, digest: str) -> list[Shard]:
@@ -101,7 +102,7 @@ def read_own_manifest(output: str, digest: str) -> list[Shard]:
 
     Raises:
       OutputTakenError: it is another one.
-      storage.StorageError: there is none, or it is damaged.
+      errors.StorageError: there is none, or it is damaged.
     """
     shards = read_manifest(output)
     if manifest_digest(shards) != digest:

@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.storage import reading
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _COPY_BYTES = 1 << 20
-
-# Far above any encoded image of `images.MAX_PIXELS`, far below a worker's memory.
+# Far above any encoded image of `limits.MAX_PIXELS`, far below a worker's memory.
 MAX_RECORD_BYTES = 1 << 27
 # A batch closes early once it holds this much, so that a few huge records cannot add up.
 MAX_BATCH_BYTES = 1 << 26
@@ -72,10 +72,10 @@ def read_shard(path: str) -> Iterator[Record]:
     """The records of a shard, gzip or not, read through passing storage trouble.
 
     Raises:
-      storage.StorageError: the storage would not give the bytes. What is wrong with the bytes never raises:
+      errors.StorageError: the storage would not give the bytes. What is wrong with the bytes never raises:
         it comes as a `Record` with a problem.
     """
-    with storage.open_file(path) as stream:
+    with reading.open_file(path) as stream:
         if path.endswith(".gz"):
             if not stream.peek(1):
                 yield Record(0, None, None, ("bad_gzip", "an empty file"))
@@ -95,11 +95,11 @@ def read_record(path: str, index: int, offset: int | None) -> Record | None:
       offset: of its header, where that is known: then nothing before it is read.
 
     Raises:
-      storage.StorageError: the storage would not give the bytes.
+      errors.StorageError: the storage would not give the bytes.
     """
     if offset is None:
         return next(itertools.islice(read_shard(path), index, None), None)
-    with storage.open_seekable(path) as stream:
+    with reading.open_seekable(path) as stream:
         stream.seek(offset)
         record = next(read_records(stream, compressed=True), None)
     return record and replace(record, index=index, offset=offset)
@@ -171,7 +171,7 @@ def _read(stream: BinaryIO, size: int) -> bytes:
     except EOFError as e:
         raise _FramingBroken("truncated_shard", "the gzip stream ends early") from e
     except (zlib.error, gzip.BadGzipFile) as e:
-        raise _FramingBroken("bad_gzip", storage.cause(e)) from e
+        raise _FramingBroken("bad_gzip", errors.cause(e)) from e
 
 
 def _skip(stream: BinaryIO, size: int) -> None:

@@ -8,15 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from odin_beam.transforms import images, storage
-from odin_beam.transforms.images import Geometry, ImageRecord
-from odin_beam.transforms.images.decode_jpegs import decode_jpegs
+from odin_beam.transforms import errors
+from odin_beam.transforms.images import decoding, example, resize
+from odin_beam.transforms.images.example import ImageRecord
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.images.jpeg_batches import decode_jpegs
 from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.image_list import read_image, read_images
 from odin_beam.transforms.shards.noise import noise_image
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Noise, Shard, Surrogate, TFRecords
 from odin_beam.transforms.shards.surrogates import altered, with_partners
+from odin_beam.transforms.storage import listing
 
 _SAMPLED_FROM = 16
 
@@ -30,7 +33,7 @@ def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Reco
       fetchers: threads to fetch loose images with.
 
     Raises:
-      storage.StorageError: the storage would not give the bytes, or they are not those that were listed.
+      errors.StorageError: the storage would not give the bytes, or they are not those that were listed.
     """
     match shard.content:
         case TFRecords():
@@ -59,7 +62,7 @@ def sample_records(shard: Shard, folder: str, fetchers: Executor, count: int) ->
       count: how many, at most.
 
     Raises:
-      storage.StorageError: as in `read_records`.
+      errors.StorageError: as in `read_records`.
     """
     if isinstance(shard.content, ImageList):
         step = max(1, shard.content.count // count)
@@ -78,7 +81,7 @@ def read_back(shard: Shard, folder: str, index: int, offset: int | None) -> Reco
       offset: as in the scores.
 
     Raises:
-      storage.StorageError: the storage would not give the bytes.
+      errors.StorageError: the storage would not give the bytes.
     """
     match shard.content:
         case TFRecords():
@@ -94,13 +97,13 @@ def check_unchanged(shard: Shard) -> None:
     """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint.
 
     Raises:
-      storage.StorageError: the file has changed since it was listed.
+      errors.StorageError: the file has changed since it was listed.
     """
-    now = storage.stat_file(shard.path)
+    now = listing.stat_file(shard.path)
     if now is None:
-        raise storage.StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
+        raise errors.StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
     if (now.size, now.modified) != (shard.size, shard.modified):
-        raise storage.StorageError(f"{shard.path} has changed since it was listed: run again")
+        raise errors.StorageError(f"{shard.path} has changed since it was listed: run again")
 
 
 def default_id(record: Record, shard: Shard) -> str:
@@ -116,11 +119,11 @@ def parse_record(record: Record, shard: Shard, names: FeatureNames) -> ImageReco
     """What a good record of the shard says: its encoded image (none for noise), label and id.
 
     Raises:
-      images.ImageError: `not_an_example` or `no_image`.
+      errors.ImageError: `not_an_example` or `no_image`.
     """
     match shard.content:
         case TFRecords(features):
-            return images.parse_example(record.payload, features or names)
+            return example.parse_example(record.payload, features or names)
         case ImageList():
             return ImageRecord(record.payload, record.label, record.id, None)
         case Noise():
@@ -175,14 +178,14 @@ def record_pixels(
       float32 array of `input_shape`, in [0, 1].
 
     Raises:
-      images.ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
+      errors.ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
     """
     match shard.content:
         case TFRecords():
-            return images.pixels(parsed, input_shape, geometry, out)
+            return decoding.pixels(parsed, input_shape, geometry, out)
         case ImageList():
-            image = images.decode(parsed.image, input_shape[2], geometry.jpeg)
-            return images.fit(image, input_shape[:2], geometry, out)
+            image = decoding.decode(parsed.image, input_shape[2], geometry.jpeg)
+            return resize.fit(image, input_shape[:2], geometry, out)
         case Noise(distribution):
             return _put(noise_image(distribution, record.index, input_shape), out)
         case Surrogate(kind, of):

@@ -1,14 +1,15 @@
-"""A file whose reader jumps about in it, read through passing storage trouble as `storage.open_file` does."""
+"""A file whose reader jumps about in it, read through passing storage trouble as `reading.open_file` does."""
 
 import io
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.storage import listing, reading
 
 # A jump throws the buffer away, so it is small; large enough for a row of archive headers or small records.
 _BUFFER_BYTES = 1 << 16
 
 
-class RandomAccessReader(storage.RetryingReader):
+class RandomAccessReader(reading.RetryingReader):
     """A `RetryingReader` that can seek. Behind its end there is nothing to read, however far behind.
 
     Args:
@@ -41,9 +42,9 @@ def open_random_access(path: str) -> io.BufferedReader:
     """The file's bytes as stored, at any position.
 
     Raises:
-      storage.StorageError: here or from any later read, when the storage gives up.
+      errors.StorageError: here or from any later read, when the storage gives up.
     """
-    stat = storage.stat_file(path)
+    stat = listing.stat_file(path)
     if stat is None:
-        raise storage.StorageError(f"cannot read {path}: no such file")
+        raise errors.StorageError(f"cannot read {path}: no such file")
     return io.BufferedReader(RandomAccessReader(path, stat.size), _BUFFER_BYTES)

@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing, reading, writing
 
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 1 << 16
 METADATA_KEY = b"odin_beam"
 # File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
 _MAX_BASE_BYTES = 180
-
 SCORE_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -192,9 +192,9 @@ class ShardWriter:
                 if rejected:
                     self._rejects.publish(final_rejects, metadata)
                 else:
-                    storage.delete([final_rejects])
+                    writing.delete([final_rejects])
                 self._scores.publish(final, metadata)
-            except storage.StorageError:
+            except errors.StorageError:
                 if read_commit(final) != commit:
                     raise
         return commit
@@ -204,7 +204,7 @@ class ParquetStream:
     """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name."""
 
     def __init__(self, output: str, name: str, schema: pa.Schema):
-        self._temporary = storage.temporary_path(output, name)
+        self._temporary = writing.temporary_path(output, name)
         self._schema = schema
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -233,7 +233,7 @@ class ParquetStream:
         self._flush()
         self._writer.add_key_value_metadata(metadata)
         self._close()
-        storage.publish(self._temporary, final)
+        writing.publish(self._temporary, final)
 
     def _close(self) -> None:
         writer, stream, self._writer, self._stream = self._writer, self._stream, None, None
@@ -249,7 +249,7 @@ class ParquetStream:
         with contextlib.suppress(Exception):
             self._close()
         with contextlib.suppress(Exception):
-            storage.delete([self._temporary])
+            writing.delete([self._temporary])
 
 
 @contextlib.contextmanager
@@ -258,13 +258,13 @@ def as_output_error(output: str) -> Iterator[None]:
         yield
     except Exception as e:
         # Cloud storage raises errors that are no OSError, straight through Arrow.
-        raise OutputError(f"cannot write to {output}: {storage.cause(e)}") from e
+        raise OutputError(f"cannot write to {output}: {errors.cause(e)}") from e
 
 
 def read_commit(path: str) -> Commit | None:
     """The commit record of a scores file, or None where there is no whole file of this kind."""
     try:
-        with storage.open_seekable(path) as stream:
+        with reading.open_seekable(path) as stream:
             metadata = pq.read_metadata(stream).metadata or {}
         said = json.loads(metadata[METADATA_KEY])
         commit = Commit(**{field.name: said[field.name] for field in fields(Commit)})
@@ -284,7 +284,7 @@ def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
     if commit is None or not commit.rejected:
         return {}
     path = rejects_path(output, shard)
-    if storage.stat_file(path) is None:
+    if listing.stat_file(path) is None:
         return {"unknown": commit.rejected}
     counts: collections.Counter[str] = collections.Counter()
     for table in read_columns(path, ["reason"]):
@@ -299,11 +299,11 @@ def read_columns(path: str, columns: list[str]) -> Iterator[pa.Table]:
       StorageError: the file cannot be read.
     """
     try:
-        with storage.open_seekable(path) as stream:
+        with reading.open_seekable(path) as stream:
             file = pq.ParquetFile(stream)
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns)
-    except storage.StorageError:
+    except errors.StorageError:
         raise
     except Exception as e:
-        raise storage.StorageError(f"cannot read {path}: {storage.cause(e)}") from e
+        raise errors.StorageError(f"cannot read {path}: {errors.cause(e)}") from e

@@ -11,9 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.detectors.odin import OdinSettings
-from odin_beam.transforms.model.classifier import Preprocessing, as_classifier
-from odin_beam.transforms.scoring import check_classifier
+from odin_beam.transforms.checking import expected_input, soundness, trials
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.model.classifier import as_classifier
+from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.shards import records
 from tests.helpers import samples
 
@@ -173,13 +174,13 @@ def test_without_images_it_says_what_it_found_and_what_to_give(unit_model, capsy
 
 
 def test_effective_classes_is_the_exponential_of_the_entropy():
-    assert check_classifier.effective_classes(np.arange(10)) == pytest.approx(10)
-    assert check_classifier.effective_classes(np.zeros(10, int)) == pytest.approx(1)
-    assert check_classifier.effective_classes(np.array([0, 0, 0, 1])) == pytest.approx(4 / 27**0.25)
+    assert trials.effective_classes(np.arange(10)) == pytest.approx(10)
+    assert trials.effective_classes(np.zeros(10, int)) == pytest.approx(1)
+    assert trials.effective_classes(np.array([0, 0, 0, 1])) == pytest.approx(4 / 27**0.25)
 
 
 def trial(correct):
-    return check_classifier.Trial(Preprocessing(), np.zeros(len(correct), int), np.array(correct, bool), 1.0)
+    return trials.Trial(Preprocessing(), np.zeros(len(correct), int), np.array(correct, bool), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +193,12 @@ def trial(correct):
     ],
 )
 def test_clearly_worse_needs_more_than_chance(ours, theirs, worse):
-    assert check_classifier.clearly_worse(trial(ours), trial(theirs)) == worse
+    assert trials.clearly_worse(trial(ours), trial(theirs)) == worse
 
 
 def test_soundness_tells_a_model_that_mixes_images_from_a_sound_one():
     pixels = samples.random_images(8).astype(np.float32) / 255
-    sound = check_classifier.measure_soundness(as_classifier(samples.small_model()), pixels, OdinSettings())
+    sound = soundness.measure_soundness(as_classifier(samples.small_model()), pixels, OdinSettings())
     assert sound.repeatable
     assert sound.gradient_share > 0.9
     assert sound.alone_difference < 1e-5
@@ -207,7 +208,7 @@ def test_soundness_tells_a_model_that_mixes_images_from_a_sound_one():
     mixing = dataclasses.replace(
         classifier, model_logits=lambda x: classifier.model_logits(x - tf.reduce_mean(x, axis=0, keepdims=True))
     )
-    assert check_classifier.measure_soundness(mixing, pixels, OdinSettings()).alone_difference > 1e-2
+    assert soundness.measure_soundness(mixing, pixels, OdinSettings()).alone_difference > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_soundness_tells_a_model_that_mixes_images_from_a_sound_one():
 def test_what_the_models_own_normalisation_asks_for(layer, expected):
     nested = keras.Sequential([keras.Input((8, 8, 3)), layer])
     model = keras.Sequential([keras.Input((8, 8, 3)), nested, keras.layers.Flatten(), keras.layers.Dense(3)])
-    own = check_classifier.own_preprocessing(model)[1]
+    own = expected_input.own_preprocessing(model)[1]
     assert (own.name if own else None) == expected
 
 

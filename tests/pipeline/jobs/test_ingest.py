@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.ingest import image_files, reshard
 from odin_beam.transforms.ingest.image_files import Container, Member, member_id
 from odin_beam.transforms.ingest.shard_plan import plan_shards, read_plan, write_plans
 from odin_beam.transforms.ingest.write_shards import OutputNames
 from odin_beam.transforms.shards import records
+from odin_beam.transforms.storage import reading, writing
 from tests.helpers import samples
 
 PNGS = [samples.encoded(image) for image in samples.random_images(12, seed=5)]
@@ -234,7 +236,7 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     plans = plan_shards(members, rejects, 6)
     write_plans(str(tmp_path / "plan.parquet"), plans)
     assert [read_plan(str(tmp_path / "plan.parquet"), index) for index in range(6)] == plans
-    with pytest.raises(storage.StorageError):
+    with pytest.raises(errors.StorageError):
         read_plan(str(tmp_path / "none.parquet"), 0)
 
 
@@ -556,7 +558,7 @@ def test_an_archive_replaced_after_listing_is_not_read(tmp_path):
     members, _ = image_files.list_members(image_files.match_files(str(path)))
     tar_file(path, {**FILES, "more.png": PNGS[9]})
     os.utime(path, (1, 1))
-    with pytest.raises(storage.StorageError, match="has changed"):
+    with pytest.raises(errors.StorageError, match="has changed"):
         list(image_files.read_members(members))
 
 
@@ -669,7 +671,7 @@ def test_a_shard_that_changes_between_counting_and_copying_stops_the_run(tmp_pat
     path = samples.write_shard(tmp_path / "a.tfrecord", [b"1", b"2", b"3"])
     scan = reshard.scan_file(0, str(path))
     samples.write_shard(path, [b"1"])
-    with pytest.raises(storage.StorageError, match="has changed"):
+    with pytest.raises(errors.StorageError, match="has changed"):
         reshard.copy_range(0, [scan], OutputNames(str(tmp_path / "out" / "p"), 1))
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
@@ -696,9 +698,9 @@ def test_an_archive_is_read_through_passing_storage_trouble(make, name, tmp_path
                 raise ConnectionError("reset by peer")
             return self._stream.read(min(size, 700))
 
-    open_steady = storage.FileSystems.open
-    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.0,))
-    monkeypatch.setattr(storage.FileSystems, "open", lambda path, **options: Unsteady(open_steady(path, **options)))
+    open_steady = FileSystems.open
+    monkeypatch.setattr(reading, "RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(FileSystems, "open", lambda path, **options: Unsteady(open_steady(path, **options)))
     members, rejects = image_files.list_members(image_files.match_files(str(path)))
     assert not rejects
     assert {content.member.id: content.data for content in image_files.read_members(members)} == FILES
@@ -708,14 +710,14 @@ def test_an_archive_is_read_through_passing_storage_trouble(make, name, tmp_path
 def test_a_run_that_fails_leaves_no_mark_of_completion_and_a_rerun_is_whole(tmp_path, monkeypatch, capsys):
     photos, prefix = folder(tmp_path / "photos"), tmp_path / "out" / "p"
     assert ingest(photos, prefix, 3) == 0
-    publish = storage.publish
+    publish = writing.publish
 
     def full(temporary, final):
         if final.endswith("00001-of-00003.tfrecord"):
-            raise storage.StorageError(f"cannot write {final}: No space left on device")
+            raise errors.StorageError(f"cannot write {final}: No space left on device")
         publish(temporary, final)
 
-    monkeypatch.setattr(storage, "publish", full)
+    monkeypatch.setattr(writing, "publish", full)
     capsys.readouterr()
     assert ingest(photos, prefix, 3) == 1
     assert "No space left on device" in usage_error(capsys)

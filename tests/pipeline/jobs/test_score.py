@@ -20,11 +20,12 @@ from sklearn.metrics import roc_auc_score
 
 from odin_beam.pipeline.launch import scoring_run
 from odin_beam.pipeline.main import main
-from odin_beam.transforms import storage
-from odin_beam.transforms.detectors import CLEAN_DETECTORS
+from odin_beam.transforms import errors
+from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
 from odin_beam.transforms.scoring import score_shards
 from odin_beam.transforms.shards import image_list, records
 from odin_beam.transforms.shards.noise import noise_image
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import score_table
 from tests.helpers import samples
 
@@ -217,14 +218,14 @@ main({command(model, archive, "--batch_size=8")!r})
     output = archive / "out"
     finished = {path: path.stat().st_mtime_ns for path in output.glob("scores/*/*.parquet")}
     assert len(finished) == 3
-    assert list((output / storage.TEMPORARY).iterdir())
+    assert list((output / writing.TEMPORARY).iterdir())
     assert not (output / "summary.json").exists()
 
     scored = counted_shards(monkeypatch)
     assert main(command(model, archive, "--batch_size=64")) == 0
     assert len(scored) == 3
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert not (output / storage.TEMPORARY).exists()
+    assert not (output / writing.TEMPORARY).exists()
     for a, b in zip(rows(output), rows(archive / "whole"), strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
@@ -345,21 +346,21 @@ def test_an_output_that_cannot_be_written_stops_the_run_with_one_line(model, arc
 def test_an_output_that_fails_during_the_run_stops_it_with_one_line_and_the_rerun_resumes(
     model, archive, monkeypatch, capsys
 ):
-    publish, done = storage.publish, []
+    publish, done = writing.publish, []
 
     def full(temporary, final):
         if "/scores/" in final and len(done) == 2:
-            raise storage.StorageError(f"cannot write {final}: No space left on device")
+            raise errors.StorageError(f"cannot write {final}: No space left on device")
         publish(temporary, final)
         done.extend([final] if "/scores/" in final else [])
 
-    monkeypatch.setattr(storage, "publish", full)
+    monkeypatch.setattr(writing, "publish", full)
     assert main(command(model, archive)) == 1
     line = last_line(capsys)
     assert "No space left on device" in line
     assert "run the same command again" in line
     assert len(line) < 400
-    monkeypatch.setattr(storage, "publish", publish)
+    monkeypatch.setattr(writing, "publish", publish)
     scored = counted_shards(monkeypatch)
     assert main(command(model, archive)) == 0
     assert len(scored) == 4
@@ -376,7 +377,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monk
     assert main(command(model, archive)) == 130
     said = last_line(capsys)
     assert said == f"odin-beam score: interrupted; to go on: odin-beam {shlex.join(command(model, archive))}"
-    assert not list((archive / "out").rglob(f"{storage.TEMPORARY}/*"))
+    assert not list((archive / "out").rglob(f"{writing.TEMPORARY}/*"))
     monkeypatch.setattr(score_table.ShardWriter, "write", write)
     assert main(command(model, archive)) == 0
 

@@ -15,7 +15,7 @@ from google.cloud.storage import Client
 from odin_beam.pipeline.flags import options
 from odin_beam.pipeline.main import main
 from odin_beam.pipeline.runners import dataflow
-from odin_beam.transforms import storage
+from odin_beam.transforms.storage import reading
 from tests.helpers import object_store, samples
 
 IMAGE = "region-docker.pkg.dev/p/r/odin-beam:1"
@@ -78,9 +78,9 @@ def score(root, *more):
 
 def described():
     """The last job's JSON, and the pipeline that it names."""
-    job = json.loads(storage.read_bytes("gs://staging/template.json"))
+    job = json.loads(reading.read_bytes("gs://staging/template.json"))
     where = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
-    return job, beam_runner_api_pb2.Pipeline.FromString(storage.read_bytes(where))
+    return job, beam_runner_api_pb2.Pipeline.FromString(reading.read_bytes(where))
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_the_other_jobs_are_written_down_too(uploaded, capsys):
     assert main(["tune", model, inside, f"--output={calibration}", "--check=false", "--grid=small"]) == 0
     scored = f"{uploaded}/scored"
     assert main(["score", model, inside, f"--output={scored}", f"--calibration={calibration}", "--check=false"]) == 0
-    before = storage.read_bytes(f"{scored}/metrics.json")
+    before = reading.read_bytes(f"{scored}/metrics.json")
     capsys.readouterr()
     for job in (
         ["evaluate", f"--scores={scored}"],
@@ -254,7 +254,7 @@ def test_the_other_jobs_are_written_down_too(uploaded, capsys):
         assert main([*job, *cloud()]) == 0
         assert capsys.readouterr().out.startswith("template written; gs://b/")
         assert pool(described()[0])["diskSizeGb"] == 100
-    assert storage.read_bytes(f"{scored}/metrics.json") == before
+    assert reading.read_bytes(f"{scored}/metrics.json") == before
 
 
 def test_a_job_that_was_submitted_is_named():

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from odin_beam.transforms.calibration.choose_cell import Gain, PairedScores, at_edge, best_cells, cell_figures, choose
-from odin_beam.transforms.detectors.odin import OdinGrid
+from odin_beam.transforms.detectors.odin_settings import OdinGrid
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 
 GRID = OdinGrid((1.0, 10.0), (0.0, 0.001, 0.002))

@@ -10,6 +10,7 @@ import pytest
 from odin_beam.transforms.calibration import flag_shards
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.flag_shards import FlagCounts, FlagFacts, FlagRule, flag_rows
+from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.tables import score_table
 from tests.helpers import samples
@@ -116,7 +117,7 @@ def test_scores_that_cannot_be_read_to_their_end_leave_no_flags(scored, tmp_path
     with open(path, "r+b") as file:
         file.seek(1_000_000)
         file.write(bytes(500_000))
-    with pytest.raises(score_table.storage.StorageError, match=r"a\.tfrecord"):
+    with pytest.raises(StorageError, match=r"a\.tfrecord"):
         flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
     assert not list(tmp_path.glob("out/flags/**/*.parquet"))
     assert not list(tmp_path.glob("out/odin-beam-tmp/*"))

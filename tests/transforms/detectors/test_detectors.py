@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 from scipy import special
 
-from odin_beam.transforms.detectors import CLEAN_DETECTORS, Activations, activation_map
+from odin_beam.transforms.detectors.features import activation_map
+from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
+from odin_beam.transforms.model.activations import Activations
 
 GENERATOR = np.random.default_rng(0)
 RANDOM = GENERATOR.normal(0, 4, (200, 7)).astype(np.float32)

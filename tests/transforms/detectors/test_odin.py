@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import special
 
 from odin_beam.transforms.detectors import odin
-from odin_beam.transforms.detectors.odin import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.model.classifier import as_classifier, load_classifier
 from tests.helpers import samples

@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from odin_beam.transforms.detectors.odin import OdinGrid, OdinSettings
-from odin_beam.transforms.detectors.score_function import Passes, ScoreFunction, expected_passes
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors.passes import Passes, expected_passes
+from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.forward import batch_parts
+from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import as_classifier
 from tests.helpers import samples
 
@@ -110,7 +112,7 @@ def test_without_odin_nothing_is_perturbed(classifier):
 
 
 def test_progress_adds_up_to_one_and_moves_with_every_pass(classifier, monkeypatch):
-    monkeypatch.setattr(batch_parts, "images_at_once", lambda *of_work: 3)
+    monkeypatch.setattr(batch_parts, "images_per_part", lambda *of_work: 3)
     told = []
     ScoreFunction(classifier, GRID, ("odin",))(PIXELS, told.append)
     assert sum(told) == pytest.approx(1)
@@ -148,14 +150,14 @@ def test_names_of_cells_are_columns_that_pyarrow_reads_one_by_one(classifier, tm
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """XLA, whole batches and filling up, on the processor."""
-    monkeypatch.setattr(batch_parts, "on_gpu", lambda: True)
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
 
 
 @pytest.mark.parametrize("settings", [OdinSettings(), GRID])
 def test_on_a_gpu_batches_of_any_size_are_one_compiled_size_and_the_same_scores(classifier, settings, monkeypatch):
     detectors = classifier_detectors(classifier)
     plain = ScoreFunction(classifier, settings, detectors)(PIXELS).columns
-    monkeypatch.setattr(batch_parts, "on_gpu", lambda: True)
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
     score = ScoreFunction(classifier, settings, detectors, batch_size=16)
     sizes = []
     monkeypatch.setattr(score, "_clean", lambda pixels, clean=score._clean: sizes.append(len(pixels)) or clean(pixels))

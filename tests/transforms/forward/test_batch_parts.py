@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from odin_beam.transforms.forward import batch_parts
+from odin_beam.transforms.model import device
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ _RESNET_50 = batch_parts.Work(values=47_600_000, largest=831_744, weights=25_600
 )
 def test_a_part_fits_into_a_cache_but_is_worth_starting(side, bits, work, megabytes, at_once, monkeypatch):
     monkeypatch.setattr(batch_parts, "_cache_bytes", lambda: int(megabytes * 2**20))
-    assert batch_parts.images_at_once((side, side, 3), bits, work) == at_once
+    assert batch_parts.images_per_part((side, side, 3), bits, work) == at_once
 
 
 @pytest.mark.parametrize(("said", "size"), [("2048K\n", 2 << 20), ("512K", 512 << 10), ("large", 0), (None, 0)])
@@ -116,10 +117,10 @@ def test_an_error_is_raised_when_nothing_runs_any_more():
 )
 def test_the_cores_are_this_process_share(monkeypatch, said, cores):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", said)
-    assert batch_parts.cores() == cores
+    assert device.cores() == cores
 
 
 def test_with_a_gpu_a_batch_stays_whole(monkeypatch):
-    monkeypatch.setattr(batch_parts.tf.config, "list_physical_devices", lambda kind: ["gpu"])
-    assert batch_parts.cores() == 1
+    monkeypatch.setattr(device.tf.config, "list_physical_devices", lambda kind: ["gpu"])
+    assert device.cores() == 1
     assert [len(part) for part in batch_parts.split(np.zeros((64, 32, 32, 1), np.float32), 12)] == [64]

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odin_beam.transforms.detectors.odin import NoGradient, OdinSettings, max_softmax
+from odin_beam.transforms.detectors.odin import NoGradient, max_softmax
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.forward import forward_pass as module
 from odin_beam.transforms.forward.forward_pass import forward_pass
@@ -119,7 +120,7 @@ def test_a_model_that_bfloat16_changes_too_much_runs_in_float32(monkeypatch, cap
 def test_sums_are_joined_with_relus_in_mixed_precision_where_onednn_computes(gpu, joined, monkeypatch):
     calls = []
     monkeypatch.setattr(module, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(module, "on_gpu", lambda: gpu)
+    monkeypatch.setattr(module.device, "on_gpu", lambda: gpu)
     monkeypatch.setattr(module.folding, "join_with_relus", lambda graph, shape: calls.append(shape))
     classifier = as_classifier(samples.small_model())
     forward_pass(classifier)

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.detectors.odin import OdinSettings
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.forward import forward_pass, mixed_precision
 from odin_beam.transforms.forward.frozen_graph import freeze

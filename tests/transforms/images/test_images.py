@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from odin_beam.transforms import images
-from odin_beam.transforms.images import Geometry, ImageError, ImageRecord
+from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images import decoding, example, limits, resize
+from odin_beam.transforms.images import png as plain_pngs
+from odin_beam.transforms.images.example import ImageRecord
+from odin_beam.transforms.images.geometry import CROP_MODES, INTERPOLATIONS, Geometry
 from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples
 
@@ -118,18 +121,18 @@ LOSSLESS = {
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize(("data", "rgb"), LOSSLESS.values(), ids=LOSSLESS)
 def test_lossless_formats_give_their_pixels_in_colour_and_in_grey(data, rgb):
-    decoded = images.decode(data, 3)
+    decoded = decoding.decode(data, 3)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, rgb)
-    assert_luma_of(images.decode(data, 1), rgb)
+    assert_luma_of(decoding.decode(data, 1), rgb)
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0, 0), (10, 200, 30, 40), (255, 0, 128, 100), (0, 0, 0, 255)])
 def test_cmyk_jpeg_is_light_less_its_inks(ink):
     data = saved(Image.new("CMYK", (16, 16), ink), "JPEG", quality=100)
     expected = [(255 - colour) * (255 - ink[3]) / 255 for colour in ink[:3]]
-    np.testing.assert_allclose(images.decode(data, 3).reshape(-1, 3), [expected] * 256, atol=2.5)
-    assert_luma_of(images.decode(data, 1), images.decode(data, 3))
+    np.testing.assert_allclose(decoding.decode(data, 3).reshape(-1, 3), [expected] * 256, atol=2.5)
+    assert_luma_of(decoding.decode(data, 1), decoding.decode(data, 3))
 
 
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
@@ -144,16 +147,16 @@ def test_jpeg_pixels_are_pillows_to_the_bit(quality, subsampling, progressive):
             samples.encoded(image[..., :1], "JPEG", **options),
         )
         opened = Image.open(io.BytesIO(colour))
-        np.testing.assert_array_equal(images.decode(colour, 3), np.asarray(opened))
-        np.testing.assert_array_equal(images.decode(colour, 1)[..., 0], np.asarray(opened.convert("L")))
+        np.testing.assert_array_equal(decoding.decode(colour, 3), np.asarray(opened))
+        np.testing.assert_array_equal(decoding.decode(colour, 1)[..., 0], np.asarray(opened.convert("L")))
         opened = np.asarray(Image.open(io.BytesIO(grey)))
-        np.testing.assert_array_equal(images.decode(grey, 1)[..., 0], opened)
-        np.testing.assert_array_equal(images.decode(grey, 3), as_rgb(opened))
+        np.testing.assert_array_equal(decoding.decode(grey, 1)[..., 0], opened)
+        np.testing.assert_array_equal(decoding.decode(grey, 3), as_rgb(opened))
 
 
 def test_jpeg_stored_as_rgb_is_not_taken_for_ycbcr():
     data = samples.encoded(RGB, "JPEG", quality=100, keep_rgb=True)
-    np.testing.assert_allclose(images.decode(data, 3), RGB.astype(float), atol=3)
+    np.testing.assert_allclose(decoding.decode(data, 3), RGB.astype(float), atol=3)
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "MPO", "PNG"])
@@ -162,7 +165,7 @@ def test_of_several_frames_the_first_counts(image_format):
     data = saved(first, image_format, save_all=True, append_images=others)
     opened = Image.open(io.BytesIO(data))
     assert opened.n_frames == 3
-    np.testing.assert_array_equal(images.decode(data, 3), np.asarray(opened.convert("RGB")))
+    np.testing.assert_array_equal(decoding.decode(data, 3), np.asarray(opened.convert("RGB")))
 
 
 def test_exif_orientation_is_ignored():
@@ -170,7 +173,7 @@ def test_exif_orientation_is_ignored():
     turned[0x112] = 6
     with_orientation, without = (samples.encoded(RGB, "JPEG", **options) for options in ({"exif": turned}, {}))
     assert len(with_orientation) > len(without)
-    np.testing.assert_array_equal(images.decode(with_orientation, 3), images.decode(without, 3))
+    np.testing.assert_array_equal(decoding.decode(with_orientation, 3), decoding.decode(without, 3))
 
 
 # Hostile and broken files.
@@ -200,7 +203,7 @@ def bmp_of_size(width: int, height: int) -> bytes:
 
 
 def peak_and_error(call, *arguments) -> tuple[int, ImageError]:
-    images.decode(samples.encoded(RGB), 3)
+    decoding.decode(samples.encoded(RGB), 3)
     tracemalloc.start()
     try:
         error = error_of(call, *arguments)
@@ -226,7 +229,7 @@ HUGE = {
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("data", HUGE.values(), ids=HUGE)
 @pytest.mark.parametrize(
-    "look", [functools.partial(images.decode, channels=3), images.check_header], ids=["decode", "header"]
+    "look", [functools.partial(decoding.decode, channels=3), decoding.check_header], ids=["decode", "header"]
 )
 def test_a_huge_size_in_the_header_is_refused_before_anything_is_allocated(data, look):
     peak, error = peak_and_error(look, data)
@@ -236,10 +239,10 @@ def test_a_huge_size_in_the_header_is_refused_before_anything_is_allocated(data,
 
 
 def test_the_pixel_limit_is_exact(monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", RGB.shape[0] * RGB.shape[1])
-    assert images.decode(samples.encoded(RGB), 3).shape == RGB.shape
-    monkeypatch.setattr(images, "MAX_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
-    assert error_of(images.decode, samples.encoded(RGB), 3).detail == "7 x 5; the limit is 34 pixels"
+    monkeypatch.setattr(limits, "MAX_PIXELS", RGB.shape[0] * RGB.shape[1])
+    assert decoding.decode(samples.encoded(RGB), 3).shape == RGB.shape
+    monkeypatch.setattr(limits, "MAX_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
+    assert error_of(decoding.decode, samples.encoded(RGB), 3).detail == "7 x 5; the limit is 34 pixels"
 
 
 BOMB = zlib.compress(bytes(50 * MEGABYTE))
@@ -250,13 +253,13 @@ BOMB = zlib.compress(bytes(50 * MEGABYTE))
     "bomb", [chunk(b"zTXt", b"k\0\0" + BOMB), chunk(b"iTXt", b"k\0\1\0\0\0" + BOMB)], ids=["zTXt", "iTXt"]
 )
 def test_a_text_chunk_that_unpacks_to_a_flood_is_not_unpacked(bomb, place):
-    peak, error = peak_and_error(images.decode, png(1, 1, 8, 2, b"\0abc", **{place: bomb}), 3)
+    peak, error = peak_and_error(decoding.decode, png(1, 1, 8, 2, b"\0abc", **{place: bomb}), 3)
     assert error.reason == "undecodable"
     assert peak < 8 * MEGABYTE
 
 
 def test_a_colour_profile_that_unpacks_to_a_flood_is_not_unpacked():
-    peak, error = peak_and_error(images.decode, png(1, 1, 8, 2, b"\0abc", chunk(b"iCCP", b"k\0\0" + BOMB)), 3)
+    peak, error = peak_and_error(decoding.decode, png(1, 1, 8, 2, b"\0abc", chunk(b"iCCP", b"k\0\0" + BOMB)), 3)
     assert error.reason == "undecodable"
     assert peak < 8 * MEGABYTE
 
@@ -266,7 +269,7 @@ def test_a_colour_profile_that_unpacks_to_a_flood_is_not_unpacked():
 def test_a_cut_file_is_undecodable(image_format, channels):
     data = samples.encoded(samples.random_images(1, (40, 40, 3))[0], image_format)
     for size in (20, int(0.6 * len(data)), int(0.9 * len(data))):
-        error = error_of(images.decode, data[:size], channels)
+        error = error_of(decoding.decode, data[:size], channels)
         assert error.reason == "undecodable"
         assert re.search("Truncated|truncated|Invalid JPEG data|are no PNG", error.detail)
         assert not set("{}\n") & set(error.detail)
@@ -277,23 +280,23 @@ def test_a_cut_file_is_undecodable(image_format, channels):
     [b"", b"?", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"hello" * 100, samples.encoded(RGB, "TIFF")],
 )
 def test_what_is_no_image_of_a_known_format_is_undecodable(data):
-    error = error_of(images.decode, data, 3)
+    error = error_of(decoding.decode, data, 3)
     assert str(error).startswith(f"undecodable: {len(data)} bytes that are no PNG, JPEG, GIF or BMP")
 
 
 def test_check_header_takes_what_decodes_and_names_what_does_not():
     for data, _ in LOSSLESS.values():
-        images.check_header(data)
-    assert error_of(images.check_header, b"hello" * 100).reason == "not_an_image"
+        decoding.check_header(data)
+    assert error_of(decoding.check_header, b"hello" * 100).reason == "not_an_image"
     # The pixels are not looked at.
-    images.check_header(samples.encoded(RGB)[:-30])
+    decoding.check_header(samples.encoded(RGB)[:-30])
 
 
 # Raw pixels.
 
 
 def pixels_of(data: bytes, input_shape, raw_shape=None, geometry=Geometry()) -> np.ndarray:
-    return images.pixels(ImageRecord(data, None, None, raw_shape), input_shape, geometry)
+    return decoding.pixels(ImageRecord(data, None, None, raw_shape), input_shape, geometry)
 
 
 def test_pixels_are_float32_between_0_and_1():
@@ -338,8 +341,8 @@ def test_a_raw_image_that_begins_with_bmps_letters_is_raw():
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP"])
 def test_an_encoded_image_as_long_as_a_raw_one_is_encoded(image_format):
     data = samples.encoded(RGB, image_format)
-    assert not images.is_raw(data, (1, len(data), 1))
-    assert images.is_raw(bytes(len(data)), (1, len(data), 1))
+    assert not decoding.is_raw(data, (1, len(data), 1))
+    assert decoding.is_raw(bytes(len(data)), (1, len(data), 1))
 
 
 @pytest.mark.parametrize("raw_shape", [(5, 7, 1), (0, 0, 3), (-5, -7, 3), (5, 21, 2), (2**40, 2**40, 3)])
@@ -364,7 +367,7 @@ def parsed(names=FeatureNames(), **features) -> ImageRecord:
         for name, value in {"image": b"pixels", **features}.items()
         if value is not None
     }
-    return images.parse_example(tf.train.Example(features={"feature": made}).SerializeToString(), names)
+    return example.parse_example(tf.train.Example(features={"feature": made}).SerializeToString(), names)
 
 
 def test_an_example_as_tensorflow_datasets_writes_it():
@@ -458,12 +461,12 @@ def test_of_very_many_features_some_are_named():
 
 @pytest.mark.parametrize("payload", [b"\xff" * 40, b"\n\xff", samples.encoded(RGB)])
 def test_what_is_no_example_is_refused(payload):
-    error = error_of(images.parse_example, payload, FeatureNames())
+    error = error_of(example.parse_example, payload, FeatureNames())
     assert str(error) == f"not_an_example: {len(payload)} bytes that are no tf.train.Example"
 
 
 def test_an_empty_payload_is_an_example_without_features():
-    assert error_of(images.parse_example, b"", FeatureNames()).reason == "no_image"
+    assert error_of(example.parse_example, b"", FeatureNames()).reason == "no_image"
 
 
 # Geometry.
@@ -476,11 +479,11 @@ def resized(image, height: int, width: int, interpolation="bilinear", antialias=
 
 
 @pytest.mark.parametrize("antialias", [False, True], ids=["sampling", "antialias"])
-@pytest.mark.parametrize("interpolation", images.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", [(20, 41, 3), (50, 13, 1), (16, 24, 3)], ids=str)
 def test_stretch_resizes_to_the_size_by_every_interpolation(shape, interpolation, antialias):
     image = samples.random_images(1, shape)[0]
-    made = images.fit(image, (16, 24), Geometry(interpolation=interpolation, antialias=antialias))
+    made = resize.fit(image, (16, 24), Geometry(interpolation=interpolation, antialias=antialias))
     assert made.dtype == np.float32
     if shape[:2] == (16, 24):
         np.testing.assert_array_equal(made, image / np.float32(255))
@@ -492,16 +495,16 @@ def test_interpolations_by_hand():
     image = np.array([[10, 20, 30, 40], [50, 60, 70, 80]], np.uint8)[..., None]
     halves = np.array([[[35], [55]]], np.float32) / 255
     for interpolation in ("bilinear", "area"):
-        made = images.fit(image, (1, 2), Geometry(interpolation=interpolation))
+        made = resize.fit(image, (1, 2), Geometry(interpolation=interpolation))
         np.testing.assert_allclose(made, halves, rtol=1e-6)
-    doubled = images.fit(image, (4, 8), Geometry(interpolation="nearest"))
+    doubled = resize.fit(image, (4, 8), Geometry(interpolation="nearest"))
     np.testing.assert_array_equal(doubled, image.repeat(2, 0).repeat(2, 1) / np.float32(255))
 
 
 def test_antialias_averages_where_sampling_skips():
     stripes = np.zeros((1, 64, 1), np.uint8)
     stripes[:, 3::8] = 255
-    sampled, averaged = (images.fit(stripes, (1, 8), Geometry(antialias=antialias)) for antialias in (False, True))
+    sampled, averaged = (resize.fit(stripes, (1, 8), Geometry(antialias=antialias)) for antialias in (False, True))
     np.testing.assert_allclose(sampled, 0.5, atol=1e-6)
     assert 0.05 < averaged.min() < averaged.max() < 0.3
 
@@ -513,7 +516,7 @@ def test_interpolations_that_overshoot_are_clipped(interpolation):
     unclipped = tf.image.resize(image, (16, 16), interpolation).numpy()
     assert unclipped.min() < -5
     assert unclipped.max() > 260
-    made = images.fit(image, (16, 16), Geometry(interpolation=interpolation))
+    made = resize.fit(image, (16, 16), Geometry(interpolation=interpolation))
     np.testing.assert_array_equal(made, np.clip(unclipped, 0, 255) / np.float32(255))
     assert (made.min(), made.max()) == (0, 1)
 
@@ -535,7 +538,7 @@ def test_interpolations_that_overshoot_are_clipped(interpolation):
 def test_shorter_side_covers_the_size_and_the_middle_is_cut_out(shape, scaled, rows, columns, antialias):
     image = samples.random_images(1, (*shape, 3))[0]
     geometry = Geometry(resize="shorter_side", crop="center", interpolation="bicubic", antialias=antialias)
-    made = images.fit(image, (32, 24), geometry)
+    made = resize.fit(image, (32, 24), geometry)
     assert made.shape == (32, 24, 3)
     np.testing.assert_array_equal(made, resized(image, *scaled, "bicubic", antialias)[rows, columns])
 
@@ -552,28 +555,28 @@ def test_shorter_side_covers_the_size_and_the_middle_is_cut_out(shape, scaled, r
 )
 def test_center_crop_without_resizing_takes_the_middle_pixels_as_they_are(shape, rows, columns):
     image = samples.random_images(1, (*shape, 3))[0]
-    made = images.fit(image, (32, 32), Geometry(resize="none", crop="center"))
+    made = resize.fit(image, (32, 32), Geometry(resize="none", crop="center"))
     np.testing.assert_array_equal(made, image[rows, columns] / np.float32(255))
 
 
 @pytest.mark.parametrize(
     ("crop", "shape"),
-    [("none", (36, 36)), *((crop, shape) for crop in images.CROP_MODES for shape in ((31, 32), (40, 20), (20, 40)))],
+    [("none", (36, 36)), *((crop, shape) for crop in CROP_MODES for shape in ((31, 32), (40, 20), (20, 40)))],
     ids=str,
 )
 def test_a_size_to_which_the_geometry_does_not_lead_is_wrong(crop, shape):
     geometry = Geometry(resize="none", crop=crop)
-    error = error_of(images.fit, np.zeros((*shape, 3), np.uint8), (32, 30), geometry)
+    error = error_of(resize.fit, np.zeros((*shape, 3), np.uint8), (32, 30), geometry)
     assert str(error) == (f"wrong_size: {shape[0]} x {shape[1]}; the classifier takes 32 x 30, see --resize and --crop")
 
 
 @pytest.mark.parametrize(("shape", "scaled"), [((1, 20_000), "224 x 4480000"), ((20_000, 1), "4480000 x 224")])
 def test_an_elongated_image_is_not_blown_up(shape, scaled):
     geometry = Geometry(resize="shorter_side", crop="center")
-    peak, error = peak_and_error(images.fit, np.zeros((*shape, 3), np.uint8), (224, 224), geometry)
+    peak, error = peak_and_error(resize.fit, np.zeros((*shape, 3), np.uint8), (224, 224), geometry)
     assert str(error) == f"too_many_pixels: {shape[0]} x {shape[1]} scaled to {scaled}"
     assert peak < MEGABYTE
-    assert images.fit(np.zeros((*shape, 3), np.uint8), (8, 8), Geometry()).shape == (8, 8, 3)
+    assert resize.fit(np.zeros((*shape, 3), np.uint8), (8, 8), Geometry()).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -608,8 +611,8 @@ GEOMETRIES = [Geometry(), Geometry(resize="shorter_side", crop="center", interpo
 def assert_pixels_or_image_error(give_record, input_shape, geometry) -> None:
     try:
         # A low limit, so that sizes which accidents make are quickly dealt with.
-        with mock.patch.object(images, "MAX_PIXELS", 1 << 16):
-            made = images.pixels(give_record(), input_shape, geometry)
+        with mock.patch.object(limits, "MAX_PIXELS", 1 << 16):
+            made = decoding.pixels(give_record(), input_shape, geometry)
     except ImageError as error:
         assert error.reason in ("undecodable", "too_many_pixels", "not_an_example", "no_image")
         assert 0 < len(error.detail) < 400
@@ -634,7 +637,7 @@ def test_a_damaged_image_gives_pixels_or_an_image_error(data, channels, geometry
     .flatmap(samples.damaged)
 )
 def test_a_damaged_example_gives_pixels_or_an_image_error(payload):
-    assert_pixels_or_image_error(lambda: images.parse_example(payload, FeatureNames()), (8, 8, 3), Geometry())
+    assert_pixels_or_image_error(lambda: example.parse_example(payload, FeatureNames()), (8, 8, 3), Geometry())
 
 
 # The short way for plain PNG, against the way of all the others.
@@ -643,7 +646,7 @@ def test_a_damaged_example_gives_pixels_or_an_image_error(payload):
 def outcome(data: bytes, channels: int) -> tuple:
     """What decoding ends in: shape and pixels, or reason and detail."""
     try:
-        decoded = images.decode(data, channels)
+        decoded = decoding.decode(data, channels)
     except ImageError as e:
         return e.reason, e.detail
     return decoded.shape, decoded.dtype, decoded.tobytes()
@@ -651,7 +654,7 @@ def outcome(data: bytes, channels: int) -> tuple:
 
 def assert_both_ways_agree(data: bytes, channels: int) -> None:
     short = outcome(data, channels)
-    with mock.patch.object(images, "_plain_png", return_value=None):
+    with mock.patch.object(decoding, "plain_png", return_value=None):
         assert short == outcome(data, channels)
 
 
@@ -714,7 +717,7 @@ def strange_pngs(draw) -> bytes:
 def test_a_plain_png_takes_the_short_way(data, channels):
     assert_both_ways_agree(data, channels)
     with mock.patch.object(Image, "open", side_effect=AssertionError("the long way")):
-        images.decode(data, channels)
+        decoding.decode(data, channels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -735,7 +738,7 @@ def test_pixels_in_more_than_one_piece_end_alike_both_ways():
     for size in (145, 149):
         data = png_of(noise[:size, :size], 8, 2)
         assert_both_ways_agree(data, 3)
-        assert (images._plain_png(data) is None) == (size == 149)
+        assert (plain_pngs.plain_png(data) is None) == (size == 149)
     two = chunk(b"IDAT", STREAM[:40]) + chunk(b"IDAT", STREAM[40:])
     whole = png(7, 5, 8, 2, b"")
     assert_both_ways_agree(whole[:33] + two + whole[-12:], 3)
@@ -759,5 +762,5 @@ def test_pixels_are_put_where_they_are_wanted():
     for geometry, size in ((Geometry(), (5, 7)), (Geometry(), (9, 4)), (Geometry(interpolation="bicubic"), (12, 12))):
         out = np.full((*size, 3), np.nan, np.float32)
         record = ImageRecord(samples.encoded(RGB), None, None, None)
-        assert np.shares_memory(images.pixels(record, (*size, 3), geometry, out), out)
-        np.testing.assert_array_equal(out, images.pixels(record, (*size, 3), geometry))
+        assert np.shares_memory(decoding.pixels(record, (*size, 3), geometry, out), out)
+        np.testing.assert_array_equal(out, decoding.pixels(record, (*size, 3), geometry))

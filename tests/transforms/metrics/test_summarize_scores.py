@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.summarize_scores import (
     Counts,
@@ -101,5 +101,5 @@ def test_a_scores_file_that_was_damaged_since_stops_the_summary(tmp_path):
     path = scores_file(tmp_path, [(1, 1, 0.5)])
     with open(path, "r+b") as stream:
         stream.truncate(100)
-    with pytest.raises(storage.StorageError, match="run `score` again"):
+    with pytest.raises(errors.StorageError, match="run `score` again"):
         read_shard_scores(path, score_table.DETECTORS)

@@ -10,10 +10,12 @@ from keras import applications, layers
 from keras.applications import imagenet_utils
 from scipy import special
 
-from odin_beam.transforms.detectors.odin import OdinSettings, odin
-from odin_beam.transforms.model import classifier
-from odin_beam.transforms.model.classifier import Preprocessing, as_classifier, load_classifier
-from odin_beam.transforms.model.model_file import ClassifierError
+from odin_beam.transforms.detectors.odin import odin
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.model import classifier, heads
+from odin_beam.transforms.model.classifier import as_classifier, load_classifier
+from odin_beam.transforms.model.preprocessing import Preprocessing
 from tests.helpers import samples
 
 PIXELS = samples.random_images(5).astype(np.float32) / np.float32(255)
@@ -294,7 +296,7 @@ def test_one_sigmoid_per_class_is_refused(make):
     ],
 )
 def test_logits_that_look_almost_like_probabilities_are_taken_for_logits(outputs):
-    assert not classifier._are_probabilities(np.float32(outputs))
+    assert not heads._are_probabilities(np.float32(outputs))
 
 
 def test_a_rectified_head_is_taken_for_logits():

@@ -15,10 +15,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from odin_beam.transforms import storage
-from odin_beam.transforms.model import model_file
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.model import files
 from odin_beam.transforms.model.classifier import load_classifier
-from odin_beam.transforms.model.model_file import ClassifierError
+from odin_beam.transforms.storage import reading
 from tests.helpers import samples
 
 PIXELS = samples.random_images(5).astype(np.float32) / np.float32(255)
@@ -172,7 +172,7 @@ def test_a_model_in_the_cloud_is_loaded_from_a_local_copy_that_is_gone_afterward
         return keras.saving.load_model(local, **kwargs)
 
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    monkeypatch.setattr(storage, "open_file", lambda path: io.BytesIO({"gs://b/model.keras": content}[path]))
+    monkeypatch.setattr(reading, "open_file", lambda path: io.BytesIO({"gs://b/model.keras": content}[path]))
     monkeypatch.setattr(keras.models, "load_model", load_model)
     assert load_classifier("gs://b/model.keras").classes == 4
     assert copies == [(temporary, content)]
@@ -181,7 +181,7 @@ def test_a_model_in_the_cloud_is_loaded_from_a_local_copy_that_is_gone_afterward
 
 def test_the_digest_is_of_the_files_content(tmp_path):
     path = samples.save_model(linear(), tmp_path / "model.keras")
-    assert model_file.model_digest(path) == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert files.model_digest(path) == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 FACTORY = """
@@ -225,8 +225,8 @@ def test_with_a_factory_the_file_may_have_any_name(homemade, tmp_path):
     Path(homemade).rename(tmp_path / "model.zip")
     (tmp_path / "homemade_layers.py").touch()
     with pytest.raises(ClassifierError, match=r"must end in \.keras"):
-        model_file.model_digest(f"{tmp_path}/model.zip")
-    assert len(model_file.model_digest(f"{tmp_path}/model.zip", any_file=True)) == 64
+        files.model_digest(f"{tmp_path}/model.zip")
+    assert len(files.model_digest(f"{tmp_path}/model.zip", any_file=True)) == 64
 
 
 @pytest.mark.parametrize(

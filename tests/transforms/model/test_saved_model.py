@@ -10,9 +10,11 @@ import tf_keras
 from scipy import special
 from tensorflow.core.protobuf import saved_model_pb2
 
-from odin_beam.transforms.detectors.odin import OdinSettings, odin
+from odin_beam.transforms.detectors.odin import odin
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.classifier import load_classifier
-from odin_beam.transforms.model.model_file import ClassifierError, model_digest
+from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.model.saved_model import forbidden_operations
 from tests.helpers import samples
 

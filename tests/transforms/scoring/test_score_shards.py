@@ -13,10 +13,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.utils.shared import Shared
 
 from odin_beam import transforms
-from odin_beam.transforms import images, storage
-from odin_beam.transforms.detectors.odin import OdinGrid, OdinSettings
-from odin_beam.transforms.detectors.score_function import Passes, Scored
-from odin_beam.transforms.model.model_file import ClassifierError, model_digest
+from odin_beam.transforms import errors
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
+from odin_beam.transforms.detectors.passes import Passes
+from odin_beam.transforms.detectors.score_function import Scored
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring import score_shards
 from odin_beam.transforms.scoring.score_shards import ScoreSettings
 from odin_beam.transforms.shards import records, shard_images
@@ -105,7 +108,7 @@ def test_identity_covers_what_moves_a_score_and_nothing_else():
         ScoreSettings("m.keras", "other"),
         ScoreSettings("m.keras", "d1g3st", odin=OdinSettings(1000, 0.002)),
         ScoreSettings("m.keras", "d1g3st", odin=OdinGrid((1000,), (0.0014,))),
-        ScoreSettings("m.keras", "d1g3st", geometry=images.Geometry(antialias=True)),
+        ScoreSettings("m.keras", "d1g3st", geometry=Geometry(antialias=True)),
         ScoreSettings("m.keras", "d1g3st", detectors=("msp",)),
         ScoreSettings("m.keras", "d1g3st", features=FeatureNames(image="img")),
     ]
@@ -169,7 +172,7 @@ def test_an_image_of_a_shard_that_was_replaced_is_not_read_back(tmp_path):
     shard = samples.shard(path)
     assert shard_images.read_back(shard, str(tmp_path), 0, 0).payload == b"old"
     samples.write_shard(path, [b"something newer"])
-    with pytest.raises(storage.StorageError, match="has changed since it was listed"):
+    with pytest.raises(errors.StorageError, match="has changed since it was listed"):
         shard_images.read_back(shard, str(tmp_path), 0, 0)
 
 

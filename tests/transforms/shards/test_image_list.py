@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards import image_list
 from odin_beam.transforms.shards.image_list import ListWriter, read_images, read_rows
 from odin_beam.transforms.shards.shard import ImageList
@@ -80,8 +81,8 @@ def test_a_file_that_is_denied_is_trouble_of_the_whole_shard(listing, tmp_path, 
 
     row = {"uri": "/x.jpg", "id": None, "label": None, "size": None}
     monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
-    monkeypatch.setattr(storage.FileSystems, "open", denied)
-    with pytest.raises(storage.StorageError, match=r"cannot read /x\.jpg: Permission denied"):
+    monkeypatch.setattr(FileSystems, "open", denied)
+    with pytest.raises(errors.StorageError, match=r"cannot read /x\.jpg: Permission denied"):
         list(read_images(listing[0], str(tmp_path), fetchers))
 
 
@@ -98,7 +99,7 @@ def test_no_more_files_are_fetched_ahead_than_may_be_in_memory(listing, tmp_path
 
 
 def test_another_list_under_the_same_name_is_noticed(listing, tmp_path):
-    with pytest.raises(storage.StorageError, match="has changed since it was listed"):
+    with pytest.raises(errors.StorageError, match="has changed since it was listed"):
         read_rows(replace(listing[1], digest=listing[0].digest), str(tmp_path))
 
 
@@ -107,5 +108,5 @@ def test_a_list_that_is_absent_or_damaged_is_a_storage_error(listing, tmp_path, 
     os.remove(tmp_path / "list.parquet")
     if content is not None:
         (tmp_path / "list.parquet").write_bytes(content)
-    with pytest.raises(storage.StorageError, match=r"list\.parquet"):
+    with pytest.raises(errors.StorageError, match=r"list\.parquet"):
         read_rows(listing[0], str(tmp_path))

@@ -6,7 +6,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards import manifest
 from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Noise, Surrogate, TFRecords
 from tests.helpers import samples
@@ -44,7 +44,7 @@ def test_a_run_reads_its_own_in_any_order_and_no_other(tmp_path, shards):
 @pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"output_name": "../../y.parquet"}])
 def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
     manifest.write_manifest(str(tmp_path), [replace(shards[0], **names)])
-    with pytest.raises(storage.StorageError, match="are no names"):
+    with pytest.raises(errors.StorageError, match="are no names"):
         manifest.read_manifest(str(tmp_path))
 
 
@@ -52,5 +52,5 @@ def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
 def test_one_that_is_absent_or_damaged_is_a_storage_error_that_names_it(tmp_path, content):
     if content is not None:
         (tmp_path / "manifest.parquet").write_bytes(content)
-    with pytest.raises(storage.StorageError, match=r"manifest\.parquet"):
+    with pytest.raises(errors.StorageError, match=r"manifest\.parquet"):
         manifest.read_manifest(str(tmp_path))

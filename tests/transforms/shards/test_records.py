@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
 from odin_beam.transforms.shards import records
+from odin_beam.transforms.storage import reading
 from tests.helpers import samples
 
 SIZES = [0, 1, 5, 11, 12, 4096, 8191, 70_000, records._COPY_BYTES, records._COPY_BYTES + 3, 2]
@@ -264,8 +266,8 @@ def test_a_record_above_the_limit_is_skipped(tmp_path, monkeypatch, copy_bytes):
 
 @pytest.mark.parametrize("name", ["x.tfrecord", "x.tfrecord.gz"])
 def test_storage_that_fails_is_an_error_and_never_a_record(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(storage, "RETRY_DELAYS", ())
-    with pytest.raises(storage.StorageError, match=r"absent"):
+    monkeypatch.setattr(reading, "RETRY_DELAYS", ())
+    with pytest.raises(errors.StorageError, match=r"absent"):
         list(records.read_shard(f"{tmp_path}/absent{name}"))
     path = samples.write_shard(tmp_path / name, payloads_of([100_000] * 3))
 
@@ -275,10 +277,10 @@ def test_storage_that_fails_is_an_error_and_never_a_record(tmp_path, monkeypatch
                 raise OSError(5, "Input/output error")
             return super().read(min(size, 1000))
 
-    monkeypatch.setattr(storage.FileSystems, "open", lambda path, compression_type: Failing(path))
-    monkeypatch.setattr(storage, "READ_BUFFER_BYTES", 1000)
+    monkeypatch.setattr(FileSystems, "open", lambda path, compression_type: Failing(path))
+    monkeypatch.setattr(reading, "READ_BUFFER_BYTES", 1000)
     found = []
-    with pytest.raises(storage.StorageError, match=r"Input/output error"):
+    with pytest.raises(errors.StorageError, match=r"Input/output error"):
         for record in records.read_shard(str(path)):
             found.append(record)  # noqa: PERF402 - `extend` would lose what came before the error
     assert [record.problem for record in found] == [None]

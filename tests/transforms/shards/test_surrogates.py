@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from odin_beam.transforms.images import Geometry
+from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.shards import shard_images
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Surrogate, TFRecords

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
-from odin_beam.transforms.storage import StorageError
+from odin_beam.transforms import errors
+from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.storage import listing, paths, reading, writing
 
 CONTENT = np.random.default_rng(0).bytes(10_000)
 
@@ -53,9 +55,9 @@ def troubled(monkeypatch):
 
     def put(trouble, error=None, delays=(0, 0)):
         made = TroubledStorage(trouble, error)
-        monkeypatch.setattr(storage.FileSystems, "open", made.open)
-        monkeypatch.setattr(storage, "RETRY_DELAYS", delays)
-        monkeypatch.setattr(storage, "READ_BUFFER_BYTES", 100)
+        monkeypatch.setattr(FileSystems, "open", made.open)
+        monkeypatch.setattr(reading, "RETRY_DELAYS", delays)
+        monkeypatch.setattr(reading, "READ_BUFFER_BYTES", 100)
         return made
 
     return put
@@ -86,12 +88,12 @@ def names(folder) -> list[str]:
 def test_absolute_path_makes_local_paths_absolute_and_leaves_others(monkeypatch, given, expected):
     monkeypatch.setattr(os, "getcwd", lambda: "/here")
     monkeypatch.setenv("HOME", "/home/me")
-    assert storage.absolute_path(given) == expected
+    assert paths.absolute_path(given) == expected
 
 
 @pytest.mark.parametrize(("path", "local"), [("/a/b", True), ("a=b", True), ("gs://b/x", False), ("s3://b/x", False)])
 def test_is_local(path, local):
-    assert storage.is_local(path) == local
+    assert paths.is_local(path) == local
 
 
 def test_list_files_gives_matches_sorted_with_size_and_time(tmp_path):
@@ -100,38 +102,38 @@ def test_list_files_gives_matches_sorted_with_size_and_time(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(i))
         os.utime(path, (100 + i, 200.5 + i))
-    assert storage.list_files(f"{tmp_path}/*.x") == [
-        storage.FileStat(f"{tmp_path}/a.x", 1, 201.5),
-        storage.FileStat(f"{tmp_path}/b.x", 0, 200.5),
+    assert listing.list_files(f"{tmp_path}/*.x") == [
+        listing.FileStat(f"{tmp_path}/a.x", 1, 201.5),
+        listing.FileStat(f"{tmp_path}/b.x", 0, 200.5),
     ]
-    below = [stat.path for stat in storage.list_files(f"{tmp_path}/**.x")]
+    below = [stat.path for stat in listing.list_files(f"{tmp_path}/**.x")]
     assert below == [f"{tmp_path}/{name}" for name in ("a.x", "b.x", "sub/d.x", "sub/e.x/f.x")]
 
 
 def test_list_files_without_duplicates_and_folder_markers(monkeypatch):
     found = [FileMetadata(f"gs://b/in/{name}", 1, 2.0) for name in ("z", "a", "z", "")]
-    monkeypatch.setattr(storage.FileSystems, "match", lambda patterns: [SimpleNamespace(metadata_list=found)])
-    assert [stat.path for stat in storage.list_files("gs://b/in/*")] == ["gs://b/in/a", "gs://b/in/z"]
+    monkeypatch.setattr(FileSystems, "match", lambda patterns: [SimpleNamespace(metadata_list=found)])
+    assert [stat.path for stat in listing.list_files("gs://b/in/*")] == ["gs://b/in/a", "gs://b/in/z"]
 
 
 @pytest.mark.parametrize("pattern", ["*.nothing", "no/such/folder/*", "no-such-file", "", "folder"])
 def test_list_files_is_empty_where_no_file_matches(tmp_path, pattern):
     (tmp_path / "folder").mkdir()
-    assert storage.list_files(f"{tmp_path}/{pattern}") == []
+    assert listing.list_files(f"{tmp_path}/{pattern}") == []
 
 
 def test_stat_file(file, tmp_path):
     os.utime(file, (1, 1234.25))
-    assert storage.stat_file(file) == storage.FileStat(file, len(CONTENT), 1234.25)
-    assert storage.stat_file(f"{tmp_path}/absent") is None
-    assert storage.stat_file(f"{file}/below/a/file") is None
+    assert listing.stat_file(file) == listing.FileStat(file, len(CONTENT), 1234.25)
+    assert listing.stat_file(f"{tmp_path}/absent") is None
+    assert listing.stat_file(f"{file}/below/a/file") is None
 
 
 @pytest.mark.parametrize(
-    "ask", [storage.list_files, storage.stat_file, storage.read_bytes, storage.open_file, storage.open_seekable]
+    "ask", [listing.list_files, listing.stat_file, reading.read_bytes, reading.open_file, reading.open_seekable]
 )
 def test_a_storage_that_nothing_serves_is_a_storage_error_that_names_the_path(monkeypatch, ask):
-    monkeypatch.setattr(storage, "RETRY_DELAYS", ())
+    monkeypatch.setattr(reading, "RETRY_DELAYS", ())
     with pytest.raises(StorageError, match=r"nosuch://b/x"):
         ask("nosuch://b/x")
 
@@ -139,16 +141,16 @@ def test_a_storage_that_nothing_serves_is_a_storage_error_that_names_the_path(mo
 def test_files_are_read_as_stored(tmp_path):
     path = tmp_path / "x.gz"
     path.write_bytes(gzip.compress(b"content"))
-    with storage.open_file(str(path)) as stream, storage.open_seekable(str(path)) as seekable:
+    with reading.open_file(str(path)) as stream, reading.open_seekable(str(path)) as seekable:
         assert stream.read(2) == b"\x1f\x8b"
         seekable.seek(1)
         assert seekable.read(1) == b"\x8b"
-    assert gzip.decompress(storage.read_bytes(str(path))) == b"content"
+    assert gzip.decompress(reading.read_bytes(str(path))) == b"content"
 
 
 def test_reading_resumes_where_a_read_failed(troubled, file):
     trouble = troubled(range(3, 10_000, 3), delays=(0,))
-    with storage.open_file(file) as stream:
+    with reading.open_file(file) as stream:
         assert stream.read(1234) + stream.read(1) + stream.read() == CONTENT
         assert stream.read(1) == b""
     assert stream.closed
@@ -160,9 +162,9 @@ def test_reading_resumes_where_a_read_failed(troubled, file):
 def test_reading_gives_up_after_the_delays_and_names_file_and_cause(troubled, file, monkeypatch, where):
     trouble = troubled({"open": ["open"], "read": range(1, 99), "later": range(5, 99)}[where], delays=(0.25, 7.0))
     slept = []
-    monkeypatch.setattr(storage.time, "sleep", slept.append)
+    monkeypatch.setattr(reading.time, "sleep", slept.append)
     with pytest.raises(StorageError, match=rf"^cannot read {file}: Input/output error$"):
-        storage.read_bytes(file)
+        reading.read_bytes(file)
     assert slept == [0.25, 7.0]
     assert trouble.opened == 3
     assert all(stream.closed for stream in trouble.streams)
@@ -171,7 +173,7 @@ def test_reading_gives_up_after_the_delays_and_names_file_and_cause(troubled, fi
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_passing_cloud_trouble_is_retried(troubled, file, code):
     trouble = troubled([1, 2, 7, 8], CloudError(code))
-    assert storage.read_bytes(file) == CONTENT
+    assert reading.read_bytes(file) == CONTENT
     assert trouble.opened == 5
 
 
@@ -190,11 +192,11 @@ def test_passing_cloud_trouble_is_retried(troubled, file, code):
 def test_a_file_that_is_gone_or_denied_is_not_tried_again(troubled, file, where, error):
     trouble = troubled(where, error)
     with pytest.raises(StorageError, match=rf"^cannot read {file}: {error.args[-1]}$"):
-        storage.read_bytes(file)
+        reading.read_bytes(file)
     assert trouble.opened == 1
 
 
-@pytest.mark.parametrize("opener", [storage.open_file, storage.open_seekable, storage.read_bytes])
+@pytest.mark.parametrize("opener", [reading.open_file, reading.open_seekable, reading.read_bytes])
 def test_opening_an_absent_file_says_so(tmp_path, opener):
     with pytest.raises(StorageError, match=rf"^cannot read {tmp_path}/absent: No such file or directory$"):
         opener(f"{tmp_path}/absent")
@@ -215,11 +217,11 @@ def test_opening_an_absent_file_says_so(tmp_path, opener):
     ],
 )
 def test_cause_is_the_innermost_reason_in_one_line(error, text):
-    assert storage.cause(error) == text
+    assert errors.cause(error) == text
 
 
 def test_temporary_paths_differ_and_lie_in_a_folder_of_their_own():
-    paths = {storage.temporary_path("/out", "x") for _ in range(100)}
+    paths = {writing.temporary_path("/out", "x") for _ in range(100)}
     assert len(paths) == 100
     assert {os.path.dirname(path) for path in paths} == {"/out/odin-beam-tmp"}
 
@@ -231,21 +233,21 @@ def test_publish_moves_the_file_and_replaces_what_was_there(tmp_path, before):
         final.parent.mkdir(parents=True)
         final.write_bytes(before)
     temporary.write_bytes(b"new")
-    storage.publish(str(temporary), str(final))
+    writing.publish(str(temporary), str(final))
     assert final.read_bytes() == b"new"
     assert names(tmp_path) == ["new/folder/final"]
 
 
 def test_publish_without_the_temporary_file_keeps_what_was_there(file, tmp_path):
     with pytest.raises(StorageError, match=rf"^cannot write {file}: No such file or directory$"):
-        storage.publish(f"{tmp_path}/absent", file)
-    assert storage.read_bytes(file) == CONTENT
+        writing.publish(f"{tmp_path}/absent", file)
+    assert reading.read_bytes(file) == CONTENT
 
 
 @pytest.mark.parametrize("name", ["x.json", "new/folder/x.json", "x.gz", "x[1]*?.json"])
 def test_write_bytes_writes_and_replaces_and_leaves_nothing_else(tmp_path, name):
     for data in (b"first, longer", b"second", b""):
-        storage.write_bytes(f"{tmp_path}/{name}", data)
+        writing.write_bytes(f"{tmp_path}/{name}", data)
         assert (tmp_path / name).read_bytes() == data
         assert names(tmp_path) == [name]
 
@@ -274,35 +276,35 @@ def test_write_bytes_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, m
         raise BeamIOError("Rename operation failed", {"a": OSError(28, "No space left on device")})
 
     (tmp_path / "x.json").write_bytes(b"old")
-    monkeypatch.setattr(storage.FileSystems, where, _FullDisk if where == "create" else refuse)
+    monkeypatch.setattr(FileSystems, where, _FullDisk if where == "create" else refuse)
     with pytest.raises(StorageError, match=rf"^cannot write {tmp_path}/x.json: No space left on device$"):
-        storage.write_bytes(f"{tmp_path}/x.json", b"new content")
+        writing.write_bytes(f"{tmp_path}/x.json", b"new content")
     assert (tmp_path / "x.json").read_bytes() == b"old"
     assert names(tmp_path) == ["x.json"]
 
 
 @pytest.mark.parametrize("ends", [1, 2])
 def test_write_bytes_withstands_the_end_of_another_run_on_the_folder_but_not_two(tmp_path, monkeypatch, ends):
-    rename, ended = storage.FileSystems.rename, []
+    rename, ended = FileSystems.rename, []
 
     def late(sources, destinations):
         if len(ended) < ends:
-            ended.append(storage.delete_temporary(str(tmp_path), []))
+            ended.append(writing.delete_temporary(str(tmp_path), []))
         rename(sources, destinations)
 
-    monkeypatch.setattr(storage.FileSystems, "rename", late)
+    monkeypatch.setattr(FileSystems, "rename", late)
     if ends == 1:
-        storage.write_bytes(f"{tmp_path}/x.json", b"content")
+        writing.write_bytes(f"{tmp_path}/x.json", b"content")
         assert (tmp_path / "x.json").read_bytes() == b"content"
     else:
         with pytest.raises(StorageError, match=rf"^cannot write {tmp_path}/x.json: No such file or directory$"):
-            storage.write_bytes(f"{tmp_path}/x.json", b"content")
+            writing.write_bytes(f"{tmp_path}/x.json", b"content")
     assert len(names(tmp_path)) == (ends == 1)
 
 
 def test_write_bytes_where_a_file_stands_for_a_folder(file):
     with pytest.raises(StorageError, match=rf"^cannot write {file}/x: File exists$"):
-        storage.write_bytes(f"{file}/x", b"")
+        writing.write_bytes(f"{file}/x", b"")
 
 
 @pytest.mark.parametrize("name", ["x", "x*", "x?", "[x]", "x[1"])
@@ -316,7 +318,7 @@ def test_delete_takes_names_literally_and_leaves_the_neighbours(tmp_path, name, 
         (tmp_path / name / "a/b").write_bytes(b"")
     else:
         (tmp_path / name).write_bytes(b"")
-    delete = storage.delete_folder if kind == "folder" else lambda path: storage.delete([path])
+    delete = writing.delete_folder if kind == "folder" else lambda path: writing.delete([path])
     delete(f"{tmp_path}/{name}")
     assert sorted(os.listdir(tmp_path)) == ["x1", "x2"]
     assert names(tmp_path) == ["x1", "x2/inside"]
@@ -328,9 +330,9 @@ def test_delete_takes_names_literally_and_leaves_the_neighbours(tmp_path, name, 
 @pytest.mark.parametrize("name", ["x", "x*", "x?", "[x]", "x[1"])
 def test_delete_on_a_cloud_gives_a_glob_of_that_one_name(monkeypatch, name):
     globs = []
-    monkeypatch.setattr(storage.FileSystems, "exists", lambda path: True)
-    monkeypatch.setattr(storage.FileSystems, "delete", globs.extend)
-    storage.delete([f"gs://b/{name}"])
+    monkeypatch.setattr(FileSystems, "exists", lambda path: True)
+    monkeypatch.setattr(FileSystems, "delete", globs.extend)
+    writing.delete([f"gs://b/{name}"])
     matches = re.compile(FileSystem.translate_pattern(globs[0])).match
     assert matches(f"gs://b/{name}")
     assert not any(matches(f"gs://b/{other}") for other in ("x1", "xx", "y") if other != name)
@@ -340,9 +342,9 @@ def test_delete_that_is_refused_is_a_storage_error(file, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(storage.os, "remove", refuse)
+    monkeypatch.setattr(writing.os, "remove", refuse)
     with pytest.raises(StorageError, match=rf"^cannot remove {file}: Permission denied$"):
-        storage.delete([file])
+        writing.delete([file])
 
 
 def test_delete_of_what_another_just_removed_is_no_error(file, monkeypatch):
@@ -352,8 +354,8 @@ def test_delete_of_what_another_just_removed_is_no_error(file, monkeypatch):
         remove(path)
         remove(path)
 
-    monkeypatch.setattr(storage.os, "remove", remove_twice)
-    storage.delete([file])
+    monkeypatch.setattr(writing.os, "remove", remove_twice)
+    writing.delete([file])
     assert not os.path.exists(file)
 
 
@@ -361,9 +363,9 @@ def test_delete_while_the_storage_is_down_is_a_storage_error(monkeypatch):
     def down(path):
         raise CloudError(503)
 
-    monkeypatch.setattr(storage.FileSystems, "exists", down)
+    monkeypatch.setattr(FileSystems, "exists", down)
     with pytest.raises(StorageError, match=r"gs://b/x: 503 from the cloud"):
-        storage.delete(["gs://b/x"])
+        writing.delete(["gs://b/x"])
 
 
 def test_delete_folder_on_a_cloud_removes_every_object_below(monkeypatch):
@@ -374,11 +376,11 @@ def test_delete_folder_on_a_cloud_removes_every_object_below(monkeypatch):
         listed.extend(patterns)
         return [SimpleNamespace(metadata_list=[FileMetadata(path, 1, 0.0) for path in objects])]
 
-    monkeypatch.setattr(storage.FileSystems, "join", lambda *parts: "/".join(parts))
-    monkeypatch.setattr(storage.FileSystems, "match", match)
-    monkeypatch.setattr(storage.FileSystems, "exists", lambda path: True)
-    monkeypatch.setattr(storage.FileSystems, "delete", removed.extend)
-    storage.delete_folder("gs://b/run/tmp")
+    monkeypatch.setattr(FileSystems, "join", lambda *parts: "/".join(parts))
+    monkeypatch.setattr(FileSystems, "match", match)
+    monkeypatch.setattr(FileSystems, "exists", lambda path: True)
+    monkeypatch.setattr(FileSystems, "delete", removed.extend)
+    writing.delete_folder("gs://b/run/tmp")
     assert listed == ["gs://b/run/tmp/**"]
     assert removed == objects
 
@@ -387,10 +389,10 @@ def test_delete_temporary_takes_the_remains_of_attempts_at_given_files_and_nothi
     others = ["report.tmp", "run.json", "scores/source=a/x.parquet", "tmp/1", "x.parquet.12ab"]
     own = ["odin-beam-tmp/x.parquet.12ab", "odin-beam-tmp/x.parquet.34cd", "run.json.12ab.odin-beam-tmp"]
     for name in (*others, *own, "odin-beam-tmp/y.parquet.12ab"):
-        storage.write_bytes(f"{tmp_path}/{name}", b"")
-    storage.delete_temporary(str(tmp_path), {"x.parquet"})
+        writing.write_bytes(f"{tmp_path}/{name}", b"")
+    writing.delete_temporary(str(tmp_path), {"x.parquet"})
     assert names(tmp_path) == sorted([*others, "odin-beam-tmp/y.parquet.12ab"])
     for _ in range(2):
-        storage.delete_temporary(str(tmp_path), {"x.parquet", "y.parquet"})
+        writing.delete_temporary(str(tmp_path), {"x.parquet", "y.parquet"})
         assert names(tmp_path) == others
         assert not (tmp_path / "odin-beam-tmp").exists()

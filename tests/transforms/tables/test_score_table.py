@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import storage
+from odin_beam.transforms import errors
+from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import score_table
 from odin_beam.transforms.tables.score_table import Commit, OutputError, ShardWriter
 from tests.helpers import samples
@@ -199,9 +201,9 @@ def test_the_settings_stand_in_the_files_metadata(output, shard):
 
 
 def test_rejects_are_published_before_scores_and_nothing_else_remains(output, shard, monkeypatch):
-    published, publish = [], storage.publish
+    published, publish = [], writing.publish
     monkeypatch.setattr(
-        storage, "publish", lambda temporary, final: (published.append(final), publish(temporary, final))
+        writing, "publish", lambda temporary, final: (published.append(final), publish(temporary, final))
     )
     committed(output, shard, rejects=[7])
     assert published == [score_table.rejects_path(output, shard), score_table.scores_path(output, shard)]
@@ -214,9 +216,9 @@ def test_without_rejects_there_is_no_file_of_them_and_an_old_one_goes_before_the
 ):
     shard = dataclasses.replace(shard, output_name=score_table.output_name(f"/in/{name}"))
     committed(output, shard, rejects=[7])
-    publish, seen = storage.publish, []
+    publish, seen = writing.publish, []
     monkeypatch.setattr(
-        storage,
+        writing,
         "publish",
         lambda temporary, final: (seen.append(files(f"{output}/rejects")), publish(temporary, final)),
     )
@@ -234,12 +236,12 @@ def test_committing_again_replaces_the_files(output, shard):
 
 
 @pytest.mark.parametrize("row_group_rows", [2, 1000], ids=["partly written", "nothing written"])
-@pytest.mark.parametrize("error", [None, KeyboardInterrupt, storage.StorageError])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, errors.StorageError])
 def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_group_rows, error):
     monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", row_group_rows)
-    streams, create = [], score_table.FileSystems.create
+    streams, create = [], FileSystems.create
     monkeypatch.setattr(
-        score_table.FileSystems,
+        FileSystems,
         "create",
         lambda *given, **named: streams.append(create(*given, **named)) or streams[-1],
     )
@@ -248,7 +250,7 @@ def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_g
         with ShardWriter(output, shard) as writer:
             writer.write(score_rows(shard, range(5)), [reject(7), reject(8), reject(9)])
             if row_group_rows == 2:
-                assert len(files(f"{output}/{storage.TEMPORARY}")) == 2
+                assert len(files(f"{output}/{writing.TEMPORARY}")) == 2
             if error:
                 raise error()
 
@@ -266,7 +268,7 @@ def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, 
     monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 1)
     with ShardWriter(output, shard) as writer:
         writer.write(score_rows(shard, range(5)), [reject(7)])
-        assert {name.partition("/")[0] for name in files(output)} == {storage.TEMPORARY}
+        assert {name.partition("/")[0] for name in files(output)} == {writing.TEMPORARY}
 
 
 @pytest.mark.parametrize("lost_at", ["rejects", "scores"])
@@ -278,14 +280,14 @@ def test_losing_a_race_is_success_only_against_an_equal_file(output, shard, monk
             scores = range(4) if winner == "other counts" else range(3)
             committed(output, shard, scores, [7], "f2" if winner == "other fingerprint" else "f1")
         before = files(output)
-        publish = storage.publish
+        publish = writing.publish
 
         def lose(temporary, final):
             if f"/{lost_at}/" in final:
-                raise storage.StorageError(f"cannot write {final}: it is another's")
+                raise errors.StorageError(f"cannot write {final}: it is another's")
             publish(temporary, final)
 
-        monkeypatch.setattr(storage, "publish", lose)
+        monkeypatch.setattr(writing, "publish", lose)
         if winner == "equal":
             assert writer.commit("f1", 4, "linear", SETTINGS) == Commit("f1", 4, 3, 1, "linear")
         else:
@@ -372,7 +374,7 @@ def test_read_commit_refuses_a_file_cut_anywhere(output, shard):
 def test_columns_of_a_file_that_is_not_there_or_broken_are_a_storage_error(tmp_path, content, reason):
     if content is not None:
         (tmp_path / "x").write_bytes(content)
-    with pytest.raises(storage.StorageError, match=rf"^cannot read {tmp_path}/x: {reason}$"):
+    with pytest.raises(errors.StorageError, match=rf"^cannot read {tmp_path}/x: {reason}$"):
         list(score_table.read_columns(f"{tmp_path}/x", ["odin"]))
 
 
@@ -383,8 +385,8 @@ def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(ou
 
     committed(output, shard)
     path = score_table.scores_path(output, shard)
-    monkeypatch.setattr(storage.FileSystems, "open", lambda path, compression_type: Failing(path))
-    with pytest.raises(storage.StorageError, match=rf"^cannot read {path}: 503 from the cloud$"):
+    monkeypatch.setattr(FileSystems, "open", lambda path, compression_type: Failing(path))
+    with pytest.raises(errors.StorageError, match=rf"^cannot read {path}: 503 from the cloud$"):
         list(score_table.read_columns(path, ["odin"]))
     assert score_table.read_commit(path) is None
 
@@ -453,7 +455,7 @@ def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):
 # An output that cannot be written.
 
 
-@pytest.mark.parametrize("stands", ["", storage.TEMPORARY, "scores", "rejects", "scores/source=photos"])
+@pytest.mark.parametrize("stands", ["", writing.TEMPORARY, "scores", "rejects", "scores/source=photos"])
 def test_a_file_where_a_folder_should_be_is_an_output_error_that_names_the_output(output, shard, stands):
     path = Path(output, stands)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -469,7 +471,7 @@ def test_a_file_where_a_folder_should_be_is_an_output_error_that_names_the_outpu
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), CloudError("403 from the cloud")], ids=repr)
 @pytest.mark.parametrize("where", ["create", "write", "close", "publish"])
 def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, where, error):
-    create = score_table.FileSystems.create
+    create = FileSystems.create
 
     class Stream:
         closed = False
@@ -495,9 +497,9 @@ def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, w
     def refuse(sources, destinations):
         raise error
 
-    monkeypatch.setattr(score_table.FileSystems, "create", Stream)
+    monkeypatch.setattr(FileSystems, "create", Stream)
     if where == "publish":
-        monkeypatch.setattr(storage.FileSystems, "rename", refuse)
+        monkeypatch.setattr(FileSystems, "rename", refuse)
     text = getattr(error, "strerror", None) or str(error)
     with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*{text}$"):
         committed(output, shard)

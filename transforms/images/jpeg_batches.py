@@ -1,7 +1,7 @@
 """JPEG images several at once: one graph decodes them and brings them to the classifier's size.
 
 Image by image, the threads that decode hand Python's lock to each other a dozen times for each one; a graph takes it
-once. What the graph cannot take goes the way of all other images, `images.pixels`, which gives the same pixels to the
+once. What the graph cannot take goes the way of all other images, `decoding.pixels`, which gives the same pixels to the
 bit.
 """
 
@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from odin_beam.transforms import images
-from odin_beam.transforms.images import Geometry, ImageError
+from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images import limits, resize
+from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry, Placement, placement
+from odin_beam.transforms.images.jpeg import JPEG_START
 
 # At once, unless they are so large that their numbers are more than so many (64 MB).
 _IMAGES_AT_ONCE = 64
 _VALUES_AT_ONCE = 1 << 24
 
 
-def images_at_once(input_shape: tuple[int, int, int]) -> int:
+def jpegs_at_once(input_shape: tuple[int, int, int]) -> int:
     """How many images are best given to `decode_jpegs` at once, by (height, width, channels) of the classifier."""
     return min(_IMAGES_AT_ONCE, max(1, _VALUES_AT_ONCE // math.prod(input_shape)))
 
@@ -35,11 +37,11 @@ def decode_jpegs(encoded: Sequence[bytes], geometry: Geometry, out: np.ndarray) 
         is put into its place there, in [0, 1].
 
     Returns:
-      Whether each image was decoded. If not, `images.pixels` has to be asked: it is of another format, or something is
+      Whether each image was decoded. If not, ask `decoding.pixels`: the image is of another format, or something is
       wrong with it or with another one.
     """
     input_shape = out.shape[1:]
-    jpegs = [i for i, data in enumerate(encoded) if data.startswith(images.JPEG_START)]
+    jpegs = [i for i, data in enumerate(encoded) if data.startswith(JPEG_START)]
     if not jpegs:
         return [False] * len(encoded)
     try:
@@ -59,21 +61,21 @@ def decode_jpegs(encoded: Sequence[bytes], geometry: Geometry, out: np.ndarray) 
         # Which of them it was, and what is wrong with it, shows when they are taken one by one.
         return [False] * len(encoded)
     if len(made) == len(encoded):
-        images.to_unit(made, geometry, out)
+        resize.to_unit(made, geometry, out)
         return [True] * len(encoded)
     taken = [jpegs[at] for at in placements]
     for i, image in zip(taken, made, strict=True):
-        images.to_unit(image, geometry, out[i])
+        resize.to_unit(image, geometry, out[i])
     return [i in taken for i in range(len(encoded))]
 
 
-def _placement(shape: Sequence[int], input_shape: tuple[int, int, int], geometry: Geometry) -> images.Placement | None:
+def _placement(shape: Sequence[int], input_shape: tuple[int, int, int], geometry: Geometry) -> Placement | None:
     """Where an image of this (height, width, channels) goes; None for one that is not for the graph."""
     *size, channels = shape
-    if channels != input_shape[2] or size[0] * size[1] > images.MAX_PIXELS:
+    if channels != input_shape[2] or size[0] * size[1] > limits.MAX_PIXELS:
         return None
     try:
-        return images.placement((size[0], size[1]), input_shape[:2], geometry)
+        return placement((size[0], size[1]), input_shape[:2], geometry)
     except ImageError:
         return None
 
@@ -97,7 +99,7 @@ def _pixels(
     """
 
     def pixels(contents: tf.Tensor, at: tf.Tensor, size: tf.Tensor, corner: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_jpeg(contents[at], input_shape[2], dct_method=images.JPEG_METHODS[jpeg])
+        image = tf.io.decode_jpeg(contents[at], input_shape[2], dct_method=JPEG_METHODS[jpeg])
 
         def resized() -> tf.Tensor:
             return tf.cast(tf.image.resize(image[None], size, interpolation, antialias=antialias)[0], tf.float32)

@@ -1,24 +1,19 @@
 """From a model's path to a model in memory: `.keras`, `.h5`, a SavedModel folder, or what a factory makes of a file.
 
 The file is untrusted. It is read from any file system into a local copy and loaded in Keras' safe mode, so that it
-cannot bring code of its own. Code of the user's own comes in by `--model_factory` alone.
+cannot bring code of its own. Code of the user's own comes in by a model factory alone.
 """
 
-import contextlib
-import hashlib
 import importlib
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
 
 import keras
-import tensorflow as tf
 
-from odin_beam.transforms import storage
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.model.files import local_copy
 from odin_beam.transforms.model.saved_model import SavedModel, SavedModelError, load_saved_model
 
-_SUFFIXES = (".keras", ".h5", ".hdf5")
 # What describes the layers is text of kilobytes, in the largest models of a few megabytes.
 _MAX_CONFIG_BYTES = 1 << 26
 # Functions of TensorFlow that people give as `activation=`; a model file knows them by name alone.
@@ -31,29 +26,6 @@ _ACTIVATIONS = {
     "elu": keras.activations.elu,
     "tanh": keras.activations.tanh,
 }
-
-
-class ClassifierError(Exception):
-    """The model cannot serve as a classifier of images; the message says why and what to do."""
-
-
-def model_digest(path: str, any_file: bool = False) -> str:
-    """SHA-256, in hex, of the model file's content; of a folder that of its files' names and contents.
-
-    Args:
-      path: on any file system.
-      any_file: whether a factory makes the model, so that the file may have any name.
-
-    Raises:
-      ClassifierError: it cannot be read.
-    """
-    files = _files(path, any_file)
-    if list(files) == [""]:
-        return hashlib.sha256(_read(files[""])).hexdigest()
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{hashlib.sha256(_read(files[name])).hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def load_model(path: str, factory: str | None = None) -> tuple[keras.Model | SavedModel, str | None]:
@@ -69,7 +41,7 @@ def load_model(path: str, factory: str | None = None) -> tuple[keras.Model | Sav
     Raises:
       ClassifierError: it cannot be loaded, or its weights have 16 bits.
     """
-    with _local_copy(path, any_file=factory is not None) as local:
+    with local_copy(path, any_file=factory is not None) as local:
         if factory is not None:
             model = _from_factory(factory, local)
         elif os.path.isdir(local):
@@ -79,46 +51,6 @@ def load_model(path: str, factory: str | None = None) -> tuple[keras.Model | Sav
     if not isinstance(model, keras.Model):
         raise ClassifierError(f"model {path} holds a {type(model).__name__}, not a Keras model")
     return model, _compute_in_float32(model, path)
-
-
-def _files(path: str, any_file: bool) -> dict[str, str]:
-    """Names relative to the model -> paths; a single file has the empty name."""
-    if path.endswith(_SUFFIXES):
-        return {"": path}
-    try:
-        if storage.stat_file(os.path.join(path, "saved_model.pb")) is not None:
-            return {
-                stat.path.removeprefix(path).strip("/"): stat.path
-                for stat in storage.list_files(os.path.join(path, "**"))
-            }
-    except storage.StorageError as e:
-        raise ClassifierError(f"model: {e}") from e
-    if not any_file:
-        raise ClassifierError(
-            f"model {path}: its name must end in .keras, .h5 or .hdf5, or it must be the folder of a SavedModel"
-        )
-    return {"": path}
-
-
-def _read(path: str) -> bytes:
-    try:
-        return storage.read_bytes(path)
-    except storage.StorageError as e:
-        raise ClassifierError(f"model: {e}") from e
-
-
-@contextlib.contextmanager
-def _local_copy(path: str, any_file: bool) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
-        root = os.path.join(folder, "model" + os.path.splitext(path)[1])
-        for name, there in _files(path, any_file).items():
-            local = os.path.normpath(os.path.join(root, name))
-            if os.path.commonpath([root, local]) != root:
-                raise ClassifierError(f"model {path}: the file name {name} leads out of its folder")
-            os.makedirs(os.path.dirname(local), exist_ok=True)
-            with open(local, "wb") as stream:
-                stream.write(_read(there))
-        yield root
 
 
 def _from_keras(path: str, local: str) -> keras.Model:
@@ -199,10 +131,3 @@ def _compute_in_float32(model: keras.Model, path: str) -> str | None:
             found = layer.dtype_policy.name
             layer.dtype_policy = "float32"
     return found
-
-
-def use_gpus_sparingly() -> None:
-    """Lets GPU memory grow with need instead of taking all at once; must come before the first use of the GPU."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        if not tf.config.experimental.get_memory_growth(gpu):
-            tf.config.experimental.set_memory_growth(gpu, True)

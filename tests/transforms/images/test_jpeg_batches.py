@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from odin_beam.transforms import images
-from odin_beam.transforms.images import Geometry, ImageError, ImageRecord, decode_jpegs
+from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images import decoding, jpeg_batches, limits
+from odin_beam.transforms.images.example import ImageRecord
+from odin_beam.transforms.images.geometry import CROP_MODES, INTERPOLATIONS, JPEG_METHODS, RESIZE_MODES, Geometry
 from odin_beam.transforms.scoring.score_shards import ScoreSettings, decode_batch
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames
@@ -31,24 +33,24 @@ with io.BytesIO() as _buffer:
 
 def one_by_one(data: bytes, input_shape: tuple[int, int, int], geometry: Geometry) -> np.ndarray | None:
     try:
-        return images.pixels(ImageRecord(data, None, None, None), input_shape, geometry)
+        return decoding.pixels(ImageRecord(data, None, None, None), input_shape, geometry)
     except ImageError:
         return None
 
 
 def at_once(encoded: list[bytes], input_shape: tuple[int, int, int], geometry: Geometry) -> list[np.ndarray | None]:
     out = np.full((len(encoded), *input_shape), np.nan, np.float32)
-    there = decode_jpegs.decode_jpegs(encoded, geometry, out)
+    there = jpeg_batches.decode_jpegs(encoded, geometry, out)
     for image, decoded in zip(out, there, strict=True):
         assert decoded or np.isnan(image).all()
     return [image if decoded else None for image, decoded in zip(out, there, strict=True)]
 
 
-@pytest.mark.parametrize("jpeg", images.JPEG_METHODS)
+@pytest.mark.parametrize("jpeg", JPEG_METHODS)
 @pytest.mark.parametrize("antialias", [False, True], ids=["sampling", "antialias"])
-@pytest.mark.parametrize("interpolation", images.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_every_geometry_gives_the_pixels_of_one_by_one(interpolation, antialias, jpeg):
-    for resize, crop in itertools.product(images.RESIZE_MODES, images.CROP_MODES):
+    for resize, crop in itertools.product(RESIZE_MODES, CROP_MODES):
         if (resize, crop) == ("shorter_side", "none"):
             continue
         geometry = Geometry(None, resize, crop, interpolation, antialias, jpeg)
@@ -77,7 +79,7 @@ def test_where_nothing_is_jpeg_in_colour_nothing_is_taken(encoded):
 
 
 def test_an_image_beyond_the_limit_is_not_decoded_and_the_others_are():
-    with mock.patch.object(images, "MAX_PIXELS", 60 * 61 - 1):
+    with mock.patch.object(limits, "MAX_PIXELS", 60 * 61 - 1):
         made = at_once(COLOUR, (16, 24, 3), Geometry())
     assert [image is not None for image in made] == [True] * 5 + [False]
 
@@ -88,9 +90,9 @@ def test_a_damaged_image_leaves_the_others_to_be_taken_one_by_one(damaged):
 
 
 def test_large_images_are_fewer_at_once():
-    assert decode_jpegs.images_at_once((32, 32, 3)) == decode_jpegs.images_at_once((224, 224, 3)) == 64
-    assert decode_jpegs.images_at_once((1000, 1000, 3)) == 5
-    assert decode_jpegs.images_at_once((9000, 9000, 3)) == 1
+    assert jpeg_batches.jpegs_at_once((32, 32, 3)) == jpeg_batches.jpegs_at_once((224, 224, 3)) == 64
+    assert jpeg_batches.jpegs_at_once((1000, 1000, 3)) == 5
+    assert jpeg_batches.jpegs_at_once((9000, 9000, 3)) == 1
 
 
 def decoded_batch(tmp_path, encoded: list[bytes], in_batches_of: int) -> tuple[np.ndarray, list, list]:
@@ -125,7 +127,7 @@ def test_a_batch_of_several_times_as_many_with_some_damaged_loses_nothing(tmp_pa
 def test_damaged_images_end_alike_in_whatever_company(tmp_path_factory, damaged):
     folder, encoded = tmp_path_factory.mktemp("fuzz"), [COLOUR[1], *damaged, COLOUR[2]]
     # A low limit, so that sizes which accidents make are quickly dealt with.
-    with mock.patch.object(images, "MAX_PIXELS", 1 << 16):
+    with mock.patch.object(limits, "MAX_PIXELS", 1 << 16):
         together, alone = (decoded_batch(folder, encoded, size) for size in (len(encoded), 1))
     np.testing.assert_array_equal(together[0], alone[0])
     assert together[1:] == alone[1:]

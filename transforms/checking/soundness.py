@@ -1,0 +1,79 @@
+"""What ODIN needs of a classifier, measured on one batch of images."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from odin_beam.transforms.checking.trials import BATCH
+from odin_beam.transforms.detectors.odin import backward_seed
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.detectors.score_function import ScoreFunction
+from odin_beam.transforms.model.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Soundness:
+    """What ODIN needs of a classifier, measured on one batch.
+
+    Attributes:
+      gradient_share: share of the pixels whose gradient is not 0.
+      repeatable: the same batch twice gives the same logits to the bit.
+      alone_difference: largest relative difference between an image's logits alone and in a batch.
+      images_per_second: of the whole method at epsilon > 0, after warming up.
+    """
+
+    gradient_share: float
+    repeatable: bool
+    alone_difference: float
+    images_per_second: float
+
+
+def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> Soundness:
+    """Measures it on the first images.
+
+    Args:
+      classifier: with the preprocessing to use.
+      pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+      settings: temperature; epsilon only matters to the speed.
+    """
+    batch = tf.constant(pixels[:BATCH])
+    logits = classifier.logits(batch).numpy()
+    again = classifier.logits(batch).numpy()
+    alone = classifier.logits(batch[:1]).numpy()
+    scale = np.abs(logits[0]).max() or 1.0
+    return Soundness(
+        gradient_share=gradient_share(classifier, pixels, settings),
+        repeatable=bool(np.array_equal(logits, again)),
+        alone_difference=float(np.abs(alone[0] - logits[0]).max() / scale),
+        images_per_second=_speed(classifier, pixels[:BATCH], settings),
+    )
+
+
+def gradient_share(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> float:
+    """Share of the first images' pixels to which a gradient that is not 0 comes back.
+
+    Args:
+      classifier: with the preprocessing to use.
+      pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
+      settings: temperature.
+    """
+    batch = tf.constant(pixels[:BATCH])
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(batch)
+        logits = classifier.logits(batch)
+    gradient = tape.gradient(logits, batch, output_gradients=backward_seed(logits, settings.temperature))
+    return 0.0 if gradient is None else float(tf.reduce_mean(tf.cast(gradient != 0, tf.float32)))
+
+
+def _speed(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings, rounds: int = 3) -> float:
+    timed = OdinSettings(settings.temperature, settings.epsilon or OdinSettings().epsilon)
+    score = ScoreFunction(classifier, timed, ("odin",))
+    score(pixels)
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        score(pixels)
+        seconds.append(time.perf_counter() - started)
+    return len(pixels) / sorted(seconds)[rounds // 2]

@@ -1,0 +1,41 @@
+"""What can go wrong with what a user gave, as opposed to a bug: every error has one root class.
+
+Whoever runs a job prints the message of an `OdinBeamError` as one line; anything else is a bug and keeps its trace.
+"""
+
+from apache_beam.io.filesystem import BeamIOError
+
+
+class StorageError(Exception):
+    """A file could not be listed, read or written; the message names it."""
+
+
+class NoSuchFile(StorageError):
+    """There is no file of that name, and another attempt would not find one."""
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries and errors."""
+    while True:
+        if isinstance(error, BeamIOError) and error.exception_details:
+            error = next(iter(error.exception_details.values()))
+        elif isinstance(error, OSError) and error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        else:
+            break
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    text = text.removesuffix(" with exceptions None")
+    return " ".join(text.split())[:300]
+
+
+class ImageError(Exception):
+    """A record that gives no pixels. `reason` is a short code, `detail` a sentence for people."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ClassifierError(Exception):
+    """The model cannot serve as a classifier of images; the message says why and what to do."""

@@ -1,0 +1,149 @@
+"""Encoded images and raw pixels become arrays.
+
+Policy, the same for every format:
+
+* PNG, JPEG, GIF (first frame) and BMP are recognised by their content, never by a name.
+* Alpha is dropped, not blended; palettes are resolved; CMYK becomes RGB; 16 bits become 8 by their high byte.
+* Colour becomes grey by ITU-R 601 luma (0.299 R + 0.587 G + 0.114 B); grey becomes colour by repetition.
+* EXIF orientation is ignored, as Keras' own loaders do.
+* JPEG is decoded with the accurate integer transform, as Pillow does, unless the geometry says `fast`, which is what
+  TensorFlow does by default. The two differ by up to a few steps of 1/255, more than a usual epsilon.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images import limits
+from odin_beam.transforms.images.example import ImageRecord
+from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry
+from odin_beam.transforms.images.jpeg import JPEG_START, plain_jpeg
+from odin_beam.transforms.images.png import plain_png
+from odin_beam.transforms.images.resize import fit
+
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
+_MODES = {1: "L", 3: "RGB"}
+
+
+def pixels(
+    record: ImageRecord, input_shape: tuple[int, int, int], geometry: Geometry, out: np.ndarray | None = None
+) -> np.ndarray:
+    """The image as the classifier sees it.
+
+    Args:
+      record: a parsed Example.
+      input_shape: (height, width, channels) of the classifier's input; channels is 1 or 3.
+      geometry: what to do with images of another size.
+      out: array to put it into; None for one of its own.
+
+    Returns:
+      float32 array of `input_shape`, in [0, 1].
+
+    Raises:
+      ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
+    """
+    height, width, channels = input_shape
+    shape = record.raw_shape or input_shape
+    if is_raw(record.image, shape):
+        image = _to_channels(np.frombuffer(record.image, np.uint8).reshape(shape), channels)
+    else:
+        image = decode(record.image, channels, geometry.jpeg)
+    return fit(image, (height, width), geometry, out)
+
+
+def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
+    """Whether the bytes are a uint8 tensor of this shape rather than an encoded image.
+
+    The long signatures decide for an encoded image whatever the length. BMP's two letters alone do not, since one
+    raw image in 65,536 begins with them: there the length decides, unless the header repeats it.
+    """
+    if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
+        return False
+    if data.startswith((b"\x89PNG\r\n\x1a\n", JPEG_START, b"GIF87a", b"GIF89a")):
+        return False
+    return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
+
+
+def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
+    """Decodes an image under this module's policy.
+
+    Args:
+      data: PNG, JPEG, GIF or BMP.
+      channels: 1 or 3.
+      jpeg: see `Geometry`; JPEG in CMYK or to be changed between grey and colour is always `accurate`.
+
+    Returns:
+      uint8 array [height, width, channels], channels 1 or 3.
+
+    Raises:
+      ImageError: `undecodable`, or `too_many_pixels` above `limits.MAX_PIXELS`.
+    """
+    if (plain := plain_png(data)) is not None:
+        array = np.asarray(plain if plain.mode == _MODES[channels] else plain.convert(_MODES[channels]))
+        return array[..., None] if channels == 1 else array
+    if data.startswith(JPEG_START) and (array := plain_jpeg(data, channels, JPEG_METHODS[jpeg])) is not None:
+        return array
+    with _opened(data) as image:
+        if image.format == "JPEG" and image.mode == _MODES[channels]:
+            return np.asarray(tf.io.decode_jpeg(data, channels, dct_method=JPEG_METHODS[jpeg]))
+        if image.mode.startswith("I"):
+            return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
+        array = np.asarray(image.convert(_MODES[channels]))
+    return array[..., None] if channels == 1 else array
+
+
+def check_header(data: bytes) -> None:
+    """Sees from the header that this is an image which `decode` may take on; decodes nothing.
+
+    Raises:
+      ImageError: `not_an_image`, or `too_many_pixels` above `limits.MAX_PIXELS`.
+    """
+    try:
+        with _opened(data):
+            pass
+    except ImageError as e:
+        if isinstance(e.__cause__, Image.UnidentifiedImageError):
+            raise ImageError("not_an_image", f"{len(data)} bytes that are no readable PNG, JPEG, GIF or BMP") from e
+        raise
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """An encoded image with its header read; whatever then goes wrong with it becomes an `ImageError`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > limits.MAX_PIXELS:
+                raise ImageError("too_many_pixels", f"{width} x {height}; the limit is {limits.MAX_PIXELS} pixels")
+            yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as e:
+        raise ImageError("too_many_pixels", f"more than twice the limit of {limits.MAX_PIXELS} pixels") from e
+    except Exception as e:
+        # A decoder fed with hostile bytes may raise nearly anything; none of it may end the shard.
+        raise ImageError("undecodable", _undecodable(data, e)) from e
+
+
+def _undecodable(data: bytes, error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"{len(data)} bytes that are no PNG, JPEG, GIF or BMP, nor raw pixels of the shape expected"
+    # TensorFlow's errors begin with the node that raised them, in double braces.
+    text = re.sub(r"\{\{.*?\}\}", "", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__
+
+
+def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], by the same policy as encoded images."""
+    image = image[..., :3]
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]

@@ -1,0 +1,72 @@
+"""A model's files: which they are, their digest, a local copy. Imports no TensorFlow."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from odin_beam.transforms import errors
+from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.storage import listing, reading
+
+_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def model_digest(path: str, any_file: bool = False) -> str:
+    """SHA-256, in hex, of the model file's content; of a folder that of its files' names and contents.
+
+    Args:
+      path: on any file system.
+      any_file: whether a factory makes the model, so that the file may have any name.
+
+    Raises:
+      ClassifierError: it cannot be read.
+    """
+    files = _files(path, any_file)
+    if list(files) == [""]:
+        return hashlib.sha256(_read(files[""])).hexdigest()
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{hashlib.sha256(_read(files[name])).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(path: str, any_file: bool) -> dict[str, str]:
+    """Names relative to the model -> paths; a single file has the empty name."""
+    if path.endswith(_SUFFIXES):
+        return {"": path}
+    try:
+        if listing.stat_file(os.path.join(path, "saved_model.pb")) is not None:
+            return {
+                stat.path.removeprefix(path).strip("/"): stat.path
+                for stat in listing.list_files(os.path.join(path, "**"))
+            }
+    except errors.StorageError as e:
+        raise ClassifierError(f"model: {e}") from e
+    if not any_file:
+        raise ClassifierError(
+            f"model {path}: its name must end in .keras, .h5 or .hdf5, or it must be the folder of a SavedModel"
+        )
+    return {"": path}
+
+
+def _read(path: str) -> bytes:
+    try:
+        return reading.read_bytes(path)
+    except errors.StorageError as e:
+        raise ClassifierError(f"model: {e}") from e
+
+
+@contextlib.contextmanager
+def local_copy(path: str, any_file: bool) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
+        root = os.path.join(folder, "model" + os.path.splitext(path)[1])
+        for name, there in _files(path, any_file).items():
+            local = os.path.normpath(os.path.join(root, name))
+            if os.path.commonpath([root, local]) != root:
+                raise ClassifierError(f"model {path}: the file name {name} leads out of its folder")
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with open(local, "wb") as stream:
+                stream.write(_read(there))
+        yield root

@@ -1,0 +1,66 @@
+"""The dense layer at the end of a classifier, and what goes into it."""
+
+from dataclasses import dataclass, replace
+
+import keras
+import tensorflow as tf
+
+from odin_beam.transforms.model.activations import Activations
+from odin_beam.transforms.model.keras_graph import origin, step_over
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """The dense layer that gives the logits, and what goes into it.
+
+    Attributes:
+      model: preprocessed float32 [N, H, W, C] -> logits [N, K], features [N, F] and, if `has_maps`, the maps
+        [N, h, w, F] of which the features are the average.
+      kernel: float32 [F, K].
+      has_maps: whether global average pooling comes right before the layer.
+    """
+
+    model: keras.Model
+    kernel: tf.Variable
+    has_maps: bool
+
+    def activations(self, inputs: tf.Tensor) -> Activations:
+        """One forward pass in inference mode."""
+        logits, features, *maps = (tf.cast(output, tf.float32) for output in self.model(inputs, training=False))
+        return Activations(logits, features, maps[0] if maps else None, tf.convert_to_tensor(self.kernel))
+
+    @property
+    def map_shape(self) -> tuple[int | None, ...] | None:
+        """(h, w, F) of the maps."""
+        return tuple(self.model.outputs[2].shape[1:]) if self.has_maps else None
+
+
+def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
+    """The dense layer at the end of a model, or None where the model ends otherwise.
+
+    Args:
+      logits_model: as `find_logits` gives it; a layer inside a nested model is found too.
+    """
+    operation, before, own_output = origin(step_over(logits_model.outputs[0]))
+    if own_output is not None:
+        inner = find_last_layer(keras.Model(operation.inputs, own_output))
+        return inner and replace(inner, model=keras.Model(logits_model.inputs, inner.model(before)))
+    plain = isinstance(operation, keras.layers.Dense) and operation.activation is keras.activations.linear
+    if not plain or len(before[0].shape) != 2:
+        return None
+    features, maps = _pooled(before[0])
+    outputs = [operation(features), features, *([] if maps is None else [maps])]
+    return LastLayer(keras.Model(logits_model.inputs, outputs), operation.kernel, maps is not None)
+
+
+def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """The features once more, and what they are the global average of, if they are."""
+    source = step_over(features)
+    operation, before, own_output = origin(source)
+    if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
+        return source, before[0]
+    if own_output is not None:
+        inner, maps = _pooled(own_output)
+        if maps is not None:
+            return tuple(keras.Model(operation.inputs, [inner, maps])(before))
+    return features, None

@@ -1,0 +1,130 @@
+"""Writes files whole or not at all, and removes them."""
+
+import contextlib
+import glob
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterable
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from odin_beam.transforms.errors import StorageError, cause
+from odin_beam.transforms.storage.listing import list_files, stat_file
+from odin_beam.transforms.storage.paths import is_local
+from odin_beam.transforms.storage.reading import READ_BUFFER_BYTES
+
+# Marks what is not finished: a name that nobody else gives to a file, so that it is ours to remove.
+TEMPORARY = "odin-beam-tmp"
+
+
+def temporary_path(output: str, name: str) -> str:
+    """A path of its own for each attempt at the file of that name, in a folder where no reader of results looks."""
+    return FileSystems.join(output, TEMPORARY, f"{name}.{uuid.uuid4().hex}")
+
+
+def publish(temporary: str, final: str) -> None:
+    """Moves a finished temporary file to its final name in one step, replacing what was there.
+
+    Raises:
+      StorageError: the temporary file is gone, or the storage refused.
+    """
+    try:
+        if is_local(final):
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+        FileSystems.rename([temporary], [final])
+    except Exception as e:
+        raise StorageError(f"cannot write {final}: {cause(e)}") from e
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a small file whole or not at all, by way of a temporary file beside it.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    _write_whole(path, io.BytesIO(data))
+
+
+def copy_from_local(local: str, path: str) -> None:
+    """Copies a local file of any size, whole or not at all.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    with open(local, "rb") as source:
+        _write_whole(path, source)
+
+
+def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
+    temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
+    try:
+        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+            shutil.copyfileobj(source, stream, READ_BUFFER_BYTES)
+        publish(temporary, path)
+    except StorageError:
+        if not again or stat_file(temporary) is not None:
+            raise
+        # Another run on the same folder has just ended, and has taken away what it found unfinished.
+        source.seek(0)
+        _write_whole(path, source, again=False)
+    except Exception as e:
+        raise StorageError(f"cannot write {path}: {cause(e)}") from e
+    finally:
+        delete([temporary])
+
+
+def delete_temporary(output: str, names: Collection[str]) -> None:
+    """Removes what attempts at the files of these names have left, and unfinished small files of the folder itself.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    folder = FileSystems.join(output, TEMPORARY)
+    left = [stat.path for stat in list_files(FileSystems.join(folder, "*"))]
+    delete(path for path in left if path.rpartition("/")[2].rpartition(".")[0] in names)
+    delete(stat.path for stat in list_files(FileSystems.join(output, f"*.{TEMPORARY}")))
+    if is_local(folder):
+        # Another run may be at work in it.
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Removes files and local folders, each by its literal name; those that are not there are no error.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    for path in paths:
+        try:
+            if FileSystems.exists(path):
+                _delete_existing(path)
+        except Exception as e:
+            if stat_file(path) is not None:
+                raise StorageError(f"cannot remove {path}: {cause(e)}") from e
+
+
+def _delete_existing(path: str) -> None:
+    # `FileSystems.delete` takes a path for a glob: of `run[1]` it would remove nothing, of `run*` the neighbours too.
+    if not is_local(path):
+        FileSystems.delete([glob.escape(path)])
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def delete_folder(folder: str) -> None:
+    """Removes every file below a folder, and locally the folder too.
+
+    Raises:
+      StorageError: the storage refused.
+    """
+    if is_local(folder):
+        delete([folder])
+    else:
+        delete(stat.path for stat in list_files(FileSystems.join(folder, "**")))
