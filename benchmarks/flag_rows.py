@@ -18,13 +18,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from odin_beam.transforms.calibration import SHARED_SETTINGS, write_calibration
+from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, write_calibration
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.metrics.summarize_scores import write_json
 from odin_beam.transforms.shards.manifest import write_manifest
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import schemas, scores_file
+from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables.layout import scores_file_name
 
 ROWS_PER_SHARD = 100_000
 SETTINGS = {
@@ -33,7 +35,7 @@ SETTINGS = {
     "preprocessing": {},
     "geometry": {},
     "odin": {"temperature": 1000.0, "epsilon": 0.0014},
-    "detectors": list(score_table.DETECTORS),
+    "detectors": list(registry.DETECTORS),
 }
 
 
@@ -54,18 +56,18 @@ def make_scores(folder: Path, rows: int) -> None:
     random, shards = np.random.default_rng(0), []
     for first in range(0, rows, ROWS_PER_SHARD):
         path, count = f"{folder}/shard-{first}.tfrecord", min(ROWS_PER_SHARD, rows - first)
-        shard = Shard("photos", "input", path, 1, 1.0, score_table.output_name(path))
+        shard = Shard("photos", "input", path, 1, 1.0, scores_file_name(path))
         shards.append(shard)
         scores = random.normal(np.where(random.random(count) < 0.1, -6.0, 0.0))
         made = {"shard": [path] * count, "index": np.arange(count), "prediction": np.arange(count) % 1000}
         made |= {"id": [f"shard-{first}.tfrecord__{i}" for i in range(count)], "odin": scores}
         columns = [
             pa.array(made[field.name], field.type) if field.name in made else pa.nulls(count, field.type)
-            for field in score_table.SCORE_SCHEMA
+            for field in schemas.SCORE_SCHEMA
         ]
-        with score_table.ShardWriter(str(folder), shard) as writer:
-            writer.write(pa.RecordBatch.from_arrays(columns, schema=score_table.SCORE_SCHEMA), [])
-            writer.commit(score_table.fingerprint(SETTINGS, shard), count, "linear", {})
+        with scores_file.ScoresWriter(str(folder), shard) as writer:
+            writer.write(pa.RecordBatch.from_arrays(columns, schema=schemas.SCORE_SCHEMA), [])
+            writer.commit(scores_file.fingerprint(SETTINGS, shard), count, "linear", {})
     write_json(str(folder), "run.json", {"settings": SETTINGS})
     write_manifest(str(folder), shards)
     calibration = CalibrationScores.of(ScoreHistogram.of(random.normal(size=10_000)))

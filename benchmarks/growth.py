@@ -23,8 +23,8 @@ from pathlib import Path
 
 import keras
 
-from odin_beam.transforms.shards import records
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.shards import framing
+from odin_beam.transforms.tables import scores_file
 
 DATA = Path(__file__).resolve().parents[1] / "pipeline" / "demo_data"
 IMAGES_PER_SHARD = 10_000
@@ -73,7 +73,7 @@ def measure(images: int, shards: int, rounds: int) -> tuple[float, float | None,
 def make_archive(folder: Path, images: int, shards: int) -> None:
     """So many images in so many shards of about the same size, and a classifier."""
     paths = sorted(DATA.glob("fashion_mnist-*.tfrecord"))
-    known = [records.frame(record.payload) for path in paths for record in records.read_shard(str(path))]
+    known = [framing.frame(record.payload) for path in paths for record in framing.read_file(str(path))]
     supply = itertools.cycle(known)
     for i in range(shards):
         count = images * (i + 1) // shards - images * i // shards
@@ -108,7 +108,7 @@ def steady_rate(output: Path, processes: int = 1) -> float | None:
     commits = sorted((path.stat().st_mtime, path) for path in output.glob("scores/*/*.parquet"))
     if len(commits) <= processes:
         return None
-    images = sum(score_table.read_commit(str(path)).scored for _, path in commits[processes:])
+    images = sum(scores_file.read_commit(str(path)).scored for _, path in commits[processes:])
     return images / (commits[-1][0] - commits[processes - 1][0])
 
 

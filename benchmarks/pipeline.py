@@ -43,12 +43,13 @@ from PIL import Image
 from benchmarks import networks
 from benchmarks.growth import steady_rate
 from benchmarks.speed import ROOT, ContenderProcess, commit, cpu_model, median_ratio, progress
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 
 LOAD = """
 import sys, time
 from odin_beam.transforms.model.files import model_digest
-from odin_beam.transforms.scoring.score_shards import Scorer, ScoreSettings
+from odin_beam.transforms.scoring.scorer import Scorer
+from odin_beam.transforms.scoring.settings import ScoreSettings
 started = time.perf_counter()
 Scorer(ScoreSettings(sys.argv[1], model_digest(sys.argv[1])))
 print(time.perf_counter() - started)
@@ -182,7 +183,7 @@ def photographs(count: int) -> list[bytes]:
 
 def write_shards(folder: Path, images: Sequence[bytes], shards: int) -> None:
     """So many shards, each of all the images; and one of a single batch, for the first score."""
-    framed = [records.frame(_example(image)) for image in images]
+    framed = [framing.frame(_example(image)) for image in images]
     for i in range(shards):
         (folder / f"in-{i:02d}.tfrecord").write_bytes(b"".join(framed))
     (folder / "first.tfrecord").write_bytes(b"".join(framed[:KERNEL_BATCH]))

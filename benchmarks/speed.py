@@ -42,7 +42,7 @@ import tensorflow as tf
 from benchmarks import layers, networks
 from benchmarks.networks import NETWORKS, Network
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "this project, kernel"
@@ -348,7 +348,7 @@ class Job:
         pixels = networks.cifar_images(3 * images, 32)
         for i, part in enumerate(np.array_split((pixels * 255).round().astype(np.uint8), 3 * JOB_SHARDS)):
             with (folder / f"in-{i:02d}.tfrecord").open("wb") as stream:
-                stream.writelines(records.frame(_example(image)) for image in part)
+                stream.writelines(framing.frame(_example(image)) for image in part)
 
     def run(self) -> tuple[float, float]:
         """Images per second in the steady state, and seconds of the start-up."""

@@ -39,3 +39,25 @@ class ImageError(Exception):
 
 class ClassifierError(Exception):
     """The model cannot serve as a classifier of images; the message says why and what to do."""
+
+
+class OutOfMemory(Exception):
+    """No batch is small enough for the device."""
+
+
+class OutputError(Exception):
+    """The output cannot be written: no shard can succeed, so the run stops."""
+
+
+class CalibrationError(Exception):
+    """There is no calibration to be had; the message says why."""
+
+
+class OutputTakenError(Exception):
+    """Another run of other inputs has since been launched on the output, which is that one's now."""
+
+    def __init__(self, output: str):
+        super().__init__(
+            f"another run, of other inputs, was launched on {output} meanwhile, and the results there will be that "
+            "one's: give each an --output of its own"
+        )

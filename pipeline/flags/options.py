@@ -21,14 +21,16 @@ from apache_beam.options.pipeline_options import (
 )
 
 from odin_beam.pipeline.runners import dataflow
-from odin_beam.transforms.calibration import Calibration, CalibrationError, read_calibration
-from odin_beam.transforms.calibration.choose_cell import OBJECTIVES
+from odin_beam.transforms.calibration.calibration_file import Calibration, read_calibration
+from odin_beam.transforms.calibration.objectives import OBJECTIVES
+from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.errors import CalibrationError
+from odin_beam.transforms.forward.precisions import PRECISIONS
 from odin_beam.transforms.shards.surrogates import KINDS as SURROGATES
 from odin_beam.transforms.storage.paths import absolute_path
-from odin_beam.transforms.tables.score_table import DETECTORS, PRECISIONS
 
 if TYPE_CHECKING:
-    from odin_beam.transforms.scoring.score_shards import ScoreSettings
+    from odin_beam.transforms.scoring.settings import ScoreSettings
 
 DEFAULT_RUNNER = "FnApiRunner"
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -724,7 +726,7 @@ def model_settings(arguments: argparse.Namespace, model: str) -> "ScoreSettings"
     from odin_beam.transforms.images.geometry import Geometry
     from odin_beam.transforms.model.files import model_digest
     from odin_beam.transforms.model.preprocessing import Preprocessing
-    from odin_beam.transforms.scoring.score_shards import ScoreSettings
+    from odin_beam.transforms.scoring.settings import ScoreSettings
     from odin_beam.transforms.shards.shard import FeatureNames
 
     digest = model_digest(model, any_file=arguments.model_factory is not None)
@@ -819,7 +821,7 @@ def _feeding(given: argparse.Namespace, model_digest: str) -> dict[str, Any]:
             # Stretching to the size first would leave nothing to cut off.
             geometry.setdefault("resize", "none")
         return {"preprocessing": preprocessing, "geometry": geometry, "output_name": given.output_name}
-    from odin_beam.transforms.scoring.score_shards import lists_to_tuples
+    from odin_beam.transforms.scoring.settings import lists_to_tuples
 
     flag, job, said = filed
     if said["model_digest"] != model_digest:

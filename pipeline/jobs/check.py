@@ -35,7 +35,8 @@ from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.scoring.sample_images import sample_images
-from odin_beam.transforms.scoring.score_shards import ScoreSettings, load_settings_classifier
+from odin_beam.transforms.scoring.scorer import load_settings_classifier
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.storage import writing
 
 IMAGES = 256

@@ -18,11 +18,15 @@ from odin_beam.pipeline.launch.run_folder import launched_run, read_json
 from odin_beam.pipeline.runners.dataflow import handed_over
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.pipeline.show.flags_text import flags_text
-from odin_beam.transforms.calibration import SHARED_SETTINGS, Calibration, CalibrationError, read_calibration
-from odin_beam.transforms.calibration.flag_shards import SUMMARY, FlagFacts, FlagRule, FlagShards, scores_state
+from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, Calibration, read_calibration
+from odin_beam.transforms.calibration.flag_rule import FlagRule
+from odin_beam.transforms.calibration.flag_shards import FlagShards
+from odin_beam.transforms.calibration.flags_summary import FlagFacts, scores_state
+from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.scoring.check_finished import CheckFinished
 from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.storage import listing, writing
+from odin_beam.transforms.tables.layout import FLAGS
 
 
 def run(options: FlagOptions) -> int:
@@ -44,7 +48,7 @@ def run(options: FlagOptions) -> int:
         _calibration_facts(options, calibration), options.per_class, scores_state(launch["settings"], shards), started
     )
     # First the mark of completion: flags of two rules beside each other must not look like one result.
-    writing.delete([FileSystems.join(output, SUMMARY)])
+    writing.delete([FileSystems.join(output, FLAGS)])
     writing.delete_folder(FileSystems.join(output, "flags"))
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
@@ -54,11 +58,11 @@ def run(options: FlagOptions) -> int:
     with show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards))):
         result = run_pipeline(pipeline)
         if handed := handed_over(result):
-            print(f"{handed}; {FileSystems.join(output, SUMMARY)} appears when the job is done")
+            print(f"{handed}; {FileSystems.join(output, FLAGS)} appears when the job is done")
             return 0
         result.wait_until_finish()
 
-    found = read_json(output, SUMMARY)
+    found = read_json(output, FLAGS)
     print(flags_text(found))
     print(f"\nflags: {FileSystems.join(output, 'flags')}  ({found['seconds']:.0f} s)")
     return 0 if found["complete"] else 3

@@ -36,19 +36,13 @@ from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.dataflow import handed_over
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.transforms.errors import StorageError
-from odin_beam.transforms.ingest.image_files import (
-    Matched,
-    Member,
-    Reject,
-    folder_of,
-    is_tfrecord,
-    list_members,
-    match_files,
-    with_common_root,
-)
+from odin_beam.transforms.ingest.image_files import Matched, is_tfrecord, list_members, match_files, with_common_root
+from odin_beam.transforms.ingest.members import Member, Reject, folder_of
+from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.reshard import Reshard
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
-from odin_beam.transforms.ingest.write_shards import OutputNames, WriteShards, WriteSummary
+from odin_beam.transforms.ingest.summary import WriteSummary
+from odin_beam.transforms.ingest.write_shards import WriteShards
 from odin_beam.transforms.storage import listing, paths, reading, writing
 
 _IMAGE_EXTENSIONS = ("", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib")

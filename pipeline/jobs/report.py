@@ -21,16 +21,17 @@ from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, read_
 from odin_beam.pipeline.runners.local_workers import run_pipeline
 from odin_beam.pipeline.show import report_figures
 from odin_beam.pipeline.show.report_gallery import Picture, make_pictures
+from odin_beam.transforms.detectors.registry import DETECTORS
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.metrics.report_data import ReportSettings, WriteReportData
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.check_finished import CheckFinished
-from odin_beam.transforms.scoring.score_shards import ScoreSettings, load_settings_classifier, settings_of
+from odin_beam.transforms.scoring.scorer import load_settings_classifier
+from odin_beam.transforms.scoring.settings import ScoreSettings, settings_of
 from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables.score_table import DETECTORS
 
 _FIGURES = ("fpr_at_95_tpr", "detection_error", "auroc", "aupr_in", "aupr_out")
 _LOWER_IS_BETTER = ("fpr_at_95_tpr", "detection_error")

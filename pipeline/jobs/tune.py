@@ -25,9 +25,10 @@ from odin_beam.pipeline.runners.dataflow import on_dataflow
 from odin_beam.pipeline.show.calibration_text import calibration_text
 from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
-from odin_beam.transforms.calibration import CalibrationError, read_calibration
 from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
+from odin_beam.transforms.calibration.calibration_file import read_calibration
 from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
+from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.metrics.summarize_scores import RunFacts
 from odin_beam.transforms.shards.shard import Shard, Surrogate
 from odin_beam.transforms.storage import listing, paths, reading, writing

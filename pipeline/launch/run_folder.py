@@ -8,13 +8,14 @@ from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import UsageError
 from odin_beam.transforms import errors
-from odin_beam.transforms.calibration.flag_shards import SUMMARY, scores_state
+from odin_beam.transforms.calibration.flags_summary import scores_state
 from odin_beam.transforms.shards.manifest import read_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, reading, writing
+from odin_beam.transforms.tables.layout import FLAGS
 
 # In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
-FILES = (SUMMARY, "summary.json", "metrics.json", "manifest.parquet", "run.json")
+FILES = (FLAGS, "summary.json", "metrics.json", "manifest.parquet", "run.json")
 FOLDERS = ("scores", "rejects", "listings", writing.TEMPORARY, "flags", "report")
 
 
@@ -90,7 +91,7 @@ def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tupl
     Raises:
       UsageError: `flags.json` is damaged.
     """
-    flags = read_json(output, SUMMARY)
+    flags = read_json(output, FLAGS)
     if flags is None:
         return None, None
     if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):

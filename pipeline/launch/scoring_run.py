@@ -29,16 +29,18 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
 from odin_beam.transforms.images import decoding
-from odin_beam.transforms.metrics.summarize_scores import write_json
 from odin_beam.transforms.scoring.sample_images import sample_images
-from odin_beam.transforms.scoring.score_shards import Scorer, ScoreSettings, ScoreShards
+from odin_beam.transforms.scoring.score_shards import ScoreShards
+from odin_beam.transforms.scoring.scorer import Scorer
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import shard_images
 from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.manifest import ReadManifest, manifest_digest, read_manifest, write_manifest
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Shard, Surrogate, TFRecords
 from odin_beam.transforms.storage import listing, writing
-from odin_beam.transforms.tables.score_table import scores_path
+from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables.layout import scores_path
 
 # How much of a source is read at launch to see that it holds images.
 SHARDS_TRIED = 8

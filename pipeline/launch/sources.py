@@ -24,7 +24,7 @@ from odin_beam.transforms.shards.noise import DISTRIBUTIONS
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, FeatureNames, ImageList, Noise, Shard, TFRecords
 from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.storage.listing import FileStat
-from odin_beam.transforms.tables.score_table import output_name
+from odin_beam.transforms.tables.layout import scores_file_name
 
 # Of the run's folder: where lists of images lie.
 LISTINGS = "listings"
@@ -111,7 +111,7 @@ def _prepared(source: SourcePattern, options: SourceOptions, folder: str, output
 
 
 def _file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | None) -> Shard:
-    name = output_name(stat.path)
+    name = scores_file_name(stat.path)
     return Shard(source.name, source.role, stat.path, stat.size, stat.modified, name, TFRecords(features))
 
 
@@ -141,7 +141,7 @@ def _reachable(rows: Iterable[dict], source: SourcePattern) -> Iterator[dict]:
 
 
 def _image_list(source: SourcePattern, rows: Iterable[dict], folder: str) -> Iterator[Shard]:
-    listing = f"{LISTINGS}/{source.name}-{output_name(source.text, 0)}"
+    listing = f"{LISTINGS}/{source.name}-{scores_file_name(source.text, 0)}"
     local = os.path.join(folder, listing)
     os.makedirs(os.path.dirname(local), exist_ok=True)
     with ListWriter(local) as writer:
@@ -160,7 +160,7 @@ def _noise(source: SourcePattern, options: SourceOptions, folder: str, output: s
 
 
 def _virtual_shard(source: SourcePattern, content: ImageList | Noise) -> Shard:
-    return Shard(source.name, source.role, source.text, 0, 0.0, output_name(source.text, content.first), content)
+    return Shard(source.name, source.role, source.text, 0, 0.0, scores_file_name(source.text, content.first), content)
 
 
 _LISTERS = {

@@ -3,7 +3,7 @@
 from typing import Any
 
 from odin_beam.pipeline.show.tune_figures import scaled, title
-from odin_beam.transforms.calibration.choose_cell import OBJECTIVES
+from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
 _TPRS = (0.9, 0.95, 0.99)
 _UNITS = {"fpr_at_95_tpr": "points of FPR@95TPR", "auroc": "points of AUROC", "mean_score": "of mean score"}

@@ -15,7 +15,7 @@ from odin_beam.pipeline.show.report_figures import MAP_COLOURS
 from odin_beam.transforms import errors
 from odin_beam.transforms.detectors.features import activation_map
 from odin_beam.transforms.model.classifier import Classifier
-from odin_beam.transforms.scoring.score_shards import ScoreSettings
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import shard_images
 from odin_beam.transforms.shards.shard import Shard, TFRecords
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from odin_beam.transforms.calibration.choose_cell import OBJECTIVES
+from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
 _TITLES = {"fpr_at_95_tpr": "FPR@95TPR, %", "auroc": "AUROC, %", "mean_score": "mean in-distribution score"}
 _DPI = 130

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks import growth, pipeline
 from odin_beam.transforms.images import decoding, example
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.shard import FeatureNames
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import schemas, score_table, scores_file
+from odin_beam.transforms.tables.layout import scores_path
 from tests.helpers import samples
 
 
@@ -19,13 +20,13 @@ def finished_run(output, commits: dict[str, tuple[int, float]]) -> None:
         path = output / f"{name}.tfrecord"
         path.write_bytes(b"")
         shard = samples.shard(path)
-        with score_table.ShardWriter(str(output), shard) as writer:
-            columns = {field.name: np.zeros(rows) for field in score_table.SCORE_SCHEMA}
+        with scores_file.ScoresWriter(str(output), shard) as writer:
+            columns = {field.name: np.zeros(rows) for field in schemas.SCORE_SCHEMA}
             columns |= {"shard": ["x"] * rows, "id": ["x"] * rows}
-            arrays = [score_table.pa.array(columns[field.name]).cast(field.type) for field in score_table.SCORE_SCHEMA]
-            writer.write(score_table.pa.record_batch(arrays, schema=score_table.SCORE_SCHEMA), [])
+            arrays = [score_table.pa.array(columns[field.name]).cast(field.type) for field in schemas.SCORE_SCHEMA]
+            writer.write(score_table.pa.record_batch(arrays, schema=schemas.SCORE_SCHEMA), [])
             writer.commit("f", rows, "logits", {})
-        os.utime(score_table.scores_path(str(output), shard), (seconds, seconds))
+        os.utime(scores_path(str(output), shard), (seconds, seconds))
 
 
 def test_the_steady_rate_leaves_out_the_first_commit_of_each_process(tmp_path):
@@ -64,7 +65,7 @@ def test_every_shard_has_all_images_and_the_first_one_a_batch(tmp_path):
     paths = sorted(path.name for path in tmp_path.iterdir())
     assert paths == ["first.tfrecord", "in-00.tfrecord", "in-01.tfrecord"]
     for path in paths:
-        read = list(records.read_shard(str(tmp_path / path)))
+        read = list(framing.read_file(str(tmp_path / path)))
         found = [example.parse_example(record.payload, FeatureNames()).image for record in read]
         assert found == (files[:64] if path == "first.tfrecord" else files)
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import scores_file
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "pipeline" / "demo_data"
@@ -78,7 +78,7 @@ class Runs:
         """
         found = {}
         for path in self.output.glob("scores/*/*.parquet"):
-            assert score_table.read_commit(str(path)), f"{path} is not whole"
+            assert scores_file.read_commit(str(path)), f"{path} is not whole"
             stat = path.stat()
             found[path.name] = (stat.st_ino, stat.st_mtime_ns)
         return found

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.shard import Shard
 
 # `make fuzz` tries so many times the cases, other ones each time, and takes one that lasts seconds for a hang.
@@ -95,7 +95,7 @@ def fuzzed(max_examples: int) -> settings:
 
 def write_shard(path, payloads: Iterable[bytes]) -> Path:
     """A TFRecord file, gzip where the name says so."""
-    data = b"".join(map(records.frame, payloads))
+    data = b"".join(map(framing.frame, payloads))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -104,10 +104,10 @@ def write_shard(path, payloads: Iterable[bytes]) -> Path:
 
 def shard(path, source: str = "photos", role: str = "in_distribution") -> Shard:
     """The `Shard` of a file as `score` would list it."""
-    from odin_beam.transforms.tables.score_table import output_name
+    from odin_beam.transforms.tables.layout import scores_file_name
 
     stat = Path(path).stat()
-    return Shard(source, role, str(path), stat.st_size, stat.st_mtime, output_name(str(path)))
+    return Shard(source, role, str(path), stat.st_size, stat.st_mtime, scores_file_name(str(path)))
 
 
 def small_model(input_shape=(8, 8, 3), classes: int = 4, seed: int = 0, scale: float = 8.0) -> keras.Model:

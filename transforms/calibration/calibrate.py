@@ -13,32 +13,24 @@ import numpy as np
 import tensorflow as tf
 
 from odin_beam import transforms
-from odin_beam.transforms.calibration import CalibrationError, write_calibration
-from odin_beam.transforms.calibration.choose_cell import (
-    OBJECTIVES,
-    PairedScores,
-    at_edge,
-    best_cells,
-    cell_figures,
-    choose,
-)
+from odin_beam.transforms.calibration.calibration_file import write_calibration
+from odin_beam.transforms.calibration.choose_cell import PairedScores, at_edge, best_cells, cell_figures, choose
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
 from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
+from odin_beam.transforms.errors import CalibrationError
+from odin_beam.transforms.metrics.combine_scores import CombineScores, Histograms
+from odin_beam.transforms.metrics.counts import Counts
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.metrics.summarize_scores import (
-    CombineScores,
-    Counts,
-    Histograms,
-    RunFacts,
-    summary_report,
-    write_json,
-)
-from odin_beam.transforms.scoring.score_shards import ScoreSettings
+from odin_beam.transforms.metrics.summarize_scores import RunFacts, summary_report
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import parquet
+from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables.layout import scores_path
 
 # Below so many images the thresholds of high true positive rates are guesses; a class with fewer gets none of its own.
 FEW_IMAGES = 100
@@ -241,7 +233,7 @@ def _paired_scores(folder: str, shards: Sequence[Shard], columns: Sequence[str])
     columns, parts = list(dict.fromkeys(columns)), {}
     for shard in shards:
         side = "" if shard.role == "in_distribution" else shard.source
-        for table in score_table.read_columns(score_table.scores_path(folder, shard), columns):
+        for table in parquet.read_columns(scores_path(folder, shard), columns):
             arrays = [table[column].to_numpy(zero_copy_only=False).astype(np.float64) for column in columns]
             parts.setdefault(side, []).append(np.stack(arrays))
     sides = {
@@ -260,8 +252,8 @@ def _class_scores(
     for shard in shards:
         if shard.role != "in_distribution":
             continue
-        path = score_table.scores_path(folder, shard)
-        for table in score_table.read_columns(path, ["prediction", *names.values()]):
+        path = scores_path(folder, shard)
+        for table in parquet.read_columns(path, ["prediction", *names.values()]):
             predictions = table["prediction"].to_numpy()
             for detector, column in names.items():
                 scores = table[column].to_numpy(zero_copy_only=False).astype(np.float64)

@@ -10,36 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.metrics.detection_metrics import auroc_of_counts, detection_metrics, fpr_at_95_tpr_of_counts
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 
 if TYPE_CHECKING:
     from odin_beam.transforms.detectors.odin_settings import OdinGrid
 
+
 # Resamples of the bootstrap, and what its intervals hold.
 RESAMPLES = 500
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a cell is judged by.
-
-    Attributes:
-      higher_is_better: else lower is.
-      two_sided: whether it compares in-distribution with other images.
-    """
-
-    higher_is_better: bool
-    two_sided: bool
-
-
-OBJECTIVES = {
-    "fpr_at_95_tpr": Objective(higher_is_better=False, two_sided=True),
-    "auroc": Objective(higher_is_better=True, two_sided=True),
-    # Generalized ODIN (Hsu et al. 2020, https://arxiv.org/abs/2002.11297), for epsilon alone.
-    "mean_score": Objective(higher_is_better=True, two_sided=False),
-}
 
 
 @dataclass(frozen=True)

@@ -39,3 +39,7 @@ CLEAN_DETECTORS = {
     "cam_var": Detector(cam_var, ("logits", "maps", "kernel")),
     "cam_max": Detector(cam_max, ("logits", "maps", "kernel")),
 }
+DETECTORS = (
+    *("odin", "msp", "max_logit", "energy", "neg_entropy", "margin"),
+    *("gen", "grad_norm", "cam_var", "cam_max"),
+)

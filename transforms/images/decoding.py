@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
-from odin_beam.transforms.images import limits
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry
 from odin_beam.transforms.images.jpeg import JPEG_START, plain_jpeg

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
-from odin_beam.transforms.images import limits
 
 RESIZE_MODES = ("stretch", "shorter_side", "none")
 CROP_MODES = ("none", "center")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from odin_beam.transforms.images import limits
+from odin_beam.transforms import limits
 
 JPEG_START = b"\xff\xd8\xff"
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
-from odin_beam.transforms.images import limits, resize
+from odin_beam.transforms.images import resize
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry, Placement, placement
 from odin_beam.transforms.images.jpeg import JPEG_START
 

@@ -5,7 +5,7 @@ import zlib
 
 from PIL import Image, ImageFile
 
-from odin_beam.transforms.images import limits
+from odin_beam.transforms import limits
 
 # Signature, and the IHDR chunk: length and name, width, height, depth, colour type, three methods, checksum.
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

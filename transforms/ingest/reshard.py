@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from odin_beam.transforms import errors
-from odin_beam.transforms.ingest.image_files import Reject, printable
-from odin_beam.transforms.ingest.write_shards import OutputNames, ShardReport, ShardWriter
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.ingest.members import Reject, printable
+from odin_beam.transforms.ingest.output_names import OutputNames
+from odin_beam.transforms.ingest.summary import ShardReport
+from odin_beam.transforms.ingest.tfrecord_writer import TFRecordWriter
+from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.storage.random_access import open_random_access
 
@@ -50,7 +52,7 @@ def scan_file(position: int, path: str) -> Scan:
       errors.StorageError: it cannot be read.
     """
     good, marks, rejects = 0, [(0, 0)], []
-    for record in records.read_shard(path):
+    for record in framing.read_file(path):
         if record.problem:
             rejects.append(_reject(record, path))
             continue
@@ -93,11 +95,11 @@ def _file_payloads(scan: Scan, start: int, stop: int) -> Iterator[bytes]:
 
 def _records_from(path: str, offset: int) -> Iterator[Record]:
     if not offset:
-        yield from records.read_shard(path)
+        yield from framing.read_file(path)
         return
     with open_random_access(path) as stream:
         stream.seek(offset)
-        yield from records.read_records(stream, compressed=False)
+        yield from framing.read_stream(stream, compressed=False)
 
 
 def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardReport:
@@ -117,7 +119,7 @@ def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardR
     scans = sorted(scans, key=lambda scan: scan.position)
     total = sum(scan.good for scan in scans)
     start, stop = (bound * total // output.shards for bound in (index, index + 1))
-    with ShardWriter(output, index) as writer:
+    with TFRecordWriter(output, index) as writer:
         for payload in payloads(scans, start, stop):
             writer.write(payload)
     rejects = () if index else tuple(reject for scan in scans for reject in scan.rejects)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from odin_beam.transforms import errors
-from odin_beam.transforms.ingest.image_files import Container, Member, Reject
+from odin_beam.transforms.ingest.members import Container, Member, Reject
 from odin_beam.transforms.storage import reading, writing
 
 # Names are bytes here, since a file's name need not be UTF-8.

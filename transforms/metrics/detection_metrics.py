@@ -8,16 +8,13 @@ have dropped bits, a metric's value takes each bin for one tie, and comes with b
 themselves, whatever their order within the bins (up to the rounding of float64).
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, NamedTuple, Self
 
-import apache_beam as beam
 import numpy as np
 
-from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram, common_bins
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram, common_bins
+from odin_beam.transforms.metrics.tpr_rank import tpr_rank
 
 _TPR = 0.95
 
@@ -145,32 +142,6 @@ def threshold_at_tpr(histogram: ScoreHistogram, tpr: float = _TPR) -> float:
     return _threshold_at_tpr(histogram, tpr).value
 
 
-@beam.typehints.with_input_types(ScoreHistogram)
-@beam.typehints.with_output_types(ScoreHistogram)
-class CombineScoreHistograms(beam.CombineFn):
-    """Merges `ScoreHistogram`s of equal `max_keys` into one; no input gives an empty one."""
-
-    def __init__(self, max_keys: int = MAX_KEYS):
-        super().__init__()
-        self._max_keys = max_keys
-
-    def create_accumulator(self) -> ScoreHistogram:
-        return ScoreHistogram(self._max_keys)
-
-    def add_input(self, accumulator: ScoreHistogram, element: ScoreHistogram) -> ScoreHistogram:
-        accumulator.merge(element)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[ScoreHistogram]) -> ScoreHistogram:
-        merged = self.create_accumulator()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: ScoreHistogram) -> ScoreHistogram:
-        return accumulator
-
-
 class _Estimate(NamedTuple):
     """A metric's value with each bin taken for a tie, and what it can be over all orders within the bins."""
 
@@ -208,13 +179,6 @@ class _Ranking:
         return float(np.sum(totals) / self.tp[-1])
 
 
-def _rank(tpr: float, count: int) -> int:
-    """`ceil(tpr * count)`, exact: in float64, 0.55 * 100 is above 55."""
-    if not 0 < tpr <= 1:
-        raise ValueError(f"a true positive rate lies in (0, 1], not {tpr}")
-    return math.ceil(Fraction(str(tpr)) * count)
-
-
 def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     """`tp / (tp + fp)`, and 1 where nothing is accepted, as in scikit-learn."""
     return np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
@@ -225,14 +189,14 @@ def _threshold_at_tpr(histogram: ScoreHistogram, tpr: float) -> _Estimate:
     if len(bins.counts) == 0:
         raise ValueError("no scores to take a threshold from")
     accepted = np.cumsum(bins.counts[::-1])
-    index = -1 - int(np.searchsorted(accepted, _rank(tpr, int(accepted[-1]))))
+    index = -1 - int(np.searchsorted(accepted, tpr_rank(tpr, int(accepted[-1]))))
     lower, upper = float(bins.lower[index]), float(bins.upper[index])
     return _Estimate(lower, lower, upper)
 
 
 def _fpr_at_95_tpr(ranking: _Ranking) -> _Estimate:
     """The threshold lies somewhere in the bin that holds the positive of that rank."""
-    index = int(np.searchsorted(ranking.tp, _rank(_TPR, int(ranking.tp[-1]))))
+    index = int(np.searchsorted(ranking.tp, tpr_rank(_TPR, int(ranking.tp[-1]))))
     low = float(ranking.fp_above[index] / ranking.fp[-1])
     high = float(ranking.fp[index] / ranking.fp[-1])
     return _Estimate(high, low, high)

@@ -14,11 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms, roc_curve, threshold_at_tpr
+from odin_beam.transforms.detectors import registry
+from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
+from odin_beam.transforms.metrics.detection_metrics import roc_curve, threshold_at_tpr
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.metrics.summarize_scores import write_json
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import parquet, scores_file
+from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables.layout import scores_path
 
 # Rows at either end of each source's ranking.
 GALLERY = 12
@@ -55,10 +58,10 @@ class ReadForReport(beam.DoFn):
 
     def process(self, shard: Shard):
         output, ranked_by = self._settings.output, self._settings.ranked_by
-        columns = dict.fromkeys([*_ROW, ranked_by, *score_table.DETECTORS, *HISTOGRAM_COLUMNS])
+        columns = dict.fromkeys([*_ROW, ranked_by, *registry.DETECTORS, *HISTOGRAM_COLUMNS])
         histograms: dict[str, ScoreHistogram] = {}
-        for table in score_table.read_columns(score_table.scores_path(output, shard), list(columns)):
-            for name in dict.fromkeys([*score_table.DETECTORS, *HISTOGRAM_COLUMNS]):
+        for table in parquet.read_columns(scores_path(output, shard), list(columns)):
+            for name in dict.fromkeys([*registry.DETECTORS, *HISTOGRAM_COLUMNS]):
                 scores = table[name].drop_null().to_numpy().astype(np.float64)
                 if len(scores):
                     histograms.setdefault(name, ScoreHistogram()).add(scores)
@@ -68,7 +71,7 @@ class ReadForReport(beam.DoFn):
                 yield beam.pvalue.TaggedOutput("classes", ((shard.source, predicted), counts))
         for name, histogram in histograms.items():
             yield beam.pvalue.TaggedOutput("histograms", ((shard.source, name), histogram))
-        for reason, count in score_table.read_reject_reasons(output, shard).items():
+        for reason, count in scores_file.read_reject_reasons(output, shard).items():
             yield beam.pvalue.TaggedOutput("rejects", ((shard.source, reason), count))
 
 
@@ -154,7 +157,7 @@ def report_data(
     for a, b in itertools.product(inside, outside):
         of_pair = {
             name: roc_curve(histograms[a, name], histograms[b, name], CURVE_POINTS)
-            for name in score_table.DETECTORS
+            for name in registry.DETECTORS
             if (a, name) in histograms and (b, name) in histograms
         }
         curves.append({"in_distribution": a, "out_distribution": b, "detectors": of_pair})

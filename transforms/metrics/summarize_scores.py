@@ -5,115 +5,23 @@ disagree with the rows and stale files cannot enter.
 """
 
 import itertools
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import pyarrow.compute as pc
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import errors
-from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms, detection_metrics, threshold_at_tpr
-from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.detectors import registry
+from odin_beam.transforms.metrics.combine_scores import CombineScores, Histograms
+from odin_beam.transforms.metrics.counts import Counts, total
+from odin_beam.transforms.metrics.detection_metrics import detection_metrics, threshold_at_tpr
 from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, writing
-from odin_beam.transforms.tables import score_table
-
-Histograms = Mapping[tuple[str, str], ScoreHistogram]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What was counted in some shards of a source.
-
-    Attributes:
-      shards: committed.
-      framed: records found; `scored + rejected`.
-      scored: rows in the scores files.
-      rejected: rows in the rejects files.
-      labelled: scored rows with a label.
-      correct: labelled rows whose prediction is the label.
-    """
-
-    shards: int = 0
-    framed: int = 0
-    scored: int = 0
-    rejected: int = 0
-    labelled: int = 0
-    correct: int = 0
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of labelled rows predicted right; None without labels."""
-        return self.correct / self.labelled if self.labelled else None
-
-
-def total(counts: Iterable[Counts]) -> Counts:
-    """The sum, field by field."""
-    return Counts(*map(sum, zip(*map(astuple, counts), strict=True))) if (counts := list(counts)) else Counts()
-
-
-def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[str, ScoreHistogram]]:
-    """A scores file's counts, and a histogram of each of the columns that it has scores in.
-
-    Raises:
-      errors.StorageError: the file is not whole, or cannot be read.
-    """
-    commit = score_table.read_commit(path)
-    if commit is None:
-        raise errors.StorageError(f"{path} is not the scores file that it was: run `score` again")
-    histograms = {column: ScoreHistogram() for column in columns}
-    labelled = correct = 0
-    for table in score_table.read_columns(path, ["label", "prediction", *columns]):
-        labelled += table.num_rows - table["label"].null_count
-        correct += pc.sum(pc.equal(table["label"], table["prediction"])).as_py() or 0
-        for column, histogram in histograms.items():
-            histogram.add(table[column].drop_null().to_numpy().astype(np.float64))
-    counts = Counts(1, commit.framed, commit.scored, commit.rejected, labelled, correct)
-    return counts, {column: histogram for column, histogram in histograms.items() if histogram.count}
-
-
-class ReadScores(beam.DoFn):
-    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts). Never rows."""
-
-    def __init__(self, output: str, columns: Sequence[str]):
-        self._output = output
-        self._columns = columns
-
-    def process(self, shard: Shard):
-        counts, histograms = read_shard_scores(score_table.scores_path(self._output, shard), self._columns)
-        yield beam.pvalue.TaggedOutput("counts", (shard.source, counts))
-        for column, histogram in histograms.items():
-            yield beam.pvalue.TaggedOutput("histograms", ((shard.source, column), histogram))
-
-
-@dataclass
-class CombineScores(beam.PTransform):
-    """Finished `Shard`s -> {`histograms`: ((source, column), ScoreHistogram), `counts`: (source, Counts)}, merged.
-
-    Args:
-      output: absolute path of the run's folder.
-      columns: of the scores files, for histograms.
-    """
-
-    output: str
-    columns: Sequence[str]
-
-    def expand(self, finished: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
-        read = (
-            finished
-            | "Spread" >> beam.Reshuffle()
-            | beam.ParDo(ReadScores(self.output, self.columns)).with_outputs("histograms", "counts")
-        )
-        return {
-            "histograms": read.histograms | "CombineHistograms" >> beam.CombinePerKey(CombineScoreHistograms()),
-            "counts": read.counts | "CombineCounts" >> beam.CombinePerKey(total),
-        }
+from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables.layout import scores_path
 
 
 def metrics_report(
@@ -136,14 +44,14 @@ def metrics_report(
     shards = {"listed": listed, "scored": total(counts.values()).shards}
     report = {"positive_class": "in_distribution", "shards": shards, "in_distribution": {}, "pairs": []}
     for source in inside:
-        own = {d: histograms[source, d] for d in score_table.DETECTORS if (source, d) in histograms}
+        own = {d: histograms[source, d] for d in registry.DETECTORS if (source, d) in histograms}
         counted = counts.get(source, Counts())
         report["in_distribution"][source] = {
             "count": counted.scored,
             "accuracy": counted.accuracy,
             "threshold_at_95_tpr": {detector: threshold_at_tpr(histogram) for detector, histogram in own.items()},
         }
-    for a, b, detector in itertools.product(inside, outside, score_table.DETECTORS):
+    for a, b, detector in itertools.product(inside, outside, registry.DETECTORS):
         if (a, detector) in histograms and (b, detector) in histograms:
             metrics = detection_metrics(histograms[a, detector], histograms[b, detector])
             names = {"in_distribution": a, "out_distribution": b, "detector": detector}
@@ -194,15 +102,9 @@ def summary_report(
 
 def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
     """Scores files that belong to no shard of the manifest: of inputs since removed. They are left where they are."""
-    expected = {score_table.scores_path(output, shard) for shard in shards}
+    expected = {scores_path(output, shard) for shard in shards}
     present = listing.list_files(FileSystems.join(output, "scores", "**.parquet"))
     return sorted(stat.path for stat in present if stat.path not in expected)
-
-
-def write_json(output: str, name: str, content: dict[str, Any]) -> None:
-    """Writes one of the run's JSON files, whole or not at all."""
-    data = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    writing.write_bytes(FileSystems.join(output, name), data.encode())
 
 
 @dataclass
@@ -220,7 +122,7 @@ class SummarizeScores(beam.PTransform):
     facts: RunFacts | None = None
 
     def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
-        combined = shards["finished"] | CombineScores(self.output, score_table.DETECTORS)
+        combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])

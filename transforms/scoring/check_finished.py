@@ -7,7 +7,8 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import scores_file
+from odin_beam.transforms.tables.layout import scores_path
 
 
 def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
@@ -18,8 +19,8 @@ def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
       output: the run's folder.
       identity: the settings as they enter the fingerprint.
     """
-    commit = score_table.read_commit(score_table.scores_path(output, shard))
-    return commit is not None and commit.fingerprint == score_table.fingerprint(identity, shard)
+    commit = scores_file.read_commit(scores_path(output, shard))
+    return commit is not None and commit.fingerprint == scores_file.fingerprint(identity, shard)
 
 
 @dataclass

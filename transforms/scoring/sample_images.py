@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from odin_beam.transforms import errors
-from odin_beam.transforms.scoring.score_shards import DecodedBatch, ScoreSettings, decode_batch
+from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import shard_images
 from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.shard import Shard

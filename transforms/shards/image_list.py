@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import errors
-from odin_beam.transforms.shards.records import MAX_RECORD_BYTES, Record
+from odin_beam.transforms import errors, limits
+from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, ImageList
 from odin_beam.transforms.storage import reading
 
@@ -150,14 +150,14 @@ def _take(rows: Iterator, count: int) -> list:
 
 def _fetch(index: int, row: Mapping[str, Any]) -> Record:
     name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
-    too_large = ("record_too_large", f"more than the limit of {MAX_RECORD_BYTES} bytes")
-    if row["size"] is not None and row["size"] > MAX_RECORD_BYTES:
+    too_large = ("record_too_large", f"more than the limit of {limits.MAX_RECORD_BYTES} bytes")
+    if row["size"] is not None and row["size"] > limits.MAX_RECORD_BYTES:
         return Record(index, None, None, too_large, name, label)
     try:
         with reading.open_file(row["uri"]) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
+            data = stream.read(limits.MAX_RECORD_BYTES + 1)
     except errors.NoSuchFile as e:
         return Record(index, None, None, ("not_found", str(e)), name, label)
-    if len(data) > MAX_RECORD_BYTES:
+    if len(data) > limits.MAX_RECORD_BYTES:
         return Record(index, None, None, too_large, name, label)
     return Record(index, None, data, None, name, label)

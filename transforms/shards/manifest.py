@@ -13,11 +13,12 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors
+from odin_beam.transforms.errors import OutputTakenError
 from odin_beam.transforms.shards.shard import Content, FeatureNames, ImageList, Noise, Shard, Surrogate, TFRecords
 from odin_beam.transforms.storage import reading, writing
+from odin_beam.transforms.tables.layout import manifest_path
 
 _SCHEMA = pa.schema(
     [
@@ -31,24 +32,7 @@ _SCHEMA = pa.schema(
         pa.field("content", pa.string(), nullable=False),
     ]
 )
-
-
-class OutputTakenError(Exception):
-    """Another run of other inputs has since been launched on the output, which is that one's now."""
-
-    def __init__(self, output: str):
-        super().__init__(
-            f"another run, of other inputs, was launched on {output} meanwhile, and the results there will be that "
-            "one's: give each an --output of its own"
-        )
-
-
 _KINDS = {kind.__name__: kind for kind in (TFRecords, ImageList, Noise, Surrogate)}
-
-
-def manifest_path(output: str) -> str:
-    """Where a run's manifest lies."""
-    return FileSystems.join(output, "manifest.parquet")
 
 
 def write_manifest(output: str, shards: Sequence[Shard]) -> None:

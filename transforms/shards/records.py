@@ -1,32 +1,9 @@
-"""TFRecord framing: a shard becomes batches of raw records, each with its index and byte offset.
+"""One image's bytes as a shard holds them, and batches of them."""
 
-A record on disk is its length (u64), the masked crc32c of the length, the payload, and the masked crc32c of the
-payload, all little-endian
-(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
-Nothing here trusts the bytes: a declared length is never allocated before the bytes are known to be there.
-"""
-
-import gzip
-import itertools
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import BinaryIO
+from dataclasses import dataclass
 
-import google_crc32c
-
-from odin_beam.transforms import errors
-from odin_beam.transforms.storage import reading
-
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
-_MASK_DELTA = 0xA282EAD8
-_COPY_BYTES = 1 << 20
-# Far above any encoded image of `limits.MAX_PIXELS`, far below a worker's memory.
-MAX_RECORD_BYTES = 1 << 27
-# A batch closes early once it holds this much, so that a few huge records cannot add up.
-MAX_BATCH_BYTES = 1 << 26
+from odin_beam.transforms import limits
 
 
 @dataclass(frozen=True)
@@ -52,159 +29,13 @@ class Record:
     partner: "Record | None" = None
 
 
-class _FramingBroken(Exception):
-    """The stream cannot be followed any further; the arguments are reason and detail."""
-
-
-def masked_crc32c(data: bytes) -> int:
-    """TFRecord's checksum: crc32c, rotated right by 15 bits, plus a constant."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
-
-
-def frame(payload: bytes) -> bytes:
-    """One record as it stands on disk."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join((length, _FOOTER.pack(masked_crc32c(length)), payload, _FOOTER.pack(masked_crc32c(payload))))
-
-
-def read_shard(path: str) -> Iterator[Record]:
-    """The records of a shard, gzip or not, read through passing storage trouble.
-
-    Raises:
-      errors.StorageError: the storage would not give the bytes. What is wrong with the bytes never raises:
-        it comes as a `Record` with a problem.
-    """
-    with reading.open_file(path) as stream:
-        if path.endswith(".gz"):
-            if not stream.peek(1):
-                yield Record(0, None, None, ("bad_gzip", "an empty file"))
-                return
-            with gzip.GzipFile(fileobj=stream) as decompressed:
-                yield from read_records(decompressed, compressed=True)
-        else:
-            yield from read_records(stream, compressed=False)
-
-
-def read_record(path: str, index: int, offset: int | None) -> Record | None:
-    """One record of a shard; None where the shard does not reach so far.
-
-    Args:
-      path: of the shard, gzip or not.
-      index: of the record.
-      offset: of its header, where that is known: then nothing before it is read.
-
-    Raises:
-      errors.StorageError: the storage would not give the bytes.
-    """
-    if offset is None:
-        return next(itertools.islice(read_shard(path), index, None), None)
-    with reading.open_seekable(path) as stream:
-        stream.seek(offset)
-        record = next(read_records(stream, compressed=True), None)
-    return record and replace(record, index=index, offset=offset)
-
-
-def read_records(stream: BinaryIO, compressed: bool) -> Iterator[Record]:
-    """The records of an open shard.
-
-    A bad payload checksum or an oversized record is one bad record, and reading goes on. A bad length checksum, a
-    cut or a length beyond the end of the file ends the shard: all that is left becomes one bad record.
-
-    Args:
-      stream: positioned at the first record.
-      compressed: offsets are then None, since they would be of no use for reading a record back.
-    """
-    index = position = 0
-    while True:
-        offset = None if compressed else position
-        try:
-            header = _read(stream, _HEADER.size)
-            if not header:
-                return
-            length = _length(header, position)
-            record, used = _read_body(stream, length, index, offset)
-        except _FramingBroken as broken:
-            yield Record(index, offset, None, broken.args)
-            return
-        yield record
-        index += 1
-        position += _HEADER.size + used
-
-
-def _length(header: bytes, position: int) -> int:
-    if len(header) < _HEADER.size:
-        raise _FramingBroken("truncated_shard", f"the file ends inside the record header at byte {position}")
-    length, crc = _HEADER.unpack(header)
-    if masked_crc32c(header[:8]) != crc:
-        if position == 0 and (kind := foreign_format(header)):
-            raise _FramingBroken("not_tfrecord", f"the file looks like {kind}")
-        raise _FramingBroken("bad_length_checksum", f"record header at byte {position}")
-    return length
-
-
-def _read_body(stream: BinaryIO, length: int, index: int, offset: int | None) -> tuple[Record, int]:
-    if length > MAX_RECORD_BYTES:
-        _skip(stream, length + _FOOTER.size)
-        detail = f"{length} bytes; the limit is {MAX_RECORD_BYTES}"
-        return Record(index, offset, None, ("record_too_large", detail)), length + _FOOTER.size
-    payload = _read(stream, length)
-    footer = _read(stream, _FOOTER.size)
-    if len(payload) < length or len(footer) < _FOOTER.size:
-        raise _FramingBroken("truncated_shard", f"the last record declares {length} bytes; the file ends before")
-    problem = None
-    if masked_crc32c(payload) != _FOOTER.unpack(footer)[0]:
-        payload, problem = None, ("bad_payload_checksum", f"{length} bytes")
-    return Record(index, offset, payload, problem), length + _FOOTER.size
-
-
-def _read(stream: BinaryIO, size: int) -> bytes:
-    """Up to `size` bytes, taken in pieces so that memory grows with what is there, not with what is declared."""
-    try:
-        if size <= _COPY_BYTES:
-            return stream.read(size)
-        pieces = []
-        while size and (piece := stream.read(min(size, _COPY_BYTES))):
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
-    except EOFError as e:
-        raise _FramingBroken("truncated_shard", "the gzip stream ends early") from e
-    except (zlib.error, gzip.BadGzipFile) as e:
-        raise _FramingBroken("bad_gzip", errors.cause(e)) from e
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size:
-        piece = _read(stream, min(size, _COPY_BYTES))
-        if not piece:
-            raise _FramingBroken("truncated_shard", f"the last record declares {size} bytes more than the file has")
-        size -= len(piece)
-
-
-def foreign_format(head: bytes) -> str | None:
-    """What a file that is no TFRecord seems to be, from its first bytes; None when they say nothing."""
-    for magic, kind in (
-        (b"\x89PNG", "a PNG image"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"GIF8", "a GIF image"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x1f\x8b", "gzip (its name should end in .gz)"),
-        (b"PAR1", "Parquet"),
-        (b"\x93NUMPY", "a NumPy array"),
-    ):
-        if head.startswith(magic):
-            return kind
-    return None
-
-
 def batches(records: Iterable[Record], batch_size: int) -> Iterator[list[Record]]:
     """Consecutive records in lists of `batch_size`; shorter at the end, or where `MAX_BATCH_BYTES` is reached."""
     batch, held = [], 0
     for record in records:
         batch.append(record)
         held += len(record.payload or b"")
-        if len(batch) == batch_size or held >= MAX_BATCH_BYTES:
+        if len(batch) == batch_size or held >= limits.MAX_BATCH_BYTES:
             yield batch
             batch, held = [], 0
     if batch:

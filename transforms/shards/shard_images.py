@@ -13,7 +13,7 @@ from odin_beam.transforms.images import decoding, example, resize
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.images.jpeg_batches import decode_jpegs
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing, records
 from odin_beam.transforms.shards.image_list import read_image, read_images
 from odin_beam.transforms.shards.noise import noise_image
 from odin_beam.transforms.shards.records import Record
@@ -38,7 +38,7 @@ def read_records(shard: Shard, folder: str, fetchers: Executor) -> Iterator[Reco
     match shard.content:
         case TFRecords():
             check_unchanged(shard)
-            yield from records.read_shard(shard.path)
+            yield from framing.read_file(shard.path)
             check_unchanged(shard)
         case ImageList():
             yield from read_images(shard.content, folder, fetchers)
@@ -53,7 +53,7 @@ def sample_records(shard: Shard, folder: str, fetchers: Executor, count: int) ->
     """A few records of a shard, as far apart as is cheap, since images often stand in the order of their classes.
 
     Of a list they lie evenly over all of it, of a TFRecord file over its beginning: `_SAMPLED_FROM` times as many
-    records are read, or `records.MAX_BATCH_BYTES`.
+    records are read, or `limits.MAX_BATCH_BYTES`.
 
     Args:
       shard: of any kind.
@@ -86,7 +86,7 @@ def read_back(shard: Shard, folder: str, index: int, offset: int | None) -> Reco
     match shard.content:
         case TFRecords():
             check_unchanged(shard)
-            return records.read_record(shard.path, index, offset)
+            return framing.read_one(shard.path, index, offset)
         case ImageList():
             return read_image(shard.content, folder, index)
         case Noise():

@@ -15,7 +15,7 @@ from odin_beam.transforms.checking import expected_input, soundness, trials
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.model.classifier import as_classifier
 from odin_beam.transforms.model.preprocessing import Preprocessing
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 from tests.helpers import samples
 
 DEMO = Path(__file__).resolve().parents[3] / "pipeline" / "demo_data"
@@ -39,7 +39,7 @@ def relabelled(folder, change):
     """The first 256 images of the demo with other labels; None takes a label away."""
     payloads = []
     for path in sorted(DEMO.glob("fashion_mnist-*.tfrecord")):
-        for record in list(records.read_shard(str(path)))[:64]:
+        for record in list(framing.read_file(str(path)))[:64]:
             features = tf.train.Example.FromString(record.payload).features.feature
             label = change(features["label"].int64_list.value[0])
             payloads.append(samples.example(image=features["image"].bytes_list.value[0], label=label))

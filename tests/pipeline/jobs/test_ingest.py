@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms import errors
+from odin_beam.transforms import errors, limits
 from odin_beam.transforms.ingest import image_files, reshard
-from odin_beam.transforms.ingest.image_files import Container, Member, member_id
+from odin_beam.transforms.ingest.members import Container, Member, member_id
+from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, read_plan, write_plans
-from odin_beam.transforms.ingest.write_shards import OutputNames
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 from odin_beam.transforms.storage import reading, writing
 from tests.helpers import samples
 
@@ -232,7 +232,7 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     latin = os.fsdecode(b"f\xfcchse/1.png")
     archive = Container("tar", f"{tmp_path}/{latin}.tar", 1234, 5.5)
     members = [Member(archive, latin, 512, 10), *(Member(Container("folder", "/x/"), str(i), 0, i) for i in range(3))]
-    rejects = [image_files.Reject("a", "why", archive.path), image_files.Reject("b", "why", "/x/", damage=True)]
+    rejects = [members.Reject("a", "why", archive.path), members.Reject("b", "why", "/x/", damage=True)]
     plans = plan_shards(members, rejects, 6)
     write_plans(str(tmp_path / "plan.parquet"), plans)
     assert [read_plan(str(tmp_path / "plan.parquet"), index) for index in range(6)] == plans
@@ -250,7 +250,7 @@ def test_names_that_are_no_ascii(tmp_path):
     Path(os.fsdecode(latin)).write_bytes(PNGS[0])
     (tmp_path / "latin" / "no.png").write_bytes(b"")
     assert ingest(tmp_path / "latin", tmp_path / "out" / "q", 1) == 0
-    (record,) = records.read_shard(str(tmp_path / "out" / "q-00000-of-00001.tfrecord"))
+    (record,) = framing.read_file(str(tmp_path / "out" / "q-00000-of-00001.tfrecord"))
     assert b"f\xfcchse/1.png" in record.payload
 
 
@@ -425,7 +425,7 @@ def test_hostile_zip_members_do_no_harm(tmp_path, monkeypatch):
     position = data.index(b"corrupt.png") + len(b"corrupt.png") + 40
     data[position] ^= 0xFF
     path.write_bytes(data)
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 4000)
+    monkeypatch.setattr(limits, "MAX_RECORD_BYTES", 4000)
     prefix = tmp_path / "out" / "p"
     assert ingest(path, prefix, 1) == 3
     assert ids(prefix) == ["abs.png", "good.png"]
@@ -638,7 +638,7 @@ def test_reshard_copies_payloads_untouched_and_in_order(tmp_path, monkeypatch, c
         assert len(shard_paths(prefix)) == shards
     assert "100 records" in capsys.readouterr().out
     assert names(tmp_path / "out7")[-1] == "p-summary.json"
-    sizes = [sum(1 for _ in records.read_shard(path)) for path in shard_paths(tmp_path / "out7" / "p")]
+    sizes = [sum(1 for _ in framing.read_file(path)) for path in shard_paths(tmp_path / "out7" / "p")]
     assert max(sizes) - min(sizes) <= 1
 
 
@@ -664,7 +664,7 @@ def test_reshard_onto_its_own_input_is_a_usage_error(tmp_path, capsys):
     samples.write_shard(tmp_path / "p-00000-of-00001.tfrecord", [b"x"])
     assert ingest(tmp_path / "p-*.tfrecord", tmp_path / "p", 1) == 2
     assert "choose another --output" in usage_error(capsys)
-    assert len(list(records.read_shard(str(tmp_path / "p-00000-of-00001.tfrecord")))) == 1
+    assert len(list(framing.read_file(str(tmp_path / "p-00000-of-00001.tfrecord")))) == 1
 
 
 def test_a_shard_that_changes_between_counting_and_copying_stops_the_run(tmp_path):
@@ -736,7 +736,7 @@ def test_the_real_tiny_imagenet(tmp_path, capsys):
     assert json.loads(Path(f"{prefix}-summary.json").read_text())["written"] == 10_000
     paths = shard_paths(prefix)
     assert len(paths) == 8
-    found = [record for path in paths for record in records.read_shard(path)]
+    found = [record for path in paths for record in framing.read_file(path)]
     assert len(found) == 10_000
     assert not any(record.problem for record in found)
     rows = written(prefix)

@@ -23,10 +23,12 @@ from odin_beam.pipeline.main import main
 from odin_beam.transforms import errors
 from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
 from odin_beam.transforms.scoring import score_shards
-from odin_beam.transforms.shards import image_list, records
+from odin_beam.transforms.scoring.scorer import Scorer
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards import framing, image_list
 from odin_beam.transforms.shards.noise import noise_image
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import scores_file
 from tests.helpers import samples
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,8 +128,8 @@ def test_every_image_becomes_one_row_and_every_pair_gets_its_metrics(model, arch
 def test_the_kernel_in_memory_gives_the_same_scores_as_the_job(model, archive):
     """The job adds nothing to and takes nothing from what ODIN gives for the pixels."""
     main(command(model, archive))
-    settings = score_shards.ScoreSettings(model, "")
-    scorer = score_shards.Scorer(settings)
+    settings = ScoreSettings(model, "")
+    scorer = Scorer(settings)
     pixels = samples.random_images(50, seed=1).astype(np.float32) / np.float32(255)
     columns = scorer.score(pixels).scored.columns
     for name in DETECTORS:
@@ -144,7 +146,7 @@ def test_batch_size_and_shard_boundaries_do_not_matter(model, archive, batch_siz
         assert a["max_logit"] == pytest.approx(b["max_logit"], rel=1e-5)
         assert a["odin_logit"] == pytest.approx(b["odin_logit"], rel=1e-4)
 
-    joined = [record.payload for i in range(3) for record in records.read_shard(f"{archive}/in-{i}.tfrecord")]
+    joined = [record.payload for i in range(3) for record in framing.read_file(f"{archive}/in-{i}.tfrecord")]
     samples.write_shard(archive / "joined.tfrecord", joined)
     main(["score", f"--model={model}", f"--output={archive}/joined", f"--input={archive}/joined.tfrecord"])
     apart = [row["max_logit"] for row in rows(archive / "out") if row["source"] == "known"]
@@ -202,7 +204,7 @@ def test_killed_midway_and_rerun_gives_what_an_uninterrupted_run_gives(model, ar
 import os, signal
 from odin_beam.pipeline.main import main
 from odin_beam.transforms.tables import score_table
-write, seen = score_table.ShardWriter.write, []
+write, seen = scores_file.ScoresWriter.write, []
 def killing(self, *args):
     write(self, *args)
     self._scores._flush()
@@ -210,7 +212,7 @@ def killing(self, *args):
         seen.append(self)
     if len(seen) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-score_table.ShardWriter.write = killing
+scores_file.ScoresWriter.write = killing
 main({command(model, archive, "--batch_size=8")!r})
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=False)
@@ -367,18 +369,18 @@ def test_an_output_that_fails_during_the_run_stops_it_with_one_line_and_the_reru
 
 
 def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monkeypatch, capsys):
-    write = score_table.ShardWriter.write
+    write = scores_file.ScoresWriter.write
 
     def interrupted(self, *rest):
         write(self, *rest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(score_table.ShardWriter, "write", interrupted)
+    monkeypatch.setattr(scores_file.ScoresWriter, "write", interrupted)
     assert main(command(model, archive)) == 130
     said = last_line(capsys)
     assert said == f"odin-beam score: interrupted; to go on: odin-beam {shlex.join(command(model, archive))}"
     assert not list((archive / "out").rglob(f"{writing.TEMPORARY}/*"))
-    monkeypatch.setattr(score_table.ShardWriter, "write", write)
+    monkeypatch.setattr(scores_file.ScoresWriter, "write", write)
     assert main(command(model, archive)) == 0
 
 
@@ -445,7 +447,7 @@ def byte_flipper(position):
     return mangle
 
 
-RECORD = len(records.frame(GOOD[0]))
+RECORD = len(framing.frame(GOOD[0]))
 
 
 @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ RECORD = len(records.frame(GOOD[0]))
         (byte_flipper(RECORD + 1), "bad_length_checksum", 1),
         (lambda data: data[:-5], "truncated_shard", 3),
         (
-            lambda data: data + struct.pack("<QI", 2**60, records.masked_crc32c(struct.pack("<Q", 2**60))),
+            lambda data: data + struct.pack("<QI", 2**60, framing.masked_crc32c(struct.pack("<Q", 2**60))),
             "truncated",
             4,
         ),
@@ -573,7 +575,7 @@ def test_the_crop_and_resize_variants_of_the_paper_are_one_flag_away(model, tmp_
     geometry = read(tmp_path / "out", "run.json")["settings"]["geometry"]
     assert (geometry["resize"], geometry["crop"]) == (resize, crop)
     assert geometry["jpeg"] == "accurate"
-    scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
+    scorer = Scorer(ScoreSettings(model, ""))
     if flags == ["--crop=center"]:
         expected = scorer.score(larger[:, 2:10, 2:10].astype(np.float32) / np.float32(255)).scored.columns["msp"]
         np.testing.assert_allclose([row["msp"] for row in rows(tmp_path / "out")], expected, rtol=1e-6)
@@ -636,9 +638,9 @@ def test_noise_is_scored_as_the_images_that_it_is(model, tmp_path):
     assert {row["source"] for row in scored} == {"gaussian", "uniform"}
     last = scored[2099]
     assert (last["shard"], last["index"], last["id"]) == ("noise:gaussian", 2099, "gaussian__2099")
-    settings = score_shards.ScoreSettings(model, "")
+    settings = ScoreSettings(model, "")
     pixels = noise_image("gaussian", 2099, (8, 8, 3))[None]
-    assert last["msp"] == pytest.approx(score_shards.Scorer(settings).score(pixels).scored.columns["msp"][0], rel=1e-5)
+    assert last["msp"] == pytest.approx(Scorer(settings).score(pixels).scored.columns["msp"][0], rel=1e-5)
 
 
 def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
@@ -658,7 +660,7 @@ def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
     assert [(row["source"], row["id"], row["label"]) for row in scored] == [
         ("tiny", f"tiny-test.tfrecord-00000-of-00001__{i}", i % 4) for i in range(6)
     ]
-    scorer = score_shards.Scorer(score_shards.ScoreSettings(model, ""))
+    scorer = Scorer(ScoreSettings(model, ""))
     expected = scorer.score(images.astype(np.float32) / np.float32(255)).scored.columns["odin_logit"]
     np.testing.assert_allclose([row["odin_logit"] for row in scored], expected, rtol=1e-5)
 
@@ -782,7 +784,7 @@ def test_scores_are_one_schema_in_zstd_and_name_their_settings(model, archive):
 
 def test_what_stops_a_run_behind_a_job_server_is_said_in_one_line(model, archive, monkeypatch, caplog, capsys):
     def score_shard(*_):
-        raise score_table.OutputError("the disk is full")
+        raise errors.OutputError("the disk is full")
 
     monkeypatch.setattr(score_shards, "score_shard", score_shard)
     cluster = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.calibration import CalibrationError, read_calibration
+from odin_beam.transforms.calibration.calibration_file import read_calibration
+from odin_beam.transforms.errors import CalibrationError
 from tests.helpers import samples
 
 

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from odin_beam.pipeline.flags.options import UsageError
 from odin_beam.pipeline.launch.prepared_dataset import find_split
 from odin_beam.transforms.images import decoding, example
-from odin_beam.transforms.shards import records
+from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples
 
@@ -44,9 +44,7 @@ def data_dir(tmp_path_factory):
 
 def test_a_split_is_its_shards_whose_examples_are_the_images(data_dir):
     paths, features = find_split("tiny:1.0.0/test", data_dir)
-    examples = [
-        example.parse_example(record.payload, features) for path in paths for record in records.read_shard(path)
-    ]
+    examples = [example.parse_example(record.payload, features) for path in paths for record in framing.read_file(path)]
     np.testing.assert_array_equal([decoding.decode(example.image, 3) for example in examples], IMAGES[4:])
     assert [example.label for example in examples] == [i % 4 for i in range(4, 12)]
 

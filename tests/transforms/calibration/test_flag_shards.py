@@ -7,12 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from odin_beam.transforms.calibration import flag_shards
+from odin_beam.transforms import errors
+from odin_beam.transforms.calibration import flag_shards, flags_summary
 from odin_beam.transforms.calibration.conformal import CalibrationScores
-from odin_beam.transforms.calibration.flag_shards import FlagCounts, FlagFacts, FlagRule, flag_rows
+from odin_beam.transforms.calibration.flag_rule import FlagRule
+from odin_beam.transforms.calibration.flag_shards import flag_rows
+from odin_beam.transforms.calibration.flags_summary import FlagCounts, FlagFacts
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import schemas, scores_file
+from odin_beam.transforms.tables.layout import flags_path, scores_path
 from tests.helpers import samples
 
 
@@ -22,7 +26,7 @@ def calibration(*scores) -> CalibrationScores:
 
 def rows(scores, predictions=None) -> pa.Table:
     n = len(scores)
-    kept = [field for field in flag_shards.FLAG_SCHEMA if field.name in ("shard", "index", "id", "prediction")]
+    kept = [field for field in schemas.FLAG_SCHEMA if field.name in ("shard", "index", "id", "prediction")]
     columns = [["s"] * n, list(range(n)), [f"s__{i}" for i in range(n)], predictions or [0] * n, scores]
     return pa.table(columns, schema=pa.schema([*kept, ("msp", pa.float64())]))
 
@@ -65,8 +69,8 @@ def test_with_a_largest_p_value_the_threshold_does_not_count():
 
 
 def test_false_discoveries_are_counted_over_the_sources_of_unknown_role():
-    assert flag_shards.archive_sources({"a": "in_distribution", "b": "input", "c": "input"}) == ["b", "c"]
-    assert flag_shards.archive_sources({"a": "in_distribution", "b": "out_distribution"}) == ["a", "b"]
+    assert flags_summary.archive_sources({"a": "in_distribution", "b": "input", "c": "input"}) == ["b", "c"]
+    assert flags_summary.archive_sources({"a": "in_distribution", "b": "out_distribution"}) == ["a", "b"]
 
 
 @pytest.fixture
@@ -87,11 +91,11 @@ def scored(tmp_path):
             field.name: pa.array(columns[field.name], field.type)
             if field.name in columns
             else pa.nulls(count, field.type)
-            for field in score_table.SCORE_SCHEMA
+            for field in schemas.SCORE_SCHEMA
         },
-        schema=score_table.SCORE_SCHEMA,
+        schema=schemas.SCORE_SCHEMA,
     )
-    with score_table.ShardWriter(output, shard) as writer:
+    with scores_file.ScoresWriter(output, shard) as writer:
         for batch in table.to_batches(max_chunksize=10_000):
             writer.write(batch, [])
         writer.commit("f", count, "linear", {})
@@ -102,18 +106,18 @@ def test_a_shard_gives_one_row_per_image_in_order(scored):
     output, shard = scored
     rule = FlagRule("msp", calibration(*np.linspace(0, 1, 1000)), {}, tpr=0.95)
     counts = flag_shards.flag_shard(output, shard, rule, None)
-    table = pq.read_table(flag_shards.flags_path(output, shard), partitioning=None)
-    assert table.schema.equals(flag_shards.FLAG_SCHEMA)
+    table = pq.read_table(flags_path(output, shard), partitioning=None)
+    assert table.schema.equals(schemas.FLAG_SCHEMA)
     assert table["index"].to_pylist() == list(range(150_000))
     assert (counts.shards, counts.images, counts.flagged) == (1, 150_000, table["is_ood"].to_numpy().sum())
     assert counts.share == pytest.approx(0.05, abs=0.003)
-    said = json.loads(pq.read_metadata(flag_shards.flags_path(output, shard)).metadata[score_table.METADATA_KEY])
+    said = json.loads(pq.read_metadata(flags_path(output, shard)).metadata[scores_file.METADATA_KEY])
     assert said == {"detector": "msp", "tpr": 0.95, "fdr": None, "largest_p_value": None}
 
 
 def test_scores_that_cannot_be_read_to_their_end_leave_no_flags(scored, tmp_path):
     output, shard = scored
-    path = score_table.scores_path(output, shard)
+    path = scores_path(output, shard)
     with open(path, "r+b") as file:
         file.seek(1_000_000)
         file.write(bytes(500_000))
@@ -126,7 +130,7 @@ def test_scores_that_cannot_be_read_to_their_end_leave_no_flags(scored, tmp_path
 def test_flags_that_cannot_be_written_are_an_output_error(scored, tmp_path):
     output, shard = scored
     (tmp_path / "out/flags").write_text("in the way")
-    with pytest.raises(score_table.OutputError, match="cannot write to"):
+    with pytest.raises(errors.OutputError, match="cannot write to"):
         flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
 
 
@@ -138,7 +142,7 @@ def test_the_summary_knows_realised_rates_where_roles_are_known():
         "photos": FlagCounts(2, 10, 0, 10, 1.0, 0.5, 2.0),
     }
     facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
-    said = flag_shards.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, counts, [], None)
+    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, counts, [], None)
     assert said["sources"]["known"]["realised_tpr"] == pytest.approx(0.96)
     assert said["sources"]["foreign"]["realised_fpr"] == pytest.approx(0.25)
     assert said["sources"]["photos"]["share"] == 1
@@ -152,8 +156,8 @@ def test_where_all_roles_are_known_the_share_of_false_discoveries_is_said():
     roles = {"known": "in_distribution", "foreign": "out_distribution"}
     counts = {"known": FlagCounts(1, 100, 0, 5), "foreign": FlagCounts(1, 100, 0, 45)}
     facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
-    found = flag_shards.Discoveries(200, 0.2)
-    said = flag_shards.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, counts, [], found)["rule"]
+    found = flags_summary.Discoveries(200, 0.2)
+    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, counts, [], found)["rule"]
     assert said["false_discovery_share"] == pytest.approx(0.1)
     assert said["smallest_possible_p_value"] == pytest.approx(1 / 11)
     assert (said["flagged"], said["images"]) == (50, 200)

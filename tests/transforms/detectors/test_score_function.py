@@ -182,7 +182,7 @@ def test_a_model_that_xla_cannot_compile_runs_without(as_on_a_gpu):
 
 
 def classifier_detectors(classifier):
-    from odin_beam.transforms.tables.score_table import DETECTORS
+    from odin_beam.transforms.detectors.registry import DETECTORS
 
     missing = classifier.unavailable(DETECTORS)
     return tuple(name for name in DETECTORS if name not in missing)

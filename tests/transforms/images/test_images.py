@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
-from odin_beam.transforms.images import decoding, example, limits, resize
+from odin_beam.transforms.images import decoding, example, resize
 from odin_beam.transforms.images import png as plain_pngs
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.geometry import CROP_MODES, INTERPOLATIONS, Geometry

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
-from odin_beam.transforms.images import decoding, jpeg_batches, limits
+from odin_beam.transforms.images import decoding, jpeg_batches
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.geometry import CROP_MODES, INTERPOLATIONS, JPEG_METHODS, RESIZE_MODES, Geometry
-from odin_beam.transforms.scoring.score_shards import ScoreSettings, decode_batch
+from odin_beam.transforms.scoring.batches import decode_batch
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples

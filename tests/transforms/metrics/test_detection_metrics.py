@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from odin_beam.transforms.metrics.detection_metrics import CombineScoreHistograms, detection_metrics, threshold_at_tpr
+from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
+from odin_beam.transforms.metrics.detection_metrics import detection_metrics, threshold_at_tpr
 from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram
 
 KERAS_ODIN_SCORES = Path(__file__).resolve().parents[4] / "shared" / "data" / "keras_odin_scores"

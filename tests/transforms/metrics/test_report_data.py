@@ -17,7 +17,7 @@ from odin_beam.transforms.metrics.report_data import (
     histogram_bars,
 )
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import schemas, scores_file
 from tests.helpers import samples
 
 
@@ -25,14 +25,14 @@ def committed(folder, name, scores, source="known"):
     """A scores file whose msp, odin and odin_logit are these; the prediction is the index modulo 3."""
     shard = samples.shard(samples.write_shard(folder / f"{name}.tfrecord", []), source)
     rows = [
-        dict.fromkeys(score_table.SCORE_SCHEMA.names)
+        dict.fromkeys(schemas.SCORE_SCHEMA.names)
         | {"shard": shard.path, "index": i, "id": f"{name}{i}", "prediction": i % 3}
         | dict.fromkeys(("odin", "odin_logit", "msp"), score)
         for i, score in enumerate(scores)
     ]
     reject = {"index": 99, "offset": None, "id": "r", "reason": "undecodable", "detail": ""}
-    with score_table.ShardWriter(str(folder / "run"), shard) as writer:
-        writer.write(pa.RecordBatch.from_pylist(rows, score_table.SCORE_SCHEMA), [reject])
+    with scores_file.ScoresWriter(str(folder / "run"), shard) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schemas.SCORE_SCHEMA), [reject])
         writer.commit("f", len(rows) + 1, "linear", {})
     return shard
 

@@ -6,15 +6,13 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from odin_beam.transforms import errors
+from odin_beam.transforms.detectors import registry
+from odin_beam.transforms.metrics.combine_scores import read_shard_scores
+from odin_beam.transforms.metrics.counts import Counts, total
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.metrics.summarize_scores import (
-    Counts,
-    metrics_report,
-    read_shard_scores,
-    summary_report,
-    total,
-)
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.metrics.summarize_scores import metrics_report, summary_report
+from odin_beam.transforms.tables import parquet, schemas, scores_file
+from odin_beam.transforms.tables.layout import scores_path
 from tests.helpers import samples
 
 ROLES = {"cats": "in_distribution", "dogs": "in_distribution", "noise": "out_distribution", "new": "input"}
@@ -71,35 +69,35 @@ def test_a_failed_shard_makes_the_summary_incomplete(tmp_path):
     assert summary["rejected_share"] == 0.1
 
 
-def scores_file(tmp_path, rows):
+def committed(tmp_path, rows):
     """A committed scores file with the given label, prediction, msp rows; everything else null or constant."""
     shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", []))
     full = [
-        dict.fromkeys(score_table.SCORE_SCHEMA.names)
+        dict.fromkeys(schemas.SCORE_SCHEMA.names)
         | {"shard": shard.path, "index": i, "id": str(i), "label": label, "prediction": prediction, "msp": msp}
         for i, (label, prediction, msp) in enumerate(rows)
     ]
-    with score_table.ShardWriter(str(tmp_path), shard) as writer:
-        writer.write(pa.RecordBatch.from_pylist(full, score_table.SCORE_SCHEMA), [])
+    with scores_file.ScoresWriter(str(tmp_path), shard) as writer:
+        writer.write(pa.RecordBatch.from_pylist(full, schemas.SCORE_SCHEMA), [])
         writer.commit("f", len(full), "linear", {})
-    return score_table.scores_path(str(tmp_path), shard)
+    return scores_path(str(tmp_path), shard)
 
 
 def test_rows_become_counts_and_histograms_over_row_groups_and_null_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 2)
-    path = scores_file(tmp_path, [(1, 1, 0.5), (None, 2, 0.5), (0, 2, 0.9), (2, 2, 0.7), (None, 0, 0.1)])
-    counts, histograms = read_shard_scores(path, score_table.DETECTORS)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 2)
+    path = committed(tmp_path, [(1, 1, 0.5), (None, 2, 0.5), (0, 2, 0.9), (2, 2, 0.7), (None, 0, 0.1)])
+    counts, histograms = read_shard_scores(path, registry.DETECTORS)
     assert counts == Counts(shards=1, framed=5, scored=5, rejected=0, labelled=3, correct=2)
     assert histograms == {"msp": ScoreHistogram.of(np.array([0.1, 0.5, 0.5, 0.7, 0.9]))}
 
 
 def test_a_shard_without_rows_gives_counts_and_no_histogram(tmp_path):
-    assert read_shard_scores(scores_file(tmp_path, []), score_table.DETECTORS) == (Counts(shards=1), {})
+    assert read_shard_scores(committed(tmp_path, []), registry.DETECTORS) == (Counts(shards=1), {})
 
 
 def test_a_scores_file_that_was_damaged_since_stops_the_summary(tmp_path):
-    path = scores_file(tmp_path, [(1, 1, 0.5)])
+    path = committed(tmp_path, [(1, 1, 0.5)])
     with open(path, "r+b") as stream:
         stream.truncate(100)
     with pytest.raises(errors.StorageError, match="run `score` again"):
-        read_shard_scores(path, score_table.DETECTORS)
+        read_shard_scores(path, registry.DETECTORS)

@@ -21,10 +21,14 @@ from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring import score_shards
-from odin_beam.transforms.scoring.score_shards import ScoreSettings
+from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch, work_ahead
+from odin_beam.transforms.scoring.rows import score_rows
+from odin_beam.transforms.scoring.scorer import Scorer
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import records, shard_images
 from odin_beam.transforms.shards.shard import FeatureNames
-from odin_beam.transforms.tables import score_table
+from odin_beam.transforms.tables import scores_file
+from odin_beam.transforms.tables.layout import scores_path
 from tests.helpers import samples
 
 
@@ -36,7 +40,7 @@ def decoders():
 
 def test_work_ahead_keeps_the_order_and_decodes_in_other_threads(decoders):
     caller = threading.get_ident()
-    results = score_shards.work_ahead(iter(range(20)), lambda n: (n, threading.get_ident()), decoders, depth=3)
+    results = work_ahead(iter(range(20)), lambda n: (n, threading.get_ident()), decoders, depth=3)
     numbers, threads = zip(*results, strict=True)
     assert numbers == tuple(range(20))
     assert caller not in threads
@@ -50,7 +54,7 @@ def test_work_ahead_reads_no_further_ahead_than_its_depth(decoders):
             taken.append(n)
             yield n
 
-    working = score_shards.work_ahead(batches(), lambda n: n, decoders, depth=3)
+    working = work_ahead(batches(), lambda n: n, decoders, depth=3)
     for n in range(10):
         assert next(working) == n
         # The batch in hand, three ahead of it.
@@ -71,7 +75,7 @@ def test_work_ahead_raises_what_went_wrong_in_the_callers_thread_after_what_was_
             raise ValueError("bad")
         return n
 
-    got, working = [], score_shards.work_ahead(batches(), decode, decoders, depth=2)
+    got, working = [], work_ahead(batches(), decode, decoders, depth=2)
     with pytest.raises(OSError if where == "reading" else ValueError):
         for n in working:
             got.append(n)  # noqa: PERF402 - `extend` would lose what came before the error
@@ -87,9 +91,7 @@ def test_a_decoded_batch_holds_what_has_pixels_and_says_what_has_not(tmp_path):
         records.Record(10, 400, samples.example(image=b"?", id="broken.png")),
     ]
     shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", []))
-    decoded = score_shards.decode_batch(
-        batch, shard, ScoreSettings("", ""), (8, 8, 3), np.empty((5, 8, 8, 3), np.float32)
-    )
+    decoded = decode_batch(batch, shard, ScoreSettings("", ""), (8, 8, 3), np.empty((5, 8, 8, 3), np.float32))
     np.testing.assert_array_equal(decoded.pixels, pictures.astype(np.float32) / np.float32(255))
     assert decoded.rows == [
         {"index": 7, "offset": 100, "id": "a/b.png", "label": 2},
@@ -154,14 +156,14 @@ def test_a_worker_that_finds_another_model_than_was_launched_scores_nothing(tmp_
 def test_a_score_beyond_what_its_column_holds_is_null(tmp_path):
     shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", []))
     rows = [{"index": i, "offset": i, "id": str(i), "label": None} for i in range(3)]
-    decoded = score_shards.DecodedBatch(np.zeros((3, 8, 8, 3), np.float32), rows)
+    decoded = DecodedBatch(np.zeros((3, 8, 8, 3), np.float32), rows)
     columns = {
         "finite": np.array([True, False, True]),
         "prediction": np.zeros(3, np.int32),
         "cam_var": np.array([1e39, 1.0, 2.5]),
         "msp": np.array([0.5, 0.5, np.inf]),
     }
-    batch = score_shards.score_rows(shard, decoded, columns, ScoreSettings("m", "d").schema)
+    batch = score_rows(shard, decoded, columns, ScoreSettings("m", "d").schema)
     assert batch["cam_var"].to_pylist() == [None, 2.5]
     assert batch["msp"].to_pylist() == [0.5, None]
     assert batch["index"].to_pylist() == [0, 2]
@@ -196,7 +198,7 @@ class SmallDevice:
 @pytest.fixture
 def scorer(tmp_path):
     model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
-    return score_shards.Scorer(ScoreSettings(model, model_digest(model), batch_size=20))
+    return Scorer(ScoreSettings(model, model_digest(model), batch_size=20))
 
 
 def test_a_batch_that_exhausts_the_device_is_scored_in_halves_and_so_are_those_that_follow(scorer, caplog):
@@ -216,7 +218,7 @@ def test_a_batch_that_exhausts_the_device_is_scored_in_halves_and_so_are_those_t
 
 def test_a_single_image_that_exhausts_the_device_ends_the_run(scorer):
     scorer._score = SmallDevice(0)
-    with pytest.raises(score_shards.OutOfMemory, match="a single image exhausts the memory"):
+    with pytest.raises(errors.OutOfMemory, match="a single image exhausts the memory"):
         scorer.score(np.zeros((3, 8, 8, 3), np.float32))
 
 
@@ -237,7 +239,7 @@ def test_a_batch_that_was_halved_is_counted_and_its_rows_are_whole(tmp_path, sco
     assert (counters["batches_halved"], counters["num_inferences"], kept.images) == (2, 30, 30)
     assert (sizes["inference_request_batch_size"].max, sizes["inference_request_batch_size"].sum) == (20, 30)
     assert sizes["inference_batch_latency_micro_secs"].count == 2
-    commit = score_table.read_commit(score_table.scores_path(f"{tmp_path}/out", shard))
+    commit = scores_file.read_commit(scores_path(f"{tmp_path}/out", shard))
     assert (commit.framed, commit.scored) == (30, 30)
 
 
@@ -248,6 +250,6 @@ def test_the_memory_of_batches_is_used_again_and_scores_are_those_of_their_image
     expected = np.concatenate([scorer.score(pixels[i : i + 20]).scored.columns["msp"] for i in range(0, 400, 20)])
     for _ in range(2):
         score_shards.score_shard(shard, scorer, scorer._settings, str(tmp_path / "out"))
-        scores = pq.read_table(score_table.scores_path(str(tmp_path / "out"), shard), columns=["msp"])["msp"].to_numpy()
+        scores = pq.read_table(scores_path(str(tmp_path / "out"), shard), columns=["msp"])["msp"].to_numpy()
         np.testing.assert_array_equal(scores, expected.astype(scores.dtype))
     assert 1 <= len(scorer.buffers._free) <= score_shards.BATCHES_AHEAD + 2

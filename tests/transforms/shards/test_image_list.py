@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-from odin_beam.transforms import errors
+from odin_beam.transforms import errors, limits
 from odin_beam.transforms.shards import image_list
 from odin_beam.transforms.shards.image_list import ListWriter, read_images, read_rows
 from odin_beam.transforms.shards.shard import ImageList
@@ -43,7 +43,7 @@ def test_every_file_is_one_record_in_the_order_of_the_list(listing, tmp_path, fe
 
 
 def test_a_file_that_is_not_there_or_too_large_is_one_bad_record(listing, tmp_path, fetchers, monkeypatch):
-    monkeypatch.setattr(image_list, "MAX_RECORD_BYTES", 3)
+    monkeypatch.setattr(limits, "MAX_RECORD_BYTES", 3)
     os.remove(tmp_path / "1.jpg")
     os.remove(tmp_path / "2.jpg")
     (tmp_path / "2.jpg").mkdir()

@@ -37,7 +37,7 @@ def test_a_run_reads_its_own_in_any_order_and_no_other(tmp_path, shards):
     assert manifest.read_own_manifest(folder, digest) == shards[::-1]
     for other in (shards[1:], [*shards, shards[0]], [replace(shards[0], modified=1.0), *shards[1:]]):
         manifest.write_manifest(folder, other)
-        with pytest.raises(manifest.OutputTakenError, match=r"another run, of other inputs, was launched on"):
+        with pytest.raises(errors.OutputTakenError, match=r"another run, of other inputs, was launched on"):
             manifest.read_own_manifest(folder, digest)
 
 

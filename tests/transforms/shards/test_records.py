@@ -19,12 +19,12 @@ from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odin_beam.transforms import errors
-from odin_beam.transforms.shards import records
+from odin_beam.transforms import errors, limits
+from odin_beam.transforms.shards import framing, records
 from odin_beam.transforms.storage import reading
 from tests.helpers import samples
 
-SIZES = [0, 1, 5, 11, 12, 4096, 8191, 70_000, records._COPY_BYTES, records._COPY_BYTES + 3, 2]
+SIZES = [0, 1, 5, 11, 12, 4096, 8191, 70_000, framing._COPY_BYTES, framing._COPY_BYTES + 3, 2]
 SMALL = [b"", b"first", b"2" * 300, b"third one", b"4"]
 # Header and footer of a record.
 HEADER, FRAMING = 12, 16
@@ -46,7 +46,7 @@ def write_with_tensorflow(path, payloads, compression="") -> bytes:
 def read(path, data: bytes | None = None) -> list[records.Record]:
     if data is not None:
         path.write_bytes(data)
-    return list(records.read_shard(str(path)))
+    return list(framing.read_file(str(path)))
 
 
 def good(payloads, compressed=False) -> list[records.Record]:
@@ -88,7 +88,7 @@ def test_reads_what_tensorflow_wrote(tmp_path, compression):
 def test_frame_gives_the_bytes_that_tensorflow_writes(tmp_path):
     payloads = payloads_of(SIZES)
     expected = write_with_tensorflow(tmp_path / "x.tfrecord", payloads)
-    assert b"".join(map(records.frame, payloads)) == expected
+    assert b"".join(map(framing.frame, payloads)) == expected
 
 
 @pytest.mark.parametrize("name", ["x.tfrecord", "x.tfrecord.gz"])
@@ -103,7 +103,7 @@ def test_the_offset_is_where_the_record_can_be_read_back(tmp_path):
     payloads = payloads_of([3, 0, 1000, 17])
     data = write_with_tensorflow(tmp_path / "x.tfrecord", payloads)
     for record in read(tmp_path / "x.tfrecord"):
-        assert data[record.offset :].startswith(records.frame(payloads[record.index]))
+        assert data[record.offset :].startswith(framing.frame(payloads[record.index]))
 
 
 @pytest.mark.parametrize("name", ["x.tfrecord", "x.tfrecord.gz"])
@@ -112,7 +112,7 @@ def test_an_empty_shard_has_no_records(tmp_path, name):
 
 
 def test_gzip_members_in_a_row_are_one_shard(tmp_path):
-    data = b"".join(map(records.frame, SMALL))
+    data = b"".join(map(framing.frame, SMALL))
     for cut in (0, 20, 29, len(data)):
         parts = gzip.compress(data[:cut]) + gzip.compress(data[cut:])
         assert read(tmp_path / "x.gz", parts) == good(SMALL, compressed=True)
@@ -122,7 +122,7 @@ def test_gzip_members_in_a_row_are_one_shard(tmp_path):
 @pytest.mark.parametrize("index", range(1, len(SMALL)))
 @pytest.mark.parametrize("place", ["first byte", "last byte", "checksum"])
 def test_a_changed_payload_is_one_bad_record(tmp_path, name, index, place):
-    data, expected = bytearray(b"".join(map(records.frame, SMALL))), good(SMALL)
+    data, expected = bytearray(b"".join(map(framing.frame, SMALL))), good(SMALL)
     start = expected[index].offset + HEADER
     data = flipped(
         data, start + {"first byte": 0, "last byte": len(SMALL[index]) - 1, "checksum": len(SMALL[index])}[place]
@@ -138,7 +138,7 @@ def test_a_changed_payload_is_one_bad_record(tmp_path, name, index, place):
 @pytest.mark.parametrize("index", range(len(SMALL)))
 @pytest.mark.parametrize("byte", range(HEADER))
 def test_a_changed_length_ends_the_shard(tmp_path, index, byte):
-    data, expected = b"".join(map(records.frame, SMALL)), good(SMALL)
+    data, expected = b"".join(map(framing.frame, SMALL)), good(SMALL)
     offset = expected[index].offset
     found = read(tmp_path / "x", flipped(data, offset + byte))
     assert one_reject(found, "bad_length_checksum", expected[:index]) == f"record header at byte {offset}"
@@ -146,7 +146,7 @@ def test_a_changed_length_ends_the_shard(tmp_path, index, byte):
 
 
 def test_a_cut_shard_keeps_what_came_before(tmp_path):
-    data, expected = b"".join(map(records.frame, SMALL)), good(SMALL)
+    data, expected = b"".join(map(framing.frame, SMALL)), good(SMALL)
     whole = {record.offset: record.index for record in expected} | {len(data): len(SMALL)}
     for cut in range(len(data)):
         found = read(tmp_path / "x", data[:cut])
@@ -164,7 +164,7 @@ def test_a_cut_shard_keeps_what_came_before(tmp_path):
 
 def test_a_cut_gzip_shard_keeps_what_can_be_decompressed(tmp_path):
     payloads = payloads_of([3000] * 20)
-    data = gzip.compress(b"".join(map(records.frame, payloads)))
+    data = gzip.compress(b"".join(map(framing.frame, payloads)))
     for cut in [*range(2, 30), *range(30, len(data), 997), *range(len(data) - 12, len(data))]:
         there = zlib.decompressobj(wbits=31).decompress(data[:cut])
         before = good(payloads, compressed=True)[: len(there) // (3000 + FRAMING)]
@@ -174,7 +174,7 @@ def test_a_cut_gzip_shard_keeps_what_can_be_decompressed(tmp_path):
 
 @pytest.mark.parametrize("at", [-8, -5, -4, -1], ids=["crc", "crc end", "size", "size end"])
 def test_a_gzip_trailer_that_does_not_fit_rejects_no_good_record(tmp_path, at):
-    data = gzip.compress(b"".join(map(records.frame, SMALL)))
+    data = gzip.compress(b"".join(map(framing.frame, SMALL)))
     found = read(tmp_path / "x.gz", flipped(data, len(data) + at))
     one_reject(found, "bad_gzip", good(SMALL, compressed=True))
 
@@ -185,7 +185,7 @@ def test_a_gzip_trailer_that_does_not_fit_rejects_no_good_record(tmp_path, at):
         b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 100,
         b"\x1f\x8b\x07" + bytes(100),
         b"no gzip at all",
-        b"".join(map(records.frame, SMALL)),
+        b"".join(map(framing.frame, SMALL)),
     ],
     ids=["garbage after the header", "unknown method", "text", "plain TFRecord"],
 )
@@ -194,7 +194,7 @@ def test_what_is_no_gzip_under_its_name_is_one_bad_record(tmp_path, data):
 
 
 def test_garbage_behind_the_gzip_stream_rejects_no_good_record(tmp_path):
-    data = gzip.compress(b"".join(map(records.frame, SMALL)))
+    data = gzip.compress(b"".join(map(framing.frame, SMALL)))
     one_reject(read(tmp_path / "x.gz", data + b"garbage"), "bad_gzip", good(SMALL, compressed=True))
 
 
@@ -214,7 +214,7 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
         (samples.encoded(PICTURE, "JPEG"), "a JPEG image"),
         (samples.encoded(PICTURE, "GIF"), "a GIF image"),
         (_file(lambda f: zipfile.ZipFile(f, "w").writestr("a", "b" * 30)), "a zip archive"),
-        (gzip.compress(b"".join(map(records.frame, SMALL))), "gzip (its name should end in .gz)"),
+        (gzip.compress(b"".join(map(framing.frame, SMALL))), "gzip (its name should end in .gz)"),
         (_file(lambda f: pq.write_table(pa.table({"a": [1]}), f)), "Parquet"),
         (_file(lambda f: np.save(f, PICTURE)), "a NumPy array"),
     ],
@@ -223,7 +223,7 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
 def test_a_file_of_another_format_is_named(tmp_path, data, kind):
     assert one_reject(read(tmp_path / "x.tfrecord", data), "not_tfrecord", []) == f"the file looks like {kind}"
     # Further on in a shard such bytes are damage.
-    found = read(tmp_path / "x.tfrecord", records.frame(b"good") + data)
+    found = read(tmp_path / "x.tfrecord", framing.frame(b"good") + data)
     one_reject(found, "bad_length_checksum", good([b"good"]))
 
 
@@ -233,9 +233,9 @@ def test_an_unknown_format_has_a_bad_length(tmp_path, data):
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
-@pytest.mark.parametrize("length", [2**64 - 1, 2**60, records.MAX_RECORD_BYTES + 1, records.MAX_RECORD_BYTES])
+@pytest.mark.parametrize("length", [2**64 - 1, 2**60, limits.MAX_RECORD_BYTES + 1, limits.MAX_RECORD_BYTES])
 def test_a_declared_length_is_not_allocated(tmp_path, compressed, length):
-    data = records.frame(b"good") + header(length) + bytes(3 * MEGABYTE)
+    data = framing.frame(b"good") + header(length) + bytes(3 * MEGABYTE)
     path = tmp_path / ("x.gz" if compressed else "x")
     path.write_bytes(gzip.compress(data) if compressed else data)
     del data
@@ -250,10 +250,10 @@ def test_a_declared_length_is_not_allocated(tmp_path, compressed, length):
     assert peak < 12 * MEGABYTE
 
 
-@pytest.mark.parametrize("copy_bytes", [7, records._COPY_BYTES])
+@pytest.mark.parametrize("copy_bytes", [7, framing._COPY_BYTES])
 def test_a_record_above_the_limit_is_skipped(tmp_path, monkeypatch, copy_bytes):
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 20)
-    monkeypatch.setattr(records, "_COPY_BYTES", copy_bytes)
+    monkeypatch.setattr(limits, "MAX_RECORD_BYTES", 20)
+    monkeypatch.setattr(framing, "_COPY_BYTES", copy_bytes)
     payloads = [b"a" * 20, b"b" * 21, b"", b"c" * 1000, b"d"]
     path, expected = samples.write_shard(tmp_path / "x", payloads), good(payloads)
     for index in (1, 3):
@@ -268,7 +268,7 @@ def test_a_record_above_the_limit_is_skipped(tmp_path, monkeypatch, copy_bytes):
 def test_storage_that_fails_is_an_error_and_never_a_record(tmp_path, monkeypatch, name):
     monkeypatch.setattr(reading, "RETRY_DELAYS", ())
     with pytest.raises(errors.StorageError, match=r"absent"):
-        list(records.read_shard(f"{tmp_path}/absent{name}"))
+        list(framing.read_file(f"{tmp_path}/absent{name}"))
     path = samples.write_shard(tmp_path / name, payloads_of([100_000] * 3))
 
     class Failing(io.FileIO):
@@ -281,7 +281,7 @@ def test_storage_that_fails_is_an_error_and_never_a_record(tmp_path, monkeypatch
     monkeypatch.setattr(reading, "READ_BUFFER_BYTES", 1000)
     found = []
     with pytest.raises(errors.StorageError, match=r"Input/output error"):
-        for record in records.read_shard(str(path)):
+        for record in framing.read_file(str(path)):
             found.append(record)  # noqa: PERF402 - `extend` would lose what came before the error
     assert [record.problem for record in found] == [None]
 
@@ -294,14 +294,14 @@ def test_batches_are_full_but_for_the_last(count):
 
 
 def test_a_batch_closes_early_where_its_bytes_reach_the_limit(monkeypatch):
-    monkeypatch.setattr(records, "MAX_BATCH_BYTES", 6)
+    monkeypatch.setattr(limits, "MAX_BATCH_BYTES", 6)
     sizes = [3, 3, 5, 9, 1, 1, 0, 1, 7, 2]
     made = records.batches(good([bytes(size) for size in sizes]), 4)
     assert [[len(record.payload) for record in batch] for batch in made] == [[3, 3], [5, 9], [1, 1, 0, 1], [7], [2]]
 
 
 def test_bad_records_count_for_the_batch_but_not_for_its_bytes(monkeypatch):
-    monkeypatch.setattr(records, "MAX_BATCH_BYTES", 2)
+    monkeypatch.setattr(limits, "MAX_BATCH_BYTES", 2)
     bad = [records.Record(i, None, None, ("bad_payload_checksum", "1000 bytes")) for i in range(5)]
     assert [len(batch) for batch in records.batches(bad, 3)] == [3, 2]
 
@@ -313,7 +313,7 @@ def test_batches_read_no_further_than_the_batch_asked_for():
     assert len(taken) == 3
 
 
-PLAIN = b"".join(map(records.frame, SMALL))
+PLAIN = b"".join(map(framing.frame, SMALL))
 GZIPPED = gzip.compress(PLAIN, mtime=0)
 
 
@@ -322,7 +322,7 @@ def _read_bounded(data: bytes, compressed: bool) -> list[records.Record]:
     stream = gzip.GzipFile(fileobj=io.BytesIO(data)) if compressed else io.BytesIO(data)
     tracemalloc.start()
     try:
-        found = list(records.read_records(stream, compressed))
+        found = list(framing.read_stream(stream, compressed))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -355,5 +355,5 @@ def test_any_damage_to_a_gzip_shard_ends_it_at_worst(data):
 @given(st.binary(max_size=100), st.booleans())
 def test_any_bytes_can_be_read(data, compressed):
     stream = gzip.GzipFile(fileobj=io.BytesIO(data)) if compressed else io.BytesIO(data)
-    found = list(records.read_records(stream, compressed))
+    found = list(framing.read_stream(stream, compressed))
     assert [record.payload for record in found] == [None] * bool(data)

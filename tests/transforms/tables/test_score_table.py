@@ -14,9 +14,12 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors
+from odin_beam.transforms.detectors import registry
+from odin_beam.transforms.errors import OutputError
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import score_table
-from odin_beam.transforms.tables.score_table import Commit, OutputError, ShardWriter
+from odin_beam.transforms.tables import parquet, schemas, scores_file
+from odin_beam.transforms.tables.layout import rejects_path, scores_file_name, scores_path
+from odin_beam.transforms.tables.scores_file import Commit, ScoresWriter
 from tests.helpers import samples
 
 SETTINGS = {"temperature": 1000.0, "detectors": ["odin", "msp"]}
@@ -47,7 +50,7 @@ def score_rows(shard, indexes) -> pa.RecordBatch:
             | scores
             | {"max_logit": None, "neg_entropy": None if i % 2 else -float(i)}
         )
-    return pa.RecordBatch.from_pylist(rows, score_table.SCORE_SCHEMA)
+    return pa.RecordBatch.from_pylist(rows, schemas.SCORE_SCHEMA)
 
 
 def reject(index: int) -> dict:
@@ -58,7 +61,7 @@ def committed(
     output, shard, scores=(0, 1, 2), rejects=(), fingerprint="f1", head="linear", settings=SETTINGS
 ) -> Commit:
     """Writes a shard's files in one go."""
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         writer.write(score_rows(shard, scores), list(map(reject, rejects)))
         return writer.commit(fingerprint, len(scores) + len(rejects), head, settings)
 
@@ -76,7 +79,7 @@ def expected_files(shard, *kinds) -> list[str]:
 
 def test_score_columns_are_those_of_the_design(output, shard):
     committed(output, shard)
-    schema = pq.read_schema(score_table.scores_path(output, shard))
+    schema = pq.read_schema(scores_path(output, shard))
     assert [(field.name, str(field.type)) for field in schema] == [
         ("shard", "string"),
         ("index", "int64"),
@@ -98,13 +101,13 @@ def test_score_columns_are_those_of_the_design(output, shard):
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
     assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(
-        score_table.DETECTORS
+        registry.DETECTORS
     )
 
 
 def test_reject_columns_are_those_of_the_design(output, shard):
     committed(output, shard, rejects=[5])
-    schema = pq.read_schema(score_table.rejects_path(output, shard))
+    schema = pq.read_schema(rejects_path(output, shard))
     columns = [("shard", "string"), ("index", "int64"), ("offset", "int64")]
     columns += [(name, "string") for name in ("id", "reason", "detail")]
     assert [(field.name, str(field.type)) for field in schema] == columns
@@ -112,13 +115,13 @@ def test_reject_columns_are_those_of_the_design(output, shard):
 
 
 def test_rows_read_back_as_they_were_written(output, shard):
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         for start in (0, 5, 10):
             writer.write(score_rows(shard, range(start, start + 5)), [reject(100 + start), reject(101 + start)])
         writer.commit("f", 21, "linear", {})
-    scores = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
+    scores = pq.read_table(scores_path(output, shard), partitioning=None)
     assert scores.to_pylist() == score_rows(shard, range(15)).to_pylist()
-    rejects = pq.read_table(score_table.rejects_path(output, shard), partitioning=None)
+    rejects = pq.read_table(rejects_path(output, shard), partitioning=None)
     assert rejects.to_pylist() == [{"shard": shard.path, **reject(i)} for i in (100, 101, 105, 106, 110, 111)]
 
 
@@ -148,29 +151,29 @@ def test_the_sources_of_a_run_read_as_one_table(output, shard):
     ],
 )
 def test_rows_are_gathered_into_row_groups(output, shard, monkeypatch, batches, groups):
-    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
     ends = np.cumsum(batches)
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         for end, size in zip(ends, batches, strict=True):
             writer.write(score_rows(shard, range(end - size, end)), [])
         writer.commit("f", int(ends[-1]), "linear", {})
-    metadata = pq.read_metadata(score_table.scores_path(output, shard))
+    metadata = pq.read_metadata(scores_path(output, shard))
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == groups
     assert {metadata.row_group(0).column(i).compression for i in range(metadata.num_columns)} == {"ZSTD"}
-    tables = list(score_table.read_columns(score_table.scores_path(output, shard), ["index"]))
+    tables = list(parquet.read_columns(scores_path(output, shard), ["index"]))
     assert [table.num_rows for table in tables] == groups
     assert pa.concat_tables(tables)["index"].to_pylist() == list(range(ends[-1]))
 
 
 def test_a_shard_without_scores_still_has_a_scores_file(output, shard):
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         commit = writer.commit("f", 0, "linear", {})
     assert commit == Commit("f", framed=0, scored=0, rejected=0, head="linear")
     assert files(output) == expected_files(shard, "scores")
-    table = pq.read_table(score_table.scores_path(output, shard), partitioning=None)
+    table = pq.read_table(scores_path(output, shard), partitioning=None)
     assert table.num_rows == 0
-    assert table.schema.equals(score_table.SCORE_SCHEMA)
-    assert list(score_table.read_columns(score_table.scores_path(output, shard), ["odin"])) == []
+    assert table.schema.equals(schemas.SCORE_SCHEMA)
+    assert list(parquet.read_columns(scores_path(output, shard), ["odin"])) == []
 
 
 # Commit.
@@ -179,13 +182,13 @@ def test_a_shard_without_scores_still_has_a_scores_file(output, shard):
 def test_the_commit_record_is_read_back_with_its_counts(output, shard):
     commit = committed(output, shard, range(5), [7, 8], fingerprint="f1", head="softmax removed")
     assert commit == Commit("f1", framed=7, scored=5, rejected=2, head="softmax removed")
-    assert score_table.read_commit(score_table.scores_path(output, shard)) == commit
-    assert score_table.read_commit(score_table.rejects_path(output, shard)) == commit
+    assert scores_file.read_commit(scores_path(output, shard)) == commit
+    assert scores_file.read_commit(rejects_path(output, shard)) == commit
 
 
 @pytest.mark.parametrize("framed", [4, 6])
 def test_rows_that_are_not_those_of_the_records_found_are_not_committed(output, shard, framed):
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         writer.write(score_rows(shard, range(3)), [reject(7), reject(8)])
         with pytest.raises(ValueError, match=rf"{framed} records, but 3 scores and 2 rejects"):
             writer.commit("f", framed, "linear", {})
@@ -194,7 +197,7 @@ def test_rows_that_are_not_those_of_the_records_found_are_not_committed(output, 
 
 def test_the_settings_stand_in_the_files_metadata(output, shard):
     committed(output, shard, rejects=[7], settings=SETTINGS)
-    for path in (score_table.scores_path(output, shard), score_table.rejects_path(output, shard)):
+    for path in (scores_path(output, shard), rejects_path(output, shard)):
         metadata = json.loads(pq.read_metadata(path).metadata[b"odin_beam"])
         assert metadata["settings"] == SETTINGS
         assert metadata["fingerprint"] == "f1"
@@ -206,7 +209,7 @@ def test_rejects_are_published_before_scores_and_nothing_else_remains(output, sh
         writing, "publish", lambda temporary, final: (published.append(final), publish(temporary, final))
     )
     committed(output, shard, rejects=[7])
-    assert published == [score_table.rejects_path(output, shard), score_table.scores_path(output, shard)]
+    assert published == [rejects_path(output, shard), scores_path(output, shard)]
     assert files(output) == expected_files(shard, "rejects", "scores")
 
 
@@ -214,7 +217,7 @@ def test_rejects_are_published_before_scores_and_nothing_else_remains(output, sh
 def test_without_rejects_there_is_no_file_of_them_and_an_old_one_goes_before_the_scores(
     output, shard, monkeypatch, name
 ):
-    shard = dataclasses.replace(shard, output_name=score_table.output_name(f"/in/{name}"))
+    shard = dataclasses.replace(shard, output_name=scores_file_name(f"/in/{name}"))
     committed(output, shard, rejects=[7])
     publish, seen = writing.publish, []
     monkeypatch.setattr(
@@ -230,15 +233,15 @@ def test_without_rejects_there_is_no_file_of_them_and_an_old_one_goes_before_the
 def test_committing_again_replaces_the_files(output, shard):
     committed(output, shard, range(9), [20, 21], fingerprint="old")
     commit = committed(output, shard, [3], [22], fingerprint="new")
-    assert score_table.read_commit(score_table.scores_path(output, shard)) == commit
-    assert pq.read_table(score_table.scores_path(output, shard), partitioning=None)["index"].to_pylist() == [3]
-    assert pq.read_table(score_table.rejects_path(output, shard), partitioning=None)["index"].to_pylist() == [22]
+    assert scores_file.read_commit(scores_path(output, shard)) == commit
+    assert pq.read_table(scores_path(output, shard), partitioning=None)["index"].to_pylist() == [3]
+    assert pq.read_table(rejects_path(output, shard), partitioning=None)["index"].to_pylist() == [22]
 
 
 @pytest.mark.parametrize("row_group_rows", [2, 1000], ids=["partly written", "nothing written"])
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, errors.StorageError])
 def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_group_rows, error):
-    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", row_group_rows)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", row_group_rows)
     streams, create = [], FileSystems.create
     monkeypatch.setattr(
         FileSystems,
@@ -247,7 +250,7 @@ def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_g
     )
 
     def work():
-        with ShardWriter(output, shard) as writer:
+        with ScoresWriter(output, shard) as writer:
             writer.write(score_rows(shard, range(5)), [reject(7), reject(8), reject(9)])
             if row_group_rows == 2:
                 assert len(files(f"{output}/{writing.TEMPORARY}")) == 2
@@ -265,8 +268,8 @@ def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_g
 
 
 def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, monkeypatch):
-    monkeypatch.setattr(score_table, "ROW_GROUP_ROWS", 1)
-    with ShardWriter(output, shard) as writer:
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 1)
+    with ScoresWriter(output, shard) as writer:
         writer.write(score_rows(shard, range(5)), [reject(7)])
         assert {name.partition("/")[0] for name in files(output)} == {writing.TEMPORARY}
 
@@ -274,7 +277,7 @@ def test_until_the_commit_nothing_stands_under_scores_or_rejects(output, shard, 
 @pytest.mark.parametrize("lost_at", ["rejects", "scores"])
 @pytest.mark.parametrize("winner", ["equal", "other fingerprint", "other counts", "none"])
 def test_losing_a_race_is_success_only_against_an_equal_file(output, shard, monkeypatch, lost_at, winner):
-    with ShardWriter(output, shard) as writer:
+    with ScoresWriter(output, shard) as writer:
         writer.write(score_rows(shard, range(3)), [reject(7)])
         if winner != "none":
             scores = range(4) if winner == "other counts" else range(3)
@@ -308,7 +311,7 @@ GOOD = {"fingerprint": "f", "framed": 3, "scored": 2, "rejected": 1, "head": "li
 
 def test_read_commit_takes_a_file_with_good_metadata(tmp_path):
     (tmp_path / "x").write_bytes(parquet_with({"odin_beam": json.dumps({**GOOD, "more": [1]})}))
-    assert score_table.read_commit(f"{tmp_path}/x") == Commit(**GOOD)
+    assert scores_file.read_commit(f"{tmp_path}/x") == Commit(**GOOD)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +330,7 @@ def test_read_commit_takes_a_file_with_good_metadata(tmp_path):
 )
 def test_read_commit_refuses_metadata_of_unexpected_types(tmp_path, said):
     (tmp_path / "x").write_bytes(parquet_with({"odin_beam": json.dumps(said)}))
-    assert score_table.read_commit(f"{tmp_path}/x") is None
+    assert scores_file.read_commit(f"{tmp_path}/x") is None
 
 
 @pytest.mark.parametrize(
@@ -348,18 +351,18 @@ def test_read_commit_refuses_metadata_of_unexpected_types(tmp_path, said):
 def test_read_commit_refuses_what_is_no_scores_file(tmp_path, data):
     if data is not None:
         (tmp_path / "x").write_bytes(data)
-    assert score_table.read_commit(f"{tmp_path}/x") is None
-    assert score_table.read_commit(f"{tmp_path}/x/below") is None
-    assert score_table.read_commit(str(tmp_path)) is None
+    assert scores_file.read_commit(f"{tmp_path}/x") is None
+    assert scores_file.read_commit(f"{tmp_path}/x/below") is None
+    assert scores_file.read_commit(str(tmp_path)) is None
 
 
 def test_read_commit_refuses_a_file_cut_anywhere(output, shard):
     committed(output, shard)
-    path = Path(score_table.scores_path(output, shard))
+    path = Path(scores_path(output, shard))
     data = path.read_bytes()
     for size in range(0, len(data), 101):
         path.write_bytes(data[:size])
-        assert score_table.read_commit(str(path)) is None
+        assert scores_file.read_commit(str(path)) is None
 
 
 @pytest.mark.parametrize(
@@ -375,7 +378,7 @@ def test_columns_of_a_file_that_is_not_there_or_broken_are_a_storage_error(tmp_p
     if content is not None:
         (tmp_path / "x").write_bytes(content)
     with pytest.raises(errors.StorageError, match=rf"^cannot read {tmp_path}/x: {reason}$"):
-        list(score_table.read_columns(f"{tmp_path}/x", ["odin"]))
+        list(parquet.read_columns(f"{tmp_path}/x", ["odin"]))
 
 
 def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(output, shard, monkeypatch):
@@ -384,11 +387,11 @@ def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(ou
             raise CloudError("503 from the cloud")
 
     committed(output, shard)
-    path = score_table.scores_path(output, shard)
+    path = scores_path(output, shard)
     monkeypatch.setattr(FileSystems, "open", lambda path, compression_type: Failing(path))
     with pytest.raises(errors.StorageError, match=rf"^cannot read {path}: 503 from the cloud$"):
-        list(score_table.read_columns(path, ["odin"]))
-    assert score_table.read_commit(path) is None
+        list(parquet.read_columns(path, ["odin"]))
+    assert scores_file.read_commit(path) is None
 
 
 # Names and fingerprints.
@@ -396,14 +399,14 @@ def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(ou
 
 def test_output_names_tell_shards_of_one_base_name_apart():
     paths = ["/a/x.tfrecord", "/b/x.tfrecord", "gs://a/x.tfrecord", "/a/y.tfrecord", "x.tfrecord"]
-    names = [score_table.output_name(path) for path in paths]
+    names = [scores_file_name(path) for path in paths]
     assert len(set(names)) == len(paths)
     for path, name in zip(paths, names, strict=True):
         base, _, digest = name.rpartition("-")
         assert base == Path(path).name
         assert len(digest) == len("0123456789abcdef.parquet")
         assert digest.endswith(".parquet")
-    assert names == [score_table.output_name(path) for path in paths]
+    assert names == [scores_file_name(path) for path in paths]
     # By `printf %s /a/x.tfrecord | sha256sum`: names must not change from one version to the next.
     assert names[0] == "x.tfrecord-1f57af003c64303f.parquet"
 
@@ -413,39 +416,39 @@ def test_paths_that_agree_in_32_bits_of_the_digest_have_names_of_their_own():
     paths = [f"/tmp/rev/arc/date={day}/part-00000.tfrecord" for day in ("058319", "111126")]
     digests = [hashlib.sha256(path.encode()).hexdigest() for path in paths]
     assert digests[0][:8] == digests[1][:8]
-    assert score_table.output_name(paths[0]) != score_table.output_name(paths[1])
+    assert scores_file_name(paths[0]) != scores_file_name(paths[1])
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" * 179 + "ä" * 30])
 def test_a_name_as_long_as_file_systems_allow_can_be_written(output, shard, name):
     path = f"/in/{name}"
-    assert score_table.output_name(path) != score_table.output_name(path[:-1] + "z")
-    committed(output, dataclasses.replace(shard, path=path, output_name=score_table.output_name(path)), rejects=[7])
+    assert scores_file_name(path) != scores_file_name(path[:-1] + "z")
+    committed(output, dataclasses.replace(shard, path=path, output_name=scores_file_name(path)), rejects=[7])
     assert len(files(output)) == 2
 
 
 def test_paths_of_a_shards_files(shard):
-    assert score_table.scores_path("/out", shard) == f"/out/scores/source=photos/{shard.output_name}"
-    assert score_table.rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.output_name}"
+    assert scores_path("/out", shard) == f"/out/scores/source=photos/{shard.output_name}"
+    assert rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.output_name}"
 
 
 def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):
-    base = score_table.fingerprint(SETTINGS, shard)
+    base = scores_file.fingerprint(SETTINGS, shard)
     same = [
-        score_table.fingerprint(dict(reversed(SETTINGS.items())), shard),
-        score_table.fingerprint(json.loads(json.dumps(SETTINGS)), shard),
+        scores_file.fingerprint(dict(reversed(SETTINGS.items())), shard),
+        scores_file.fingerprint(json.loads(json.dumps(SETTINGS)), shard),
         *(
-            score_table.fingerprint(SETTINGS, dataclasses.replace(shard, **{name: "other"}))
+            scores_file.fingerprint(SETTINGS, dataclasses.replace(shard, **{name: "other"}))
             for name in ("source", "role", "output_name")
         ),
     ]
     other = [
-        score_table.fingerprint({**SETTINGS, "temperature": 1.0}, shard),
-        score_table.fingerprint({**SETTINGS, "more": None}, shard),
-        score_table.fingerprint({}, shard),
-        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, path=shard.path + "x")),
-        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, size=shard.size + 1)),
-        score_table.fingerprint(SETTINGS, dataclasses.replace(shard, modified=shard.modified + 0.001)),
+        scores_file.fingerprint({**SETTINGS, "temperature": 1.0}, shard),
+        scores_file.fingerprint({**SETTINGS, "more": None}, shard),
+        scores_file.fingerprint({}, shard),
+        scores_file.fingerprint(SETTINGS, dataclasses.replace(shard, path=shard.path + "x")),
+        scores_file.fingerprint(SETTINGS, dataclasses.replace(shard, size=shard.size + 1)),
+        scores_file.fingerprint(SETTINGS, dataclasses.replace(shard, modified=shard.modified + 0.001)),
     ]
     assert set(same) == {base}
     assert len({base, *other}) == 1 + len(other)
@@ -508,7 +511,7 @@ def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, w
 
 def test_the_reasons_of_rejects_are_counted_and_unknown_where_their_file_is_gone(output, shard):
     committed(output, shard, rejects=(4, 5))
-    assert score_table.read_reject_reasons(output, shard) == {"undecodable": 2}
-    Path(score_table.rejects_path(output, shard)).unlink()
-    assert score_table.read_reject_reasons(output, shard) == {"unknown": 2}
-    assert score_table.read_reject_reasons(f"{output}-elsewhere", shard) == {}
+    assert scores_file.read_reject_reasons(output, shard) == {"undecodable": 2}
+    Path(rejects_path(output, shard)).unlink()
+    assert scores_file.read_reject_reasons(output, shard) == {"unknown": 2}
+    assert scores_file.read_reject_reasons(f"{output}-elsewhere", shard) == {}

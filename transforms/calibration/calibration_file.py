@@ -1,0 +1,102 @@
+"""`calibration.json`: what `tune` found for a classifier, and what later scores are held against.
+
+Its keys:
+
+    model, settings     which classifier, and the settings of `score` under which the figures hold
+    objective           what was looked at, against which images, and whether these were surrogates
+    choice, grid        the cell taken, its gains with their intervals, every cell's figures
+    detectors           the same figures of the detectors that need no tuning
+    thresholds          by detector, a table from true positive rate to threshold
+    scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`
+    class_scores        by detector and predicted class, where that was asked for
+    sources, cost, warnings, versions
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from odin_beam.transforms import errors
+from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.errors import CalibrationError
+from odin_beam.transforms.storage import reading, writing
+
+KIND = "odin-beam calibration"
+VERSION = 1
+# Of `settings`: those that a score of any detector depends on, besides the model's digest.
+SHARED_SETTINGS = ("preprocessing", "geometry", "precision", "output_name", "model_factory")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A calibration as read.
+
+    Attributes:
+      content: all of it, JSON-able.
+      scores: by detector.
+      class_scores: by detector, then by predicted class; empty where `tune` did not do so.
+    """
+
+    content: dict[str, Any]
+    scores: dict[str, CalibrationScores]
+    class_scores: dict[str, dict[int, CalibrationScores]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of `score`, as they enter the fingerprint."""
+        return self.content["settings"]
+
+    @property
+    def temperature(self) -> float:
+        """ODIN's T."""
+        return self.settings["odin"]["temperature"]
+
+    @property
+    def epsilon(self) -> float:
+        """ODIN's epsilon, in [0, 1] pixel units."""
+        return self.settings["odin"]["epsilon"]
+
+
+def read_calibration(path: str) -> Calibration:
+    """Reads what `tune` wrote.
+
+    Raises:
+      CalibrationError: there is none, or it is damaged.
+    """
+    try:
+        content = json.loads(reading.read_bytes(path))
+        if content["kind"] != KIND or content["version"] != VERSION:
+            raise CalibrationError(f"{path} is no calibration of this version of `tune`")
+        settings = content["settings"]
+        for name in ("model_digest", *SHARED_SETTINGS):
+            settings[name]
+        if not all(isinstance(settings["odin"][name], int | float) for name in ("temperature", "epsilon")):
+            raise TypeError("temperature and epsilon are numbers")
+        if not all(isinstance(settings[name], dict) for name in ("preprocessing", "geometry")):
+            raise TypeError("preprocessing and geometry are objects")
+        return Calibration(
+            content,
+            {detector: CalibrationScores.from_dict(said) for detector, said in content["scores"].items()},
+            {
+                detector: {int(predicted): CalibrationScores.from_dict(said) for predicted, said in classes.items()}
+                for detector, classes in content["class_scores"].items()
+            },
+        )
+    except errors.StorageError as e:
+        raise CalibrationError(str(e)) from e
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        raise CalibrationError(f"{path} is no calibration.json of `tune`, or damaged: {e}") from e
+
+
+def write_calibration(path: str, content: dict[str, Any]) -> None:
+    """Writes it whole or not at all.
+
+    Raises:
+      errors.StorageError: the storage refused.
+    """
+    lines = []
+    for key, value in {"kind": KIND, "version": VERSION, **content}.items():
+        # Nobody reads the long lists, and one number a line would hide the rest.
+        text = json.dumps(value, indent=None if key in ("scores", "class_scores") else 2, allow_nan=False)
+        lines.append(f"  {json.dumps(key)}: " + text.replace("\n", "\n  "))
+    writing.write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -1,0 +1,147 @@
+"""`flags.json`: counts and rates by source, what to expect, and of which scores the flags are."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+from odin_beam.transforms.calibration.flag_rule import FlagRule
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables import scores_file
+
+
+@dataclass(frozen=True)
+class FlagCounts:
+    """What was counted in some shards of a source.
+
+    Attributes:
+      shards: flagged.
+      images: rows in the flags files.
+      without_score: of these, those that the detector gave no score.
+      flagged: of these, those that are flagged.
+      false_flags: expected number of flags if all images are in-distribution; 0 with `FlagRule.fdr`.
+      false_flags_low: lower end of the 95 % interval of that.
+      false_flags_high: upper end.
+    """
+
+    shards: int = 0
+    images: int = 0
+    without_score: int = 0
+    flagged: int = 0
+    false_flags: float = 0.0
+    false_flags_low: float = 0.0
+    false_flags_high: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """Flagged share of the images that have a score; None without such."""
+        scored = self.images - self.without_score
+        return self.flagged / scored if scored else None
+
+
+def add_counts(counts: Iterable[FlagCounts]) -> FlagCounts:
+    """The sum, field by field."""
+    rows = [astuple(own) for own in counts]
+    return FlagCounts(*map(sum, zip(*rows, strict=True))) if rows else FlagCounts()
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """What Benjamini and Hochberg's rule found.
+
+    Attributes:
+      images: m, how many p-values it was given.
+      largest_p: the largest p-value that it flags; 0 flags nothing.
+    """
+
+    images: int
+    largest_p: float
+
+
+def archive_sources(roles: Mapping[str, str]) -> list[str]:
+    """The sources over which false discoveries are counted: those of unknown role, or where there is none, all."""
+    return [source for source, role in roles.items() if role == "input"] or list(roles)
+
+
+def scores_state(settings: dict[str, Any], shards: Iterable[Shard]) -> str:
+    """SHA-256, in hex, of all that determines a run's rows: flags made at another state are of other scores."""
+    fingerprints = sorted((s.source, s.output_name, scores_file.fingerprint(settings, s)) for s in shards)
+    return hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FlagFacts:
+    """What `flags.json` says beside the counts.
+
+    Attributes:
+      calibration: path and what it was made of, JSON-able.
+      per_class: whether thresholds by predicted class were asked for.
+      state: see `scores_state`.
+      launched: seconds since the epoch.
+    """
+
+    calibration: dict[str, Any]
+    per_class: bool
+    state: str
+    launched: float
+
+
+def flags_summary(
+    rule: FlagRule,
+    roles: Mapping[str, str],
+    facts: FlagFacts,
+    counts: Mapping[str, FlagCounts],
+    failed: Iterable[tuple[Shard, str]],
+    discoveries: Discoveries | None,
+) -> dict[str, Any]:
+    """The content of `flags.json`, JSON-able.
+
+    `realised_tpr` is the share of an in-distribution source that is not flagged, `realised_fpr` that of an
+    out-of-distribution one, as the metrics have it: the positive class is in-distribution.
+    """
+    failed = sorted(failed, key=lambda pair: (pair[0].source, pair[0].path))
+    sources = {}
+    for source, role in roles.items():
+        own = counts.get(source, FlagCounts())
+        accepted = None if own.share is None else 1 - own.share
+        rates = {"in_distribution": "realised_tpr", "out_distribution": "realised_fpr"}
+        sources[source] = {"role": role, **asdict(own), "share": own.share}
+        if role in rates:
+            sources[source][rates[role]] = accepted
+    return {
+        "complete": not failed,
+        "detector": rule.detector,
+        "rule": _described(rule, roles, counts, discoveries),
+        "per_class": facts.per_class,
+        "classes_with_own_scores": len(rule.by_class),
+        "calibration": facts.calibration,
+        "failed_shards": [{"source": shard.source, "path": shard.path, "reason": why} for shard, why in failed],
+        "sources": sources,
+        "seconds": round(time.time() - facts.launched, 3),
+        "scores_state": facts.state,
+    }
+
+
+def _described(
+    rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, FlagCounts], discoveries: Discoveries | None
+) -> dict[str, Any]:
+    if discoveries is None:
+        expected, low, high = rule.calibration.realised_tpr(rule.tpr)
+        threshold = rule.calibration.threshold(rule.tpr)
+        return {"tpr": rule.tpr, "threshold": threshold, "expected_tpr": expected, "realised_tpr": [low, high]}
+    archive = archive_sources(roles)
+    flagged = {source: counts[source].flagged for source in archive if source in counts}
+    known = all(roles[source] != "input" for source in archive)
+    false = sum(count for source, count in flagged.items() if roles[source] == "in_distribution")
+    smallest = min(1 / (1 + own.count) for own in (rule.calibration, *rule.by_class.values()))
+    return {
+        "fdr": rule.fdr,
+        "largest_p_value": discoveries.largest_p,
+        "smallest_possible_p_value": smallest,
+        "images": discoveries.images,
+        "sources": archive,
+        "flagged": sum(flagged.values()),
+        "false_discovery_share": false / total if known and (total := sum(flagged.values())) else None,
+    }

@@ -1,0 +1,60 @@
+"""One TFRecord file in the making, published whole."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from odin_beam.transforms import errors
+from odin_beam.transforms.ingest.output_names import OutputNames
+from odin_beam.transforms.shards import framing
+from odin_beam.transforms.storage import writing
+
+
+class TFRecordWriter:
+    """A shard in the making: a context that publishes it when left in peace, and drops it after an error.
+
+    Args:
+      output: names of the output.
+      index: the shard's number.
+
+    Raises:
+      errors.StorageError: on entry, on leaving or from `write`: the storage refused.
+    """
+
+    def __init__(self, output: OutputNames, index: int):
+        self._final = output.shard(index)
+        self._temporary = FileSystems.join(output.unfinished, uuid.uuid4().hex)
+        self.written = 0
+
+    def __enter__(self) -> "TFRecordWriter":
+        with self._as_storage_error():
+            self._stream = FileSystems.create(self._temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+        return self
+
+    def write(self, payload: bytes) -> None:
+        with self._as_storage_error():
+            self._stream.write(framing.frame(payload))
+        self.written += 1
+
+    def __exit__(self, error, *_):
+        try:
+            if error is None:
+                with self._as_storage_error():
+                    self._stream.close()
+                writing.publish(self._temporary, self._final)
+        finally:
+            # After an error that error is the one to report, not that the remains would not go.
+            with contextlib.suppress(Exception):
+                self._stream.close()
+            with contextlib.suppress(Exception):
+                writing.delete([self._temporary])
+
+    @contextlib.contextmanager
+    def _as_storage_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as e:
+            raise errors.StorageError(f"cannot write {self._final}: {errors.cause(e)}") from e

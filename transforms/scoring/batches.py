@@ -1,0 +1,112 @@
+"""Records become batches of pixels, decoded ahead of the device."""
+
+import collections
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from odin_beam.transforms import errors
+from odin_beam.transforms.images import example
+from odin_beam.transforms.images.jpeg_batches import jpegs_at_once
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards import shard_images
+from odin_beam.transforms.shards.records import Record
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
+
+Batch = TypeVar("Batch")
+Decoded = TypeVar("Decoded")
+
+
+@dataclass
+class DecodedBatch:
+    """A batch between decoding and scoring: the rows that have pixels, and the rejects.
+
+    Attributes:
+      pixels: float32 [N, H, W, C] in [0, 1], in memory or on the device.
+      rows: `index`, `offset`, `id`, `label` of each of the N.
+      rejects: rows of `REJECT_SCHEMA` without `shard`.
+      framed: records that it was made of.
+    """
+
+    pixels: np.ndarray | tf.Tensor
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    framed: int = 0
+
+
+def decode_batch(
+    batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int], pixels: np.ndarray
+) -> DecodedBatch:
+    """Parses and decodes records; what gives no pixels becomes a reject, never an error.
+
+    Args:
+      batch: N records of the shard.
+      shard: of any kind.
+      settings: how to read them.
+      input_shape: (H, W, C) of the classifier's input.
+      pixels: float32 [N, H, W, C], or longer, to put the images into.
+    """
+    decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
+    step = jpegs_at_once(input_shape)
+    for start in range(0, len(batch), step):
+        some, slots = batch[start : start + step], decoded.pixels[start : start + step]
+        parsed = [_parsed(record, shard, settings.features) for record in some]
+        good = [None if isinstance(one, errors.ImageError) else one for one in parsed]
+        there = shard_images.decode_at_once(good, shard, settings.geometry, slots)
+        for i, (record, one) in enumerate(zip(some, parsed, strict=True)):
+            row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
+            try:
+                if isinstance(one, errors.ImageError):
+                    raise one
+                row["id"] = one.id if one.id is not None else row["id"]
+                if not there[i]:
+                    shard_images.record_pixels(
+                        record, one, shard, input_shape, settings.geometry, settings.features, slots[i]
+                    )
+                decoded.rows.append({**row, "label": one.label})
+                kept.append(start + i)
+            except errors.ImageError as e:
+                decoded.rejects.append(reject_row(row, e.reason, e.detail))
+    if decoded.rejects:
+        decoded.pixels = decoded.pixels[kept]
+    return decoded
+
+
+def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | errors.ImageError:
+    """What a record says, or what is wrong with it."""
+    if record.problem:
+        return errors.ImageError(*record.problem)
+    try:
+        return shard_images.parse_record(record, shard, names)
+    except errors.ImageError as e:
+        return e
+
+
+def reject_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
+    return {"index": row["index"], "offset": row["offset"], "id": row["id"], "reason": reason, "detail": detail}
+
+
+def work_ahead(
+    batches: Iterator[Batch], decode: Callable[[Batch], Decoded], decoders: ThreadPoolExecutor, depth: int
+) -> Iterator[Decoded]:
+    """Yields `decode(batch)` in order, while up to `depth` batches are being read and decoded in the background.
+
+    Errors of reading and decoding are raised here, in the caller's thread, where the batch would have come.
+    """
+    with ThreadPoolExecutor(1, "read") as reader:
+
+        def read():
+            batch = next(batches, None)
+            return None if batch is None else decoders.submit(decode, batch)
+
+        pending = collections.deque(reader.submit(read) for _ in range(depth))
+        try:
+            while (decoding := pending.popleft().result()) is not None:
+                pending.append(reader.submit(read))
+                yield decoding.result()
+        finally:
+            reader.shutdown(cancel_futures=True)

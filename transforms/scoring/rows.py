@@ -1,0 +1,34 @@
+"""Score columns of a batch become rows of the scores file."""
+
+import numpy as np
+import pyarrow as pa
+
+from odin_beam.transforms.scoring.batches import DecodedBatch
+from odin_beam.transforms.shards.shard import Shard
+
+
+def score_rows(
+    shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray], schema: pa.Schema
+) -> pa.RecordBatch:
+    """The finite rows of a scored batch, in the order of the shard; columns that there are no scores of are null."""
+    finite = columns["finite"]
+    rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
+    arrays = {name: [row[name] for row in rows] for name in ("index", "offset", "id", "label")}
+    arrays["shard"] = [shard.path] * len(rows)
+    return pa.record_batch(
+        [
+            pa.array(arrays[column.name], column.type)
+            if column.name in arrays
+            else _score_column(columns.get(column.name), finite, column.type)
+            for column in schema
+        ],
+        schema=schema,
+    )
+
+
+def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
+    if column is None:
+        return pa.nulls(int(finite.sum()), dtype)
+    values = pa.array(column[finite]).cast(dtype).to_numpy()
+    # A score beyond what its column holds is none: infinity has no place in a ranking.
+    return pa.array(values, dtype, mask=~np.isfinite(values))

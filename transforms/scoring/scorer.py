@@ -1,0 +1,163 @@
+"""The classifier and its device: one per process, used by all of Beam's threads in turn."""
+
+import collections
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from odin_beam.transforms.detectors.odin import NoGradient
+from odin_beam.transforms.detectors.passes import Passes, PassTimes
+from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined
+from odin_beam.transforms.errors import ClassifierError, OutOfMemory
+from odin_beam.transforms.model import device
+from odin_beam.transforms.model.classifier import Classifier, load_classifier
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
+
+_LOG = logging.getLogger(__name__)
+# Of an empty batch, which some layers would refuse.
+_NONE = Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
+
+
+def load_settings_classifier(settings: ScoreSettings) -> Classifier:
+    """The classifier that the settings name.
+
+    Raises:
+      model_file.ClassifierError: the model cannot be used.
+    """
+    return load_classifier(
+        settings.model,
+        settings.preprocessing,
+        settings.geometry.image_size,
+        settings.output_name,
+        settings.model_factory,
+    )
+
+
+class ScoredBatch(NamedTuple):
+    """What scoring a batch gave.
+
+    Attributes:
+      scored: the columns and passes.
+      halved: how many times the batch had to be tried again in halves.
+      microseconds: that the device was busy with it.
+    """
+
+    scored: Scored
+    halved: int
+    microseconds: int
+
+
+class PixelBuffers:
+    """Memory for the pixels of batches, used again: to be given it by the system takes a tenth of decoding a JPEG.
+
+    Args:
+      shape: of a whole batch.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._shape = shape
+        self._free = collections.deque()
+
+    def take(self) -> np.ndarray:
+        """A float32 array of the shape, with anything in it."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.empty(self._shape, np.float32)
+
+    def give_back(self, pixels: np.ndarray) -> None:
+        """An array that was taken, and is not looked at any more."""
+        self._free.append(pixels)
+
+
+class Scorer:
+    """The classifier and its device: one per process, used by all of Beam's threads in turn.
+
+    Args:
+      settings: which model, and what to compute.
+
+    Raises:
+      model_file.ClassifierError: the model cannot be used.
+    """
+
+    def __init__(self, settings: ScoreSettings):
+        started = time.monotonic()
+        self._settings = settings
+        self.classifier = load_settings_classifier(settings)
+        self.load_milliseconds = int(1000 * (time.monotonic() - started))
+        self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
+        self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
+        self.buffers = PixelBuffers((settings.batch_size, *self.classifier.input_shape))
+        # Images that the device takes at once; halved where they exhaust its memory.
+        self.batch_size = settings.batch_size
+        # How far this process has come; written under the device's lock, read by whoever shows it.
+        self.images = 0.0
+        self._device = threading.Lock()
+        try:
+            self._score = ScoreFunction(
+                self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size
+            )
+        except NoGradient as e:
+            raise ClassifierError(f"{e}: score with --epsilon 0") from e
+
+    def time_passes(self, pixels: np.ndarray) -> PassTimes:
+        """How long a pass takes on this device; see `ScoreFunction.time_passes`."""
+        with self._device:
+            return self._score.time_passes(pixels)
+
+    def on_device(self, pixels: np.ndarray) -> np.ndarray | tf.Tensor:
+        """A batch as `score` takes it soonest: on a GPU it is copied there, while another one is being scored."""
+        return tf.convert_to_tensor(pixels) if device.on_gpu() and len(pixels) else pixels
+
+    def score(self, pixels: np.ndarray | tf.Tensor) -> ScoredBatch:
+        """The columns of a batch; there are none of scores where N = 0.
+
+        A batch that exhausts the device's memory is tried again in halves, and so are all that follow.
+
+        Args:
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
+
+        Raises:
+          OutOfMemory: a single image does.
+        """
+        with self._device:
+            parts, taken, halved, started = [], 0, 0, time.monotonic()
+            while taken < len(pixels):
+                part = pixels[taken : taken + self.batch_size]
+                try:
+                    parts.append(self._score_part(part))
+                    taken += len(part)
+                except tf.errors.ResourceExhaustedError as e:
+                    self._halve(len(part), e)
+                    halved += 1
+            scored = joined(parts) if parts else _NONE
+            return ScoredBatch(scored, halved, round(1e6 * (time.monotonic() - started)))
+
+    def _score_part(self, pixels: np.ndarray) -> Scored:
+        before = self.images
+
+        def advance(share: float) -> None:
+            self.images += share * len(pixels)
+
+        try:
+            return self._score(pixels, advance)
+        except tf.errors.ResourceExhaustedError:
+            self.images = before
+            raise
+
+    def _halve(self, tried: int, error: Exception) -> None:
+        if tried == 1:
+            raise OutOfMemory("a single image exhausts the memory of the device that the model is on") from error
+        if self.batch_size == self._settings.batch_size:
+            _LOG.warning(
+                "%d images at once exhaust the device's memory: going on with halves, give a smaller --batch_size",
+                tried,
+            )
+        self.batch_size = self._score.batch_size = tried // 2

@@ -1,0 +1,100 @@
+"""All that a score depends on. Imports no TensorFlow."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from odin_beam import transforms
+from odin_beam.transforms.detectors import registry
+from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
+from odin_beam.transforms.forward import precisions
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.model.preprocessing import Preprocessing
+from odin_beam.transforms.shards.shard import FeatureNames
+from odin_beam.transforms.tables import schemas
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """All that a score depends on, and the batch size.
+
+    Attributes:
+      model: path of the model file, on any file system.
+      model_digest: SHA-256 of its content.
+      preprocessing: what the model expects of its input.
+      geometry: how images of another size are fitted.
+      features: names of the Example's features.
+      odin: temperature and epsilon, or a grid of them: then the rows have one column per cell in place of `odin`.
+      detectors: those to compute, of `registry.DETECTORS`; the other columns are null.
+      precision: of `precisions.PRECISIONS`.
+      output_name: which output of the model, where it has several.
+      model_factory: `package.module:function` that makes the model of the file, where Keras alone cannot.
+      batch_size: images scored at once; moves float32 logits by an ulp at most, so it is not in the fingerprint.
+    """
+
+    model: str
+    model_digest: str
+    preprocessing: Preprocessing = Preprocessing()
+    geometry: Geometry = Geometry()
+    features: FeatureNames = FeatureNames()
+    odin: OdinSettings | OdinGrid = OdinSettings()
+    detectors: tuple[str, ...] = registry.DETECTORS
+    precision: str = "float32"
+    output_name: str | None = None
+    model_factory: str | None = None
+    batch_size: int = 64
+
+    def __post_init__(self):
+        unknown = sorted(set(self.detectors) - set(registry.DETECTORS))
+        if unknown or not self.detectors:
+            raise ValueError(f"detectors are of {', '.join(registry.DETECTORS)}, not {', '.join(unknown) or 'none'}")
+        if self.precision not in precisions.PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(precisions.PRECISIONS)}, not {self.precision!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
+        if isinstance(self.odin, OdinGrid):
+            return schemas.grid_schema(tuple(self.odin.cells))
+        return schemas.SCORE_SCHEMA
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that enter the fingerprint, as JSON-able values."""
+        values = asdict(self)
+        del values["model"], values["batch_size"]
+        values["detectors"] = sorted(self.detectors)
+        versions = {"schema_version": schemas.SCHEMA_VERSION, "code_version": transforms.__version__}
+        return _json_able({**values, **versions})
+
+
+def settings_of(launch: dict[str, Any]) -> ScoreSettings:
+    """The settings of a run again, but for the batch size, from what its `run.json` says."""
+    said = lists_to_tuples(launch["settings"])
+    return ScoreSettings(
+        launch["model"],
+        said["model_digest"],
+        Preprocessing(**said["preprocessing"]),
+        Geometry(**said["geometry"]),
+        FeatureNames(**said["features"]),
+        (OdinGrid if "temperatures" in said["odin"] else OdinSettings)(**said["odin"]),
+        said["detectors"],
+        said["precision"],
+        said["output_name"],
+        said["model_factory"],
+    )
+
+
+def lists_to_tuples(value: Any) -> Any:
+    """Fields of settings as they were before they went through JSON."""
+    if isinstance(value, dict):
+        return {key: lists_to_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _json_able(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_able(item) for key, item in value.items()}
+    return [_json_able(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,151 @@
+"""A shard's scores file is its commit record: fingerprint, atomic commit, read back.
+
+It is published last, whole, under a name that depends on the shard alone, and its metadata says from what settings and
+what input it came. A rerun believes nothing else.
+"""
+
+import collections
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from odin_beam.transforms import errors
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing, reading, writing
+from odin_beam.transforms.tables.layout import rejects_path, scores_path
+from odin_beam.transforms.tables.parquet import ParquetStream, as_output_error, read_columns
+from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, SCORE_SCHEMA
+
+METADATA_KEY = b"odin_beam"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a scores file says of its shard.
+
+    Attributes:
+      fingerprint: of the settings and the input file, see `fingerprint`.
+      framed: records found in the shard; a broken tail counts as one. Always `scored + rejected`.
+      scored: rows in the scores file.
+      rejected: rows in the rejects file.
+      head: how the classifier's logits were found.
+    """
+
+    fingerprint: str
+    framed: int
+    scored: int
+    rejected: int
+    head: str
+
+
+def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
+    """SHA-256, in hex, of all that determines a shard's rows.
+
+    Args:
+      settings: the run's settings as JSON-able values, code version included.
+      shard: its path, size, modification time and content enter.
+    """
+    identity = [settings, shard.path, shard.size, shard.modified, type(shard.content).__name__, asdict(shard.content)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class ScoresWriter:
+    """Streams one shard's rows to temporary files and publishes them together.
+
+    Use as a context manager: what was not committed on leaving is removed.
+
+    Args:
+      output: the run's folder.
+      shard: whose rows these are.
+      schema: of the scores.
+    """
+
+    def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA):
+        self._output = output
+        self._shard = shard
+        self._scores = ParquetStream(output, shard.output_name, schema)
+        self._rejects = ParquetStream(output, shard.output_name, REJECT_SCHEMA)
+
+    def __enter__(self) -> "ScoresWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._scores.discard()
+        self._rejects.discard()
+
+    def write(self, scores: pa.RecordBatch, rejects: list[dict[str, Any]]) -> None:
+        """Appends rows of the schema, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
+
+        Raises:
+          OutputError: the storage refused.
+        """
+        with as_output_error(self._output):
+            self._scores.write(scores)
+            rows = [{"shard": self._shard.path, **reject} for reject in rejects]
+            self._rejects.write(pa.RecordBatch.from_pylist(rows, REJECT_SCHEMA))
+
+    def commit(self, shard_fingerprint: str, framed: int, head: str, settings: dict[str, Any]) -> Commit:
+        """Publishes the rejects, then the scores. Losing a race to an equal file is success.
+
+        Args:
+          shard_fingerprint: see `fingerprint`.
+          framed: records that were found in the shard.
+          head: of the classifier.
+          settings: for people who open the file.
+
+        Raises:
+          OutputError: the storage refused.
+          ValueError: the rows are not those of `framed` records.
+        """
+        scored, rejected = self._scores.rows, self._rejects.rows
+        if framed != scored + rejected:
+            raise ValueError(f"{self._shard.path}: {framed} records, but {scored} scores and {rejected} rejects")
+        commit = Commit(shard_fingerprint, framed, scored, rejected, head)
+        metadata = {METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
+        final, final_rejects = scores_path(self._output, self._shard), rejects_path(self._output, self._shard)
+        with as_output_error(self._output):
+            try:
+                if rejected:
+                    self._rejects.publish(final_rejects, metadata)
+                else:
+                    writing.delete([final_rejects])
+                self._scores.publish(final, metadata)
+            except errors.StorageError:
+                if read_commit(final) != commit:
+                    raise
+        return commit
+
+
+def read_commit(path: str) -> Commit | None:
+    """The commit record of a scores file, or None where there is no whole file of this kind."""
+    try:
+        with reading.open_seekable(path) as stream:
+            metadata = pq.read_metadata(stream).metadata or {}
+        said = json.loads(metadata[METADATA_KEY])
+        commit = Commit(**{field.name: said[field.name] for field in fields(Commit)})
+        return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
+    except Exception:
+        # Whatever is wrong with it or with its storage: a shard scored again does no harm, one left out does.
+        return None
+
+
+def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
+    """Reason -> how many of the shard's records were rejected for it; `unknown` where their file is gone.
+
+    Raises:
+      StorageError: the storage would not say.
+    """
+    commit = read_commit(scores_path(output, shard))
+    if commit is None or not commit.rejected:
+        return {}
+    path = rejects_path(output, shard)
+    if listing.stat_file(path) is None:
+        return {"unknown": commit.rejected}
+    counts: collections.Counter[str] = collections.Counter()
+    for table in read_columns(path, ["reason"]):
+        counts.update(table["reason"].to_pylist())
+    return dict(counts)
