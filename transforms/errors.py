@@ -3,10 +3,12 @@
 Whoever runs a job prints the message of an `OdinBeamError` as one line; anything else is a bug and keeps its trace.
 """
 
-from apache_beam.io.filesystem import BeamIOError
+
+class OdinBeamError(Exception):
+    """The root of this package's errors; the message is one line for the user."""
 
 
-class StorageError(Exception):
+class StorageError(OdinBeamError):
     """A file could not be listed, read or written; the message names it."""
 
 
@@ -17,8 +19,8 @@ class NoSuchFile(StorageError):
 def cause(error: BaseException) -> str:
     """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries and errors."""
     while True:
-        if isinstance(error, BeamIOError) and error.exception_details:
-            error = next(iter(error.exception_details.values()))
+        if details := getattr(error, "exception_details", None):
+            error = next(iter(details.values()))
         elif isinstance(error, OSError) and error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
         else:
@@ -28,7 +30,7 @@ def cause(error: BaseException) -> str:
     return " ".join(text.split())[:300]
 
 
-class ImageError(Exception):
+class ImageError(OdinBeamError):
     """A record that gives no pixels. `reason` is a short code, `detail` a sentence for people."""
 
     def __init__(self, reason: str, detail: str):
@@ -37,23 +39,23 @@ class ImageError(Exception):
         self.detail = detail
 
 
-class ClassifierError(Exception):
+class ClassifierError(OdinBeamError):
     """The model cannot serve as a classifier of images; the message says why and what to do."""
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(OdinBeamError):
     """No batch is small enough for the device."""
 
 
-class OutputError(Exception):
+class OutputError(OdinBeamError):
     """The output cannot be written: no shard can succeed, so the run stops."""
 
 
-class CalibrationError(Exception):
+class CalibrationError(OdinBeamError):
     """There is no calibration to be had; the message says why."""
 
 
-class OutputTakenError(Exception):
+class OutputTakenError(OdinBeamError):
     """Another run of other inputs has since been launched on the output, which is that one's now."""
 
     def __init__(self, output: str):

@@ -10,11 +10,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.pipeline.flags import options
 from odin_beam.pipeline.flags.options import DemoOptions
 from odin_beam.pipeline.jobs import report, score
+from odin_beam.transforms.storage import paths
 
 _NEXT = """
 One Parquet row per image, the source as a hive partition. The ten images least like what the classifier knows:
@@ -41,5 +40,5 @@ def run(demo: DemoOptions) -> int:
     code = score.run(options.parse("score", [*argv, "--", *demo.beam]))
     print("\nThe same as a page, with curves and the images at either end:\n  ", end="", flush=True)
     report.run(options.parse("report", [f"--scores={demo.output}", "--", *demo.beam]))
-    print(_NEXT.format(python=sys.executable, scores=FileSystems.join(demo.output, "scores")))
+    print(_NEXT.format(python=sys.executable, scores=paths.join(demo.output, "scores")))
     return code

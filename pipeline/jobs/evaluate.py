@@ -4,7 +4,6 @@ odin-beam evaluate --scores scores
 """
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import EvaluateOptions, UsageError, beam_options
 from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, read_json
@@ -15,6 +14,7 @@ from odin_beam.pipeline.show.metrics_table import metrics_table
 from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
 from odin_beam.transforms.scoring.check_finished import CheckFinished
 from odin_beam.transforms.shards.manifest import ReadManifest
+from odin_beam.transforms.storage import paths
 
 
 def run(options: EvaluateOptions) -> int:
@@ -35,7 +35,7 @@ def run(options: EvaluateOptions) -> int:
     {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
     result = run_pipeline(pipeline)
     if handed := handed_over(result):
-        print(f"{handed}; {FileSystems.join(output, 'metrics.json')} is new when the job is done")
+        print(f"{handed}; {paths.join(output, 'metrics.json')} is new when the job is done")
         return 0
     result.wait_until_finish()
 

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import FlagOptions, UsageError, beam_options
 from odin_beam.pipeline.launch.progress import show_progress
@@ -25,7 +24,7 @@ from odin_beam.transforms.calibration.flags_summary import FlagFacts, scores_sta
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.scoring.check_finished import CheckFinished
 from odin_beam.transforms.shards.manifest import ReadManifest
-from odin_beam.transforms.storage import listing, writing
+from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.tables.layout import FLAGS
 
 
@@ -48,8 +47,8 @@ def run(options: FlagOptions) -> int:
         _calibration_facts(options, calibration), options.per_class, scores_state(launch["settings"], shards), started
     )
     # First the mark of completion: flags of two rules beside each other must not look like one result.
-    writing.delete([FileSystems.join(output, FLAGS)])
-    writing.delete_folder(FileSystems.join(output, "flags"))
+    writing.delete([paths.join(output, FLAGS)])
+    writing.delete_folder(paths.join(output, "flags"))
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
@@ -58,18 +57,18 @@ def run(options: FlagOptions) -> int:
     with show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards))):
         result = run_pipeline(pipeline)
         if handed := handed_over(result):
-            print(f"{handed}; {FileSystems.join(output, FLAGS)} appears when the job is done")
+            print(f"{handed}; {paths.join(output, FLAGS)} appears when the job is done")
             return 0
         result.wait_until_finish()
 
     found = read_json(output, FLAGS)
     print(flags_text(found))
-    print(f"\nflags: {FileSystems.join(output, 'flags')}  ({found['seconds']:.0f} s)")
+    print(f"\nflags: {paths.join(output, 'flags')}  ({found['seconds']:.0f} s)")
     return 0 if found["complete"] else 3
 
 
 def _state(output: str, shards: int) -> tuple[int, str]:
-    done = len(listing.list_files(FileSystems.join(output, "flags", "**.parquet")))
+    done = len(listing.list_files(paths.join(output, "flags", "**.parquet")))
     return done, f"{done:,} of {shards:,} shards"
 
 

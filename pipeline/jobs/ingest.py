@@ -29,7 +29,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import IngestOptions, UsageError, beam_options
 from odin_beam.pipeline.launch.progress import show_progress
@@ -125,7 +124,7 @@ def refuse_output(output: OutputNames) -> None:
     if any(c in prefix for c in "*?["):
         raise UsageError(f"--output {prefix}: a PREFIX must not hold *, ? or [")
     if prefix.endswith("/") or (paths.is_local(prefix) and os.path.isdir(prefix)):
-        example = FileSystems.join(prefix, "images")
+        example = paths.join(prefix, "images")
         raise UsageError(f"--output {prefix} is a folder: give what the names of the shards begin with, as {example}")
     with _as_usage_error():
         names = sorted(_names_beside(output))
@@ -140,7 +139,7 @@ def refuse_output(output: OutputNames) -> None:
 
 def _names_beside(output: OutputNames) -> list[str]:
     """Names that begin with PREFIX, without it."""
-    folder, name = FileSystems.split(output.prefix)
+    folder, name = paths.parent(output.prefix), output.prefix.rpartition("/")[2]
     if paths.is_local(folder):
         # Beam would list all that lies below the folder, too.
         names = os.listdir(folder) if os.path.isdir(folder) else []

@@ -14,7 +14,6 @@ from typing import Any
 
 import apache_beam as beam
 import jinja2
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import ReportOptions, beam_options
 from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, read_json
@@ -31,7 +30,7 @@ from odin_beam.transforms.scoring.scorer import load_settings_classifier
 from odin_beam.transforms.scoring.settings import ScoreSettings, settings_of
 from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import writing
+from odin_beam.transforms.storage import paths, writing
 
 _FIGURES = ("fpr_at_95_tpr", "detection_error", "auroc", "aupr_in", "aupr_out")
 _LOWER_IS_BETTER = ("fpr_at_95_tpr", "detection_error")
@@ -51,15 +50,15 @@ def run(options: ReportOptions) -> int:
     checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
     checked.finished | WriteReportData(settings)
     run_pipeline(pipeline).wait_until_finish()
-    data = read_json(FileSystems.join(output, "report"), "data.json")
+    data = read_json(paths.join(output, "report"), "data.json")
 
     figures = _figures(data, metrics)
     for name, content in figures.items():
-        writing.write_bytes(FileSystems.join(output, "report", f"{name}.svg"), content)
+        writing.write_bytes(paths.join(output, "report", f"{name}.svg"), content)
     classifier, problem = _classifier(launch, options.model_factory)
     galleries = _galleries(output, data, shards, classifier, launch)
     page = _page(output, launch, metrics, data, figures, galleries, problem, read_flags(output, launch, shards))
-    path = FileSystems.join(output, "report", "report.html")
+    path = paths.join(output, "report", "report.html")
     writing.write_bytes(path, page.encode())
     print(path)
     return 0

@@ -15,12 +15,12 @@ import tempfile
 import time
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import ScoreOptions, beam_options, score_settings
 from odin_beam.pipeline.launch import run_folder, scoring_run, sources
 from odin_beam.pipeline.show.metrics_table import metrics_table, summary_text
 from odin_beam.transforms.metrics.summarize_scores import RunFacts, SummarizeScores
+from odin_beam.transforms.storage import paths
 
 
 def run(options: ScoreOptions) -> int:
@@ -48,7 +48,7 @@ def _run(options: ScoreOptions, folder: str) -> int:
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
     scored | SummarizeScores(options.output, roles, facts)
     if handed := scoring_run.run(pipeline, scoring):
-        print(f"{handed}; {FileSystems.join(options.output, 'summary.json')} appears when the job is done")
+        print(f"{handed}; {paths.join(options.output, 'summary.json')} appears when the job is done")
         return 0
     return report(options.output, options.max_rejected)
 
@@ -63,9 +63,9 @@ def report(output: str, max_rejected: float) -> int:
     if metrics := run_folder.read_json(output, "metrics.json"):
         print(metrics_table(metrics), end="\n\n")
     print(summary_text(summary))
-    print(f"scores: {FileSystems.join(output, 'scores')}  ({summary['seconds']:.0f} s)")
+    print(f"scores: {paths.join(output, 'scores')}  ({summary['seconds']:.0f} s)")
     share = summary["rejected_share"]
     if share > max_rejected:
-        where = FileSystems.join(output, "rejects")
+        where = paths.join(output, "rejects")
         print(f"{share:.2%} of the records were rejected, more than --max_rejected {max_rejected:g}: see {where}")
     return 3 if share > max_rejected or not summary["complete"] else 0

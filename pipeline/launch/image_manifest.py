@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.pipeline.flags.options import UsageError
 from odin_beam.transforms import errors
-from odin_beam.transforms.storage import reading
+from odin_beam.transforms.storage import file_system, paths, reading
 
 _COLUMNS = {"uri": pa.string(), "label": pa.int64(), "id": pa.string()}
 # Of a file's name: control characters would break the lines that name it, and lone surrogates are no text at all.
@@ -41,8 +40,8 @@ def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
             uri = row["uri"]
             if not uri or UNWRITABLE.search(uri):
                 raise UsageError(f"manifest {path}, row {number}: {uri!r} is no uri of an image")
-            uri = uri if "://" in uri or uri.startswith("/") else FileSystems.join(folder, uri)
-            scheme = FileSystems.get_scheme(uri)
+            uri = uri if "://" in uri or uri.startswith("/") else paths.join(folder, uri)
+            scheme = file_system.scheme(uri)
             if scheme not in known_schemes:
                 _check_scheme(scheme, uri, path, number)
                 known_schemes.add(scheme)
@@ -54,7 +53,7 @@ def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
 
 def _check_scheme(scheme: str | None, uri: str, path: str, number: int) -> None:
     try:
-        FileSystems.get_filesystem(uri)
+        file_system.check_served(uri)
     except Exception as e:
         raise UsageError(
             f"manifest {path}, row {number}: {scheme}:// is no file system that is installed ({errors.cause(e)})"

@@ -4,8 +4,6 @@ import json
 import os
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.pipeline.flags.options import UsageError
 from odin_beam.transforms import errors
 from odin_beam.transforms.calibration.flags_summary import scores_state
@@ -37,7 +35,7 @@ def read_json(output: str, name: str) -> dict[str, Any] | None:
     Raises:
       UsageError: it is damaged.
     """
-    path = FileSystems.join(output, name)
+    path = paths.join(output, name)
     if listing.stat_file(path) is None:
         return None
     try:
@@ -69,7 +67,7 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
     """
     launch = read_json(output, "run.json")
     if launch is None:
-        above = FileSystems.split(output.rstrip("/"))[0]
+        above = paths.parent(output)
         hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
         raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
     if "temperatures" in launch.get("settings", {}).get("odin", {}):
@@ -107,7 +105,7 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
     """
     earlier = read_json(output, "run.json")
     if earlier is None:
-        if listing.list_files(FileSystems.join(output, "scores", "**.parquet")):
+        if listing.list_files(paths.join(output, "scores", "**.parquet")):
             raise UsageError(f"{output} holds scores without run.json: choose another --output")
         return
     differences = _differences(earlier.get("settings", {}), settings)
@@ -140,11 +138,11 @@ def refuse_overwriting(output: str) -> None:
     Raises:
       UsageError: it holds such names, but no run.json.
     """
-    if listing.stat_file(FileSystems.join(output, "run.json")) is not None:
+    if listing.stat_file(paths.join(output, "run.json")) is not None:
         return
-    patterns = [*FILES, *(FileSystems.join(folder, "**") for folder in FOLDERS)]
+    patterns = [*FILES, *(paths.join(folder, "**") for folder in FOLDERS)]
     for pattern in patterns:
-        if found := listing.list_files(FileSystems.join(output, pattern)):
+        if found := listing.list_files(paths.join(output, pattern)):
             raise UsageError(
                 f"{output} has no run.json, so it is no output of `score`, but it holds {found[0].path}: "
                 "choose another --output, or remove that yourself"
@@ -154,5 +152,5 @@ def refuse_overwriting(output: str) -> None:
 def start_afresh(output: str) -> None:
     """Removes what an earlier run has left in its folder, and nothing else."""
     for folder in FOLDERS:
-        writing.delete_folder(FileSystems.join(output, folder))
-    writing.delete(FileSystems.join(output, name) for name in FILES)
+        writing.delete_folder(paths.join(output, folder))
+    writing.delete(paths.join(output, name) for name in FILES)

@@ -13,7 +13,6 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
@@ -38,7 +37,7 @@ from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.manifest import ReadManifest, manifest_digest, read_manifest, write_manifest
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Shard, Surrogate, TFRecords
-from odin_beam.transforms.storage import listing, writing
+from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -131,7 +130,7 @@ def images_to_do(scoring: ScoringRun) -> int:
     """How many images are expected in the shards that have no scores yet."""
     done = set()
     if not scoring.overwrite:
-        done = {stat.path for stat in listing.list_files(FileSystems.join(scoring.output, "scores", "**.parquet"))}
+        done = {stat.path for stat in listing.list_files(paths.join(scoring.output, "scores", "**.parquet"))}
     return sum(images for path, images in scoring.expected.items() if path not in done)
 
 
@@ -140,11 +139,11 @@ def launch(scoring: ScoringRun) -> None:
     output = scoring.output
     if scoring.overwrite:
         run_folder.start_afresh(output)
-    if listing.stat_file(FileSystems.join(output, "run.json")) is None:
+    if listing.stat_file(paths.join(output, "run.json")) is None:
         write_json(output, "run.json", _run_description(scoring.settings))
     sources.publish_listings(scoring.folder, output)
     write_manifest(output, scoring.shards)
-    writing.delete(FileSystems.join(output, name) for name in ("summary.json", "metrics.json"))
+    writing.delete(paths.join(output, name) for name in ("summary.json", "metrics.json"))
 
 
 def scored_shards(
@@ -294,7 +293,7 @@ class _State:
     """How far a run has come: by its own images where this process scores, by committed shards where others do."""
 
     def __init__(self, scoring: ScoringRun):
-        self._scores = FileSystems.join(scoring.output, "scores", "**.parquet")
+        self._scores = paths.join(scoring.output, "scores", "**.parquet")
         self._expected = scoring.expected
         self._scorer = scoring.scorer
         self._before = self._committed()

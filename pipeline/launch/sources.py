@@ -13,8 +13,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.pipeline.flags.options import SOURCE_NAME, SourceOptions, SourcePattern, UsageError
 from odin_beam.pipeline.launch.image_manifest import UNWRITABLE, manifest_rows
 from odin_beam.pipeline.launch.prepared_dataset import find_split
@@ -62,7 +60,7 @@ def publish_listings(folder: str, output: str) -> None:
     """
     there = os.path.join(folder, LISTINGS)
     for name in sorted(os.listdir(there)) if os.path.isdir(there) else []:
-        writing.copy_from_local(os.path.join(there, name), FileSystems.join(output, LISTINGS, name))
+        writing.copy_from_local(os.path.join(there, name), paths.join(output, LISTINGS, name))
 
 
 def _files_of(source: SourcePattern, output: str | None) -> list[FileStat]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from apache_beam.io.filesystems import FileSystems
+from odin_beam.transforms.storage import paths
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class OutputNames:
 
     @property
     def labels(self) -> str:
-        return FileSystems.join(FileSystems.split(self.prefix)[0], "labels.txt")
+        return paths.join(paths.parent(self.prefix), "labels.txt")
 
     @property
     def unfinished(self) -> str:
@@ -39,4 +39,4 @@ class OutputNames:
 
     @property
     def plan(self) -> str:
-        return FileSystems.join(self.unfinished, "plan.parquet")
+        return paths.join(self.unfinished, "plan.parquet")

@@ -4,13 +4,10 @@ import contextlib
 import uuid
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.transforms import errors
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.shards import framing
-from odin_beam.transforms.storage import writing
+from odin_beam.transforms.storage import file_system, paths, writing
 
 
 class TFRecordWriter:
@@ -26,12 +23,12 @@ class TFRecordWriter:
 
     def __init__(self, output: OutputNames, index: int):
         self._final = output.shard(index)
-        self._temporary = FileSystems.join(output.unfinished, uuid.uuid4().hex)
+        self._temporary = paths.join(output.unfinished, uuid.uuid4().hex)
         self.written = 0
 
     def __enter__(self) -> "TFRecordWriter":
         with self._as_storage_error():
-            self._stream = FileSystems.create(self._temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._stream = file_system.create(self._temporary)
         return self
 
     def write(self, payload: bytes) -> None:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.combine_scores import CombineScores, Histograms
@@ -19,7 +18,7 @@ from odin_beam.transforms.metrics.counts import Counts, total
 from odin_beam.transforms.metrics.detection_metrics import detection_metrics, threshold_at_tpr
 from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import listing, writing
+from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -103,7 +102,7 @@ def summary_report(
 def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
     """Scores files that belong to no shard of the manifest: of inputs since removed. They are left where they are."""
     expected = {scores_path(output, shard) for shard in shards}
-    present = listing.list_files(FileSystems.join(output, "scores", "**.parquet"))
+    present = listing.list_files(paths.join(output, "scores", "**.parquet"))
     return sorted(stat.path for stat in present if stat.path not in expected)
 
 

@@ -15,12 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors, limits
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, ImageList
-from odin_beam.transforms.storage import reading
+from odin_beam.transforms.storage import paths, reading
 
 # Of one process. Object stores answer in tens of milliseconds, a local disk in less than one.
 FETCHES_AT_ONCE = 16
@@ -99,7 +98,7 @@ def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
     Raises:
       errors.StorageError: the list cannot be read, or is not the one that was listed.
     """
-    path = FileSystems.join(folder, content.listing)
+    path = paths.join(folder, content.listing)
     try:
         with reading.open_seekable(path) as stream:
             # Arrow's own threads may still be at work when a short job ends, which then aborts.

@@ -1,27 +1,10 @@
 """Which files there are, and their sizes."""
 
 import os
-from dataclasses import dataclass
-
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms.errors import StorageError, cause
-from odin_beam.transforms.storage.paths import is_local
-
-
-@dataclass(frozen=True)
-class FileStat:
-    """What a listing says of a file.
-
-    Attributes:
-      path: full path.
-      size: bytes.
-      modified: seconds since the epoch.
-    """
-
-    path: str
-    size: int
-    modified: float
+from odin_beam.transforms.storage import file_system
+from odin_beam.transforms.storage.file_system import FileStat, is_local
 
 
 def list_files(pattern: str) -> list[FileStat]:
@@ -35,11 +18,10 @@ def list_files(pattern: str) -> list[FileStat]:
     if is_local(pattern) and os.path.isdir(pattern):
         return []
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
+        found = file_system.match(pattern)
     except Exception as e:
         raise StorageError(f"cannot list {pattern}: {cause(e)}") from e
-    files = (m for m in found if not m.path.endswith("/"))
-    stats = {m.path: FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in files}
+    stats = {stat.path: stat for stat in found if not stat.path.endswith("/")}
     return [stats[path] for path in sorted(stats)]
 
 
@@ -50,10 +32,6 @@ def stat_file(path: str) -> FileStat | None:
       StorageError: the storage would not say.
     """
     try:
-        if not FileSystems.exists(path):
-            return None
-        file_system = FileSystems.get_filesystem(path)
-        metadata = file_system.metadata(path)
+        return file_system.stat(path) if file_system.exists(path) else None
     except Exception as e:
         raise StorageError(f"cannot look at {path}: {cause(e)}") from e
-    return FileStat(path, metadata.size_in_bytes, metadata.last_updated_in_seconds or 0.0)

@@ -2,7 +2,7 @@
 
 import os
 
-from apache_beam.io.filesystems import FileSystems
+from odin_beam.transforms.storage.file_system import is_local
 
 
 def absolute_path(path: str) -> str:
@@ -10,6 +10,14 @@ def absolute_path(path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
-def is_local(path: str) -> bool:
-    """Whether the path lies on the local file system."""
-    return FileSystems.get_scheme(path) is None
+def join(folder: str, *names: str) -> str:
+    """The path of something below a folder."""
+    return os.path.join(folder, *names) if is_local(folder) else "/".join([folder.rstrip("/"), *names])
+
+
+def parent(path: str) -> str:
+    """The folder that a path lies in."""
+    return os.path.dirname(os.path.abspath(path)) if is_local(path) else path.rstrip("/").rpartition("/")[0]
+
+
+__all__ = ["absolute_path", "is_local", "join", "parent"]

@@ -7,11 +7,9 @@ import os
 import time
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.transforms.errors import NoSuchFile, StorageError, cause
-from odin_beam.transforms.storage.paths import is_local
+from odin_beam.transforms.storage import file_system
+from odin_beam.transforms.storage.file_system import is_local
 
 # Seconds before each new attempt at a failed read; after the last one the file counts as unreadable.
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -65,7 +63,7 @@ class RetryingReader(io.RawIOBase):
             try:
                 if self._stream is None:
                     _refuse_special_file(self._path)
-                    self._stream = FileSystems.open(self._path, compression_type=CompressionTypes.UNCOMPRESSED)
+                    self._stream = file_system.open_to_read(self._path)
                     if self._position:
                         self._stream.seek(self._position)
                 return operation()
@@ -107,7 +105,7 @@ def open_seekable(path: str) -> BinaryIO:
       StorageError: it cannot be opened.
     """
     try:
-        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        return file_system.open_to_read(path)
     except Exception as e:
         raise StorageError(f"cannot read {path}: {cause(e)}") from e
 

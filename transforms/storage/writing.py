@@ -1,7 +1,6 @@
 """Writes files whole or not at all, and removes them."""
 
 import contextlib
-import glob
 import io
 import os
 import shutil
@@ -9,12 +8,10 @@ import uuid
 from collections.abc import Collection, Iterable
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.transforms.errors import StorageError, cause
+from odin_beam.transforms.storage import file_system
 from odin_beam.transforms.storage.listing import list_files, stat_file
-from odin_beam.transforms.storage.paths import is_local
+from odin_beam.transforms.storage.paths import is_local, join
 from odin_beam.transforms.storage.reading import READ_BUFFER_BYTES
 
 # Marks what is not finished: a name that nobody else gives to a file, so that it is ours to remove.
@@ -23,7 +20,7 @@ TEMPORARY = "odin-beam-tmp"
 
 def temporary_path(output: str, name: str) -> str:
     """A path of its own for each attempt at the file of that name, in a folder where no reader of results looks."""
-    return FileSystems.join(output, TEMPORARY, f"{name}.{uuid.uuid4().hex}")
+    return join(output, TEMPORARY, f"{name}.{uuid.uuid4().hex}")
 
 
 def publish(temporary: str, final: str) -> None:
@@ -35,7 +32,7 @@ def publish(temporary: str, final: str) -> None:
     try:
         if is_local(final):
             os.makedirs(os.path.dirname(final), exist_ok=True)
-        FileSystems.rename([temporary], [final])
+        file_system.rename(temporary, final)
     except Exception as e:
         raise StorageError(f"cannot write {final}: {cause(e)}") from e
 
@@ -62,7 +59,7 @@ def copy_from_local(local: str, path: str) -> None:
 def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
     temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
     try:
-        with FileSystems.create(temporary, compression_type=CompressionTypes.UNCOMPRESSED) as stream:
+        with file_system.create(temporary) as stream:
             shutil.copyfileobj(source, stream, READ_BUFFER_BYTES)
         publish(temporary, path)
     except StorageError:
@@ -83,10 +80,10 @@ def delete_temporary(output: str, names: Collection[str]) -> None:
     Raises:
       StorageError: the storage refused.
     """
-    folder = FileSystems.join(output, TEMPORARY)
-    left = [stat.path for stat in list_files(FileSystems.join(folder, "*"))]
+    folder = join(output, TEMPORARY)
+    left = [stat.path for stat in list_files(join(folder, "*"))]
     delete(path for path in left if path.rpartition("/")[2].rpartition(".")[0] in names)
-    delete(stat.path for stat in list_files(FileSystems.join(output, f"*.{TEMPORARY}")))
+    delete(stat.path for stat in list_files(join(output, f"*.{TEMPORARY}")))
     if is_local(folder):
         # Another run may be at work in it.
         with contextlib.suppress(OSError):
@@ -101,7 +98,7 @@ def delete(paths: Iterable[str]) -> None:
     """
     for path in paths:
         try:
-            if FileSystems.exists(path):
+            if file_system.exists(path):
                 _delete_existing(path)
         except Exception as e:
             if stat_file(path) is not None:
@@ -109,9 +106,8 @@ def delete(paths: Iterable[str]) -> None:
 
 
 def _delete_existing(path: str) -> None:
-    # `FileSystems.delete` takes a path for a glob: of `run[1]` it would remove nothing, of `run*` the neighbours too.
     if not is_local(path):
-        FileSystems.delete([glob.escape(path)])
+        file_system.delete(path)
     elif os.path.isdir(path):
         shutil.rmtree(path)
     else:
@@ -127,4 +123,4 @@ def delete_folder(folder: str) -> None:
     if is_local(folder):
         delete([folder])
     else:
-        delete(stat.path for stat in list_files(FileSystems.join(folder, "**")))
+        delete(stat.path for stat in list_files(join(folder, "**")))

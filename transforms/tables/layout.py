@@ -4,9 +4,8 @@ import hashlib
 import os
 import re
 
-from apache_beam.io.filesystems import FileSystems
-
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import paths
 
 # File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
 _MAX_BASE_BYTES = 180
@@ -30,12 +29,12 @@ def scores_file_name(path: str, first: int | None = None) -> str:
 
 def scores_path(output: str, shard: Shard) -> str:
     """Where the shard's scores are published."""
-    return FileSystems.join(output, "scores", f"source={shard.source}", shard.output_name)
+    return paths.join(output, "scores", f"source={shard.source}", shard.output_name)
 
 
 def rejects_path(output: str, shard: Shard) -> str:
     """Where the shard's rejects are published, if it has any."""
-    return FileSystems.join(output, "rejects", f"source={shard.source}", shard.output_name)
+    return paths.join(output, "rejects", f"source={shard.source}", shard.output_name)
 
 
 FLAGS = "flags.json"
@@ -43,9 +42,9 @@ FLAGS = "flags.json"
 
 def flags_path(output: str, shard: Shard) -> str:
     """Where the shard's flags are published."""
-    return FileSystems.join(output, "flags", f"source={shard.source}", shard.output_name)
+    return paths.join(output, "flags", f"source={shard.source}", shard.output_name)
 
 
 def manifest_path(output: str) -> str:
     """Where a run's manifest lies."""
-    return FileSystems.join(output, "manifest.parquet")
+    return paths.join(output, "manifest.parquet")

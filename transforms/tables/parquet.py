@@ -5,12 +5,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.errors import OutputError
-from odin_beam.transforms.storage import reading, writing
+from odin_beam.transforms.storage import file_system, reading, writing
 
 ROW_GROUP_ROWS = 1 << 16
 
@@ -36,7 +34,7 @@ class ParquetStream:
 
     def _flush(self) -> None:
         if self._writer is None:
-            self._stream = FileSystems.create(self._temporary, compression_type=CompressionTypes.UNCOMPRESSED)
+            self._stream = file_system.create(self._temporary)
             self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
         table = pa.Table.from_batches(self._pending, self._schema)
         if table.num_rows:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +23,7 @@ from odin_beam.transforms.ingest.members import Container, Member, member_id
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, read_plan, write_plans
 from odin_beam.transforms.shards import framing
-from odin_beam.transforms.storage import reading, writing
+from odin_beam.transforms.storage import file_system, reading, writing
 from tests.helpers import samples
 
 PNGS = [samples.encoded(image) for image in samples.random_images(12, seed=5)]
@@ -698,9 +697,9 @@ def test_an_archive_is_read_through_passing_storage_trouble(make, name, tmp_path
                 raise ConnectionError("reset by peer")
             return self._stream.read(min(size, 700))
 
-    open_steady = FileSystems.open
+    open_steady = file_system.open_to_read
     monkeypatch.setattr(reading, "RETRY_DELAYS", (0.0,))
-    monkeypatch.setattr(FileSystems, "open", lambda path, **options: Unsteady(open_steady(path, **options)))
+    monkeypatch.setattr(file_system, "open_to_read", lambda path: Unsteady(open_steady(path)))
     members, rejects = image_files.list_members(image_files.match_files(str(path)))
     assert not rejects
     assert {content.member.id: content.data for content in image_files.read_members(members)} == FILES

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors, limits
 from odin_beam.transforms.shards import image_list
 from odin_beam.transforms.shards.image_list import ListWriter, read_images, read_rows
 from odin_beam.transforms.shards.shard import ImageList
+from odin_beam.transforms.storage import file_system
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_pipe_and_a_name_too_long_are_no_image_and_hold_nobody_up(listing, tmp
 
 
 def test_a_file_that_was_listed_as_too_large_is_not_even_read(listing, tmp_path, fetchers, monkeypatch):
-    row = {"uri": "/gone.jpg", "id": None, "label": None, "size": image_list.MAX_RECORD_BYTES + 1}
+    row = {"uri": "/gone.jpg", "id": None, "label": None, "size": limits.MAX_RECORD_BYTES + 1}
     monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
     (record,) = read_images(listing[0], str(tmp_path), fetchers)
     assert record.problem[0] == "record_too_large"
@@ -81,7 +81,7 @@ def test_a_file_that_is_denied_is_trouble_of_the_whole_shard(listing, tmp_path, 
 
     row = {"uri": "/x.jpg", "id": None, "label": None, "size": None}
     monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
-    monkeypatch.setattr(FileSystems, "open", denied)
+    monkeypatch.setattr(file_system, "open_to_read", denied)
     with pytest.raises(errors.StorageError, match=r"cannot read /x\.jpg: Permission denied"):
         list(read_images(listing[0], str(tmp_path), fetchers))
 

@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from hypothesis import given
 from hypothesis import strategies as st
 
 from odin_beam.transforms import errors, limits
 from odin_beam.transforms.shards import framing, records
-from odin_beam.transforms.storage import reading
+from odin_beam.transforms.storage import file_system, reading
 from tests.helpers import samples
 
 SIZES = [0, 1, 5, 11, 12, 4096, 8191, 70_000, framing._COPY_BYTES, framing._COPY_BYTES + 3, 2]
@@ -277,7 +276,7 @@ def test_storage_that_fails_is_an_error_and_never_a_record(tmp_path, monkeypatch
                 raise OSError(5, "Input/output error")
             return super().read(min(size, 1000))
 
-    monkeypatch.setattr(FileSystems, "open", lambda path, compression_type: Failing(path))
+    monkeypatch.setattr(file_system, "open_to_read", Failing)
     monkeypatch.setattr(reading, "READ_BUFFER_BYTES", 1000)
     found = []
     with pytest.raises(errors.StorageError, match=r"Input/output error"):

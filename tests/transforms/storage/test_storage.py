@@ -7,12 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+from apache_beam.io.filesystem import BeamIOError, FileSystem
 from apache_beam.io.filesystems import FileSystems
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.errors import StorageError
-from odin_beam.transforms.storage import listing, paths, reading, writing
+from odin_beam.transforms.storage import file_system, listing, paths, reading, writing
+from odin_beam.transforms.storage.file_system import FileStat
 
 CONTENT = np.random.default_rng(0).bytes(10_000)
 
@@ -26,7 +29,7 @@ class CloudError(Exception):
 
 
 class TroubledStorage:
-    """Stands in for `FileSystems.open`: counts the attempts and fails in those that `trouble` names.
+    """Stands in for `file_system.open_to_read`: counts the attempts and fails in those that `trouble` names.
 
     Reads give at most 64 bytes, so that failures fall between parts of one request too.
     """
@@ -35,7 +38,7 @@ class TroubledStorage:
         self.trouble, self.error = trouble, error or OSError(5, "Input/output error")
         self.opened, self.streams, self.reads = 0, [], 0
 
-    def open(self, path, compression_type):
+    def open(self, path):
         self.opened += 1
         if "open" in self.trouble:
             raise self.error
@@ -55,7 +58,7 @@ def troubled(monkeypatch):
 
     def put(trouble, error=None, delays=(0, 0)):
         made = TroubledStorage(trouble, error)
-        monkeypatch.setattr(FileSystems, "open", made.open)
+        monkeypatch.setattr(file_system, "open_to_read", made.open)
         monkeypatch.setattr(reading, "RETRY_DELAYS", delays)
         monkeypatch.setattr(reading, "READ_BUFFER_BYTES", 100)
         return made
@@ -103,17 +106,35 @@ def test_list_files_gives_matches_sorted_with_size_and_time(tmp_path):
         path.write_bytes(bytes(i))
         os.utime(path, (100 + i, 200.5 + i))
     assert listing.list_files(f"{tmp_path}/*.x") == [
-        listing.FileStat(f"{tmp_path}/a.x", 1, 201.5),
-        listing.FileStat(f"{tmp_path}/b.x", 0, 200.5),
+        FileStat(f"{tmp_path}/a.x", 1, 201.5),
+        FileStat(f"{tmp_path}/b.x", 0, 200.5),
     ]
     below = [stat.path for stat in listing.list_files(f"{tmp_path}/**.x")]
     assert below == [f"{tmp_path}/{name}" for name in ("a.x", "b.x", "sub/d.x", "sub/e.x/f.x")]
 
 
 def test_list_files_without_duplicates_and_folder_markers(monkeypatch):
-    found = [FileMetadata(f"gs://b/in/{name}", 1, 2.0) for name in ("z", "a", "z", "")]
-    monkeypatch.setattr(FileSystems, "match", lambda patterns: [SimpleNamespace(metadata_list=found)])
+    found = [FileStat(f"gs://b/in/{name}", 1, 2.0) for name in ("z", "a", "z", "")]
+    monkeypatch.setattr(file_system, "match", lambda pattern: found)
     assert [stat.path for stat in listing.list_files("gs://b/in/*")] == ["gs://b/in/a", "gs://b/in/z"]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text("ab/*?[]!^\\.", max_size=8), st.lists(st.text("ab/]^.!", min_size=1, max_size=6), max_size=6))
+def test_a_local_glob_means_what_beam_means_by_it(pattern, names):
+    assume("[]" not in pattern and "[!]" not in pattern)
+    beams = re.compile(FileSystem.translate_pattern(pattern))
+    assert [file_system.matches(pattern, name) for name in names] == [bool(beams.match(name)) for name in names]
+
+
+def test_a_glob_without_a_double_star_does_not_walk_the_folders_below(tmp_path, monkeypatch):
+    for name in ("a.x", "sub/b.x", "sub/deep/c.x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    looked_at, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (looked_at.append(folder), scandir(folder))[1])
+    assert [stat.path for stat in listing.list_files(f"{tmp_path}/*/*.x")] == [f"{tmp_path}/sub/b.x"]
+    assert looked_at == [str(tmp_path), f"{tmp_path}/sub"]
 
 
 @pytest.mark.parametrize("pattern", ["*.nothing", "no/such/folder/*", "no-such-file", "", "folder"])
@@ -124,7 +145,7 @@ def test_list_files_is_empty_where_no_file_matches(tmp_path, pattern):
 
 def test_stat_file(file, tmp_path):
     os.utime(file, (1, 1234.25))
-    assert listing.stat_file(file) == listing.FileStat(file, len(CONTENT), 1234.25)
+    assert listing.stat_file(file) == FileStat(file, len(CONTENT), 1234.25)
     assert listing.stat_file(f"{tmp_path}/absent") is None
     assert listing.stat_file(f"{file}/below/a/file") is None
 
@@ -276,7 +297,7 @@ def test_write_bytes_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, m
         raise BeamIOError("Rename operation failed", {"a": OSError(28, "No space left on device")})
 
     (tmp_path / "x.json").write_bytes(b"old")
-    monkeypatch.setattr(FileSystems, where, _FullDisk if where == "create" else refuse)
+    monkeypatch.setattr(file_system, where, _FullDisk if where == "create" else refuse)
     with pytest.raises(StorageError, match=rf"^cannot write {tmp_path}/x.json: No space left on device$"):
         writing.write_bytes(f"{tmp_path}/x.json", b"new content")
     assert (tmp_path / "x.json").read_bytes() == b"old"
@@ -285,14 +306,14 @@ def test_write_bytes_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, m
 
 @pytest.mark.parametrize("ends", [1, 2])
 def test_write_bytes_withstands_the_end_of_another_run_on_the_folder_but_not_two(tmp_path, monkeypatch, ends):
-    rename, ended = FileSystems.rename, []
+    rename, ended = file_system.rename, []
 
-    def late(sources, destinations):
+    def late(source, destination):
         if len(ended) < ends:
             ended.append(writing.delete_temporary(str(tmp_path), []))
-        rename(sources, destinations)
+        rename(source, destination)
 
-    monkeypatch.setattr(FileSystems, "rename", late)
+    monkeypatch.setattr(file_system, "rename", late)
     if ends == 1:
         writing.write_bytes(f"{tmp_path}/x.json", b"content")
         assert (tmp_path / "x.json").read_bytes() == b"content"
@@ -363,7 +384,7 @@ def test_delete_while_the_storage_is_down_is_a_storage_error(monkeypatch):
     def down(path):
         raise CloudError(503)
 
-    monkeypatch.setattr(FileSystems, "exists", down)
+    monkeypatch.setattr(file_system, "exists", down)
     with pytest.raises(StorageError, match=r"gs://b/x: 503 from the cloud"):
         writing.delete(["gs://b/x"])
 
@@ -372,14 +393,13 @@ def test_delete_folder_on_a_cloud_removes_every_object_below(monkeypatch):
     objects = ["gs://b/run/tmp/a", "gs://b/run/tmp/c/d"]
     listed, removed = [], []
 
-    def match(patterns):
-        listed.extend(patterns)
-        return [SimpleNamespace(metadata_list=[FileMetadata(path, 1, 0.0) for path in objects])]
+    def match(pattern):
+        listed.append(pattern)
+        return [FileStat(path, 1, 0.0) for path in objects]
 
-    monkeypatch.setattr(FileSystems, "join", lambda *parts: "/".join(parts))
-    monkeypatch.setattr(FileSystems, "match", match)
-    monkeypatch.setattr(FileSystems, "exists", lambda path: True)
-    monkeypatch.setattr(FileSystems, "delete", removed.extend)
+    monkeypatch.setattr(file_system, "match", match)
+    monkeypatch.setattr(file_system, "exists", lambda path: True)
+    monkeypatch.setattr(file_system, "delete", removed.append)
     writing.delete_folder("gs://b/run/tmp")
     assert listed == ["gs://b/run/tmp/**"]
     assert removed == objects

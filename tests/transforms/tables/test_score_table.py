@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from apache_beam.io.filesystems import FileSystems
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.errors import OutputError
-from odin_beam.transforms.storage import writing
+from odin_beam.transforms.storage import file_system, writing
 from odin_beam.transforms.tables import parquet, schemas, scores_file
 from odin_beam.transforms.tables.layout import rejects_path, scores_file_name, scores_path
 from odin_beam.transforms.tables.scores_file import Commit, ScoresWriter
@@ -242,9 +241,9 @@ def test_committing_again_replaces_the_files(output, shard):
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, errors.StorageError])
 def test_leaving_without_commit_leaves_no_file(output, shard, monkeypatch, row_group_rows, error):
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", row_group_rows)
-    streams, create = [], FileSystems.create
+    streams, create = [], file_system.create
     monkeypatch.setattr(
-        FileSystems,
+        file_system,
         "create",
         lambda *given, **named: streams.append(create(*given, **named)) or streams[-1],
     )
@@ -388,7 +387,7 @@ def test_cloud_trouble_is_a_storage_error_to_readers_of_columns_and_no_commit(ou
 
     committed(output, shard)
     path = scores_path(output, shard)
-    monkeypatch.setattr(FileSystems, "open", lambda path, compression_type: Failing(path))
+    monkeypatch.setattr(file_system, "open_to_read", Failing)
     with pytest.raises(errors.StorageError, match=rf"^cannot read {path}: 503 from the cloud$"):
         list(parquet.read_columns(path, ["odin"]))
     assert scores_file.read_commit(path) is None
@@ -474,7 +473,7 @@ def test_a_file_where_a_folder_should_be_is_an_output_error_that_names_the_outpu
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), CloudError("403 from the cloud")], ids=repr)
 @pytest.mark.parametrize("where", ["create", "write", "close", "publish"])
 def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, where, error):
-    create = FileSystems.create
+    create = file_system.create
 
     class Stream:
         closed = False
@@ -500,9 +499,9 @@ def test_a_storage_that_refuses_is_an_output_error(output, shard, monkeypatch, w
     def refuse(sources, destinations):
         raise error
 
-    monkeypatch.setattr(FileSystems, "create", Stream)
+    monkeypatch.setattr(file_system, "create", Stream)
     if where == "publish":
-        monkeypatch.setattr(FileSystems, "rename", refuse)
+        monkeypatch.setattr(file_system, "rename", refuse)
     text = getattr(error, "strerror", None) or str(error)
     with pytest.raises(OutputError, match=rf"^cannot write to {output}: .*{text}$"):
         committed(output, shard)
