@@ -22,7 +22,7 @@ from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, w
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.shards.manifest import write_manifest
+from odin_beam.transforms.shards.manifest_file import write_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import schemas, scores_file
 from odin_beam.transforms.tables.json_files import write_json

@@ -10,7 +10,7 @@ this Beam does not know cannot make the job stumble; misspelt parameters have be
 import sys
 from collections.abc import Sequence
 
-from odin_beam.pipeline.flags.options import flags_of
+from odin_beam.pipeline.flags.command_line import flags_of
 from odin_beam.pipeline.main import main
 
 

@@ -6,7 +6,7 @@ python flex_template/make_metadata.py > flex_template/metadata.json
 import argparse
 import json
 
-from odin_beam.pipeline.flags.options import flags_of
+from odin_beam.pipeline.flags.command_line import flags_of
 
 _PATHS = ("model", "output")
 # Beam's own, of which a template that is started again and again wants to say something.

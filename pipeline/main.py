@@ -12,37 +12,37 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.transforms import __version__
+from odin_beam.transforms.errors import OdinBeamError
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
-# Errors whose text is a sentence for the user.
-_SELF_EXPLAINING = ("StorageError", "OutputError", "CalibrationError", "OutputTakenError", "WorkerDied", "OutOfMemory")
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one job and gives its exit code."""
-    _quiet_imports()
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--version"]:
+        print(f"odin-beam {__version__}")
+        return 0
 
-    from odin_beam.pipeline.flags import options
+    from odin_beam.pipeline.flags import command_line
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(options.job_list())
+        print(command_line.job_list())
         return 0 if argv else 2
+    _quiet_libraries()
     job = argv[0]
     interrupted = f"interrupted; to go on: odin-beam {shlex.join(argv)}"
     with _termination_as_interrupt() as signals:
         try:
-            _check_one_installation()
-            parsed = options.parse(job, argv[1:])
-            with _native_messages_held_back():
-                module = importlib.import_module(f"odin_beam.pipeline.jobs.{job}")
-            return module.run(parsed)
-        except options.UsageError as e:
+            parsed = command_line.parse(job, argv[1:])
+            return importlib.import_module(f"odin_beam.pipeline.jobs.{job}").run(parsed)
+        except UsageError as e:
             return _say(job, e, 2)
         except KeyboardInterrupt:
             return _say(job, interrupted, 128 + signals[-1])
@@ -81,10 +81,20 @@ def reason(error: Exception) -> str:
     Beam hands on a worker's error as text: the trace first, the error itself in the last line, and behind it where in
     the pipeline it came up.
     """
-    name, text = type(error).__name__, (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
-    if worker := re.fullmatch(r"(?:\w+\.)*(\w+Error|OutOfMemory): (.*)", text):
-        name, text = worker.groups()
-    return (text if name in _SELF_EXPLAINING else f"{name}: {text}")[:400]
+    text = (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
+    if isinstance(error, OdinBeamError):
+        return text[:400]
+    name = type(error).__name__
+    if worker := re.fullmatch(r"(?:\w+\.)*(\w+): (.*)", text):
+        if worker[1] in _names(OdinBeamError):
+            return worker[2][:400]
+        name, text = worker.groups() if worker[1].endswith("Error") else (name, text)
+    return f"{name}: {text}"[:400]
+
+
+def _names(kind: type) -> set[str]:
+    """Of an error class and all that derive from it."""
+    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
 def _say(job: str, message, code: int) -> int:
@@ -92,7 +102,7 @@ def _say(job: str, message, code: int) -> int:
     return code
 
 
-def _quiet_imports() -> None:
+def _quiet_libraries() -> None:
     """Warnings of libraries about themselves would bury what the job has to say."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -109,36 +119,3 @@ def _quiet_imports() -> None:
 
 def _is_no_job_message(record: logging.LogRecord) -> bool:
     return record.module != "portable_runner"
-
-
-@contextlib.contextmanager
-def _native_messages_held_back() -> Iterator[None]:
-    """TensorFlow's C++ talks about itself on file descriptor 2 while it loads, before any log level applies.
-
-    What it said is shown after all if loading fails.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-            if "tensorflow" in sys.modules:
-                sys.modules["tensorflow"].config.list_physical_devices()
-        except BaseException:
-            held.seek(0)
-            os.write(terminal, held.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-def _check_one_installation() -> None:
-    """Scores made by a mixture of two versions would carry the version of one."""
-    from odin_beam import pipeline, transforms
-    from odin_beam.pipeline.flags.options import UsageError
-
-    homes = {Path(module.__file__).resolve().parent.parent for module in (pipeline, transforms)}
-    if len(homes) > 1:
-        raise UsageError(f"`pipeline` and `transforms` come from two places: {', '.join(map(str, sorted(homes)))}")

@@ -1,7 +1,7 @@
 """`odin-beam demo`: the whole tour on the example that ships with the package, no download, no GPU.
 
 A small classifier of Fashion-MNIST articles scores 1,000 of its test images, and as out-of-distribution images 1,000
-MNIST digits and 1,000 images of uniform noise. It shows the tool at work, and is no evidence for the method.
+MNIST digits and 1,000 images of uniform noise. It shows the tool at work, and is not evidence for the method.
 
     odin-beam demo --output demo-output
 """
@@ -10,10 +10,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from odin_beam.pipeline.flags import options
-from odin_beam.pipeline.flags.options import DemoOptions
+from odin_beam.pipeline.flags import command_line
+from odin_beam.pipeline.flags.demo import DemoOptions
 from odin_beam.pipeline.jobs import report, score
-from odin_beam.transforms.storage import paths
+from odin_beam.transforms.tables import layout
 
 _NEXT = """
 One Parquet row per image, the source as a hive partition. The ten images least like what the classifier knows:
@@ -37,8 +37,8 @@ def run(demo: DemoOptions) -> int:
     ]
     print("Scoring Fashion-MNIST, MNIST and noise with a classifier of Fashion-MNIST:")
     print("  odin-beam score " + " \\\n    ".join(map(shlex.quote, argv)), end="\n\n", flush=True)
-    code = score.run(options.parse("score", [*argv, "--", *demo.beam]))
+    code = score.run(command_line.parse("score", [*argv, "--", *demo.beam]))
     print("\nThe same as a page, with curves and the images at either end:\n  ", end="", flush=True)
-    report.run(options.parse("report", [f"--scores={demo.output}", "--", *demo.beam]))
-    print(_NEXT.format(python=sys.executable, scores=paths.join(demo.output, "scores")))
+    report.run(command_line.parse("report", [f"--scores={demo.output}", "--", *demo.beam]))
+    print(_NEXT.format(python=sys.executable, scores=layout.scores_folder(demo.output)))
     return code

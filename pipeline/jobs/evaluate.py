@@ -3,48 +3,49 @@
 odin-beam evaluate --scores scores
 """
 
-import apache_beam as beam
-
-from odin_beam.pipeline.flags.options import EvaluateOptions, UsageError, beam_options
-from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, read_json
-from odin_beam.pipeline.runners.dataflow import handed_over
-from odin_beam.pipeline.runners.local_workers import run_pipeline
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.evaluate import EvaluateOptions
+from odin_beam.pipeline.launch.run_folder import launched_run, read_facts, read_flags
 from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.pipeline.show.metrics_table import metrics_table
-from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
-from odin_beam.transforms.scoring.check_finished import CheckFinished
-from odin_beam.transforms.shards.manifest import ReadManifest
+from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.storage import paths
+from odin_beam.transforms.tables import layout
 
 
 def run(options: EvaluateOptions) -> int:
     """Recomputes and prints the metrics of what is scored; exit code 3 where shards of the manifest are missing.
 
     Raises:
-      UsageError: no output folder of `score`, or one without in-distribution source.
+      UsageError: not an output folder of `score`, or one without an in-distribution source.
     """
     output = options.scores
     launch, shards = launched_run(output)
-    roles = {shard.source: shard.role for shard in shards}
-    if "in_distribution" not in roles.values():
+    if all(shard.role != "in_distribution" for shard in shards):
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
 
-    pipeline = beam.Pipeline(options=beam_options(options.beam))
-    checked = pipeline | ReadManifest(output) | CheckFinished(output, launch["settings"])
-    missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
-    {"finished": checked.finished, "failed": missing} | SummarizeScores(output, roles)
-    result = run_pipeline(pipeline)
-    if handed := handed_over(result):
-        print(f"{handed}; {paths.join(output, 'metrics.json')} is new when the job is done")
-        return 0
-    result.wait_until_finish()
+    import apache_beam as beam
 
-    metrics = read_json(output, "metrics.json")
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.pipeline.runners.submit import submit
+    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
+    from odin_beam.transforms.scoring.check_finished import ReadFinished
+
+    pipeline = beam.Pipeline(options=beam_options(options.beam))
+    pipeline | ReadFinished(output, launch["settings"]) | SummarizeScores(output)
+    if handed := submit(pipeline):
+        print(f"{handed}; {paths.join(output, layout.METRICS)} is new when the job is done")
+        return 0
+
+    metrics = read_facts(output, layout.METRICS)
     print(metrics_table(metrics))
     flags, problem = read_flags(output, launch, shards)
     if flags or problem:
         print(f"\n{flags_text(flags) if flags else problem}")
-    absent = len(shards) - metrics["shards"]["scored"]
+    absent = len(shards) - metrics["scored_shards"]
     if absent:
-        print(f"\n{absent:,} of {len(shards):,} shards are not scored yet and not in these figures: run `score` again")
+        print(
+            f"\n{absent:,} of {plural(len(shards), 'shard')} are not scored yet and not in these figures: "
+            "run `score` again"
+        )
     return 3 if absent else 0

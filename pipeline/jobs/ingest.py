@@ -26,25 +26,22 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import apache_beam as beam
-
-from odin_beam.pipeline.flags.options import IngestOptions, UsageError, beam_options
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.ingest import IngestOptions
 from odin_beam.pipeline.launch.progress import show_progress
-from odin_beam.pipeline.runners.dataflow import handed_over
-from odin_beam.pipeline.runners.local_workers import run_pipeline
+from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
+from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.images.formats import EXTENSIONS
 from odin_beam.transforms.ingest.image_files import Matched, is_tfrecord, list_members, match_files, with_common_root
 from odin_beam.transforms.ingest.members import Member, Reject, folder_of
 from odin_beam.transforms.ingest.output_names import OutputNames
-from odin_beam.transforms.ingest.reshard import Reshard
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
-from odin_beam.transforms.ingest.summary import WriteSummary
-from odin_beam.transforms.ingest.write_shards import WriteShards
 from odin_beam.transforms.storage import listing, paths, reading, writing
 
-_IMAGE_EXTENSIONS = ("", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib")
 Argument = TypeVar("Argument")
 Listed = TypeVar("Listed")
 
@@ -59,32 +56,64 @@ def run(options: IngestOptions) -> int:
     refuse_output(output)
     class_names = read_class_names(options.class_names) if options.class_names else None
     matched = match(options.images, output)
-    labels = {}
-    if resharding := hold_tfrecords(matched):
-        if class_names:
-            raise UsageError("--class_names goes with images: records keep the labels that they have")
-        _remove_earlier(output)
-        make_shards = Reshard([file.path for argument in matched for file in argument.files], output)
-    else:
-        members, rejects = list_images(matched)
-        labels = class_labels(members, class_names)
-        refuse_other_labels(output.labels, labels)
-        _remove_earlier(output)
-        write_plans(output.plan, plan_shards(members, rejects, output.shards))
-        if labels:
-            writing.write_bytes(output.labels, _lines(labels))
-        make_shards = WriteShards(labels, output)
+    resharding = hold_tfrecords(matched)
+    if resharding and class_names:
+        raise UsageError("--class_names goes with images: records keep the labels that they have")
+    import_tensorflow()
+    return _write(
+        options, output, _reshard(matched, output) if resharding else _new_shards(matched, class_names, output)
+    )
+
+
+def _reshard(matched: Sequence[Matched], output: OutputNames) -> "Making":
+    from odin_beam.transforms.ingest.reshard import Reshard
+
+    _remove_earlier(output)
+    return Making(Reshard([file.path for argument in matched for file in argument.files], output), "records")
+
+
+def _new_shards(matched: Sequence[Matched], class_names: Sequence[str] | None, output: OutputNames) -> "Making":
+    from odin_beam.transforms.ingest.write_shards import WriteShards
+
+    members, rejects = list_images(matched)
+    labels = class_labels(members, class_names)
+    refuse_other_labels(output.labels, labels)
+    _remove_earlier(output)
+    write_plans(output.plan, plan_shards(members, rejects, output.shards))
+    if labels:
+        writing.write_bytes(output.labels, _lines(labels))
+    return Making(WriteShards(labels, output), "images", len(labels))
+
+
+@dataclass(frozen=True)
+class Making:
+    """What makes the shards.
+
+    Attributes:
+      shards: a PTransform from a pipeline's start to `ShardReport`s.
+      unit: what goes into them, `images` or `records`.
+      classes: how many classes have labels.
+    """
+
+    shards: Any
+    unit: str
+    classes: int = 0
+
+
+def _write(options: IngestOptions, output: OutputNames, making: Making) -> int:
+    import apache_beam as beam
+
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.pipeline.runners.submit import submit
+    from odin_beam.transforms.ingest.summary import WriteSummary
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    reports = pipeline | "MakeShards" >> make_shards
+    reports = pipeline | "MakeShards" >> making.shards
     reports | beam.combiners.ToList() | "WriteSummary" >> beam.ParDo(WriteSummary(output))
-    with show_progress("writing", output.shards, "shards", lambda: _published(output)):
-        result = run_pipeline(pipeline)
-        if handed := handed_over(result):
-            print(f"{handed}; {output.summary} appears when the job is done")
-            return 0
-        result.wait_until_finish()
-    return report(output, "records" if resharding else "images", len(labels))
+    if handed := submit(pipeline, show_progress("writing", output.shards, "shards", lambda: _published(output))):
+        print(f"{handed}; {output.summary} appears when the job is done")
+        return 0
+    return report(output, making.unit, making.classes)
 
 
 def report(output: OutputNames, unit: str, classes: int) -> int:
@@ -98,7 +127,8 @@ def report(output: OutputNames, unit: str, classes: int) -> int:
         remark = f"{labelled:,} labelled in {classes:,} classes, {written - labelled:,} unlabelled"
     else:
         remark = "unlabelled: not in two or more folders"
-    print(f"{written:,} {unit}{f' ({remark})' if written else ''} in {output.shards:,} shards: {shards}")
+    counted = plural(written, unit.removesuffix("s"))
+    print(f"{counted}{f' ({remark})' if written else ''} in {plural(output.shards, 'shard')}: {shards}")
     if classes:
         print(f"labels: {output.labels}")
     if summary["rejected"]:
@@ -267,7 +297,7 @@ def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -
     folders = {
         folder
         for member in members
-        if (folder := folder_of(member.id)) and os.path.splitext(member.id)[1].lower() in _IMAGE_EXTENSIONS
+        if (folder := folder_of(member.id)) and os.path.splitext(member.id)[1].lower() in ("", *EXTENSIONS)
     }
     if class_names is not None:
         if unknown := sorted(folders.difference(class_names)):

@@ -13,14 +13,16 @@ On Dataflow:
 
 import tempfile
 import time
+from collections.abc import Sequence
 
-import apache_beam as beam
-
-from odin_beam.pipeline.flags.options import ScoreOptions, beam_options, score_settings
-from odin_beam.pipeline.launch import run_folder, scoring_run, sources
+from odin_beam.pipeline.flags.score import ScoreOptions, score_settings
+from odin_beam.pipeline.launch import run_folder, sources
+from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import metrics_table, summary_text
-from odin_beam.transforms.metrics.summarize_scores import RunFacts, SummarizeScores
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths
+from odin_beam.transforms.tables import layout
 
 
 def run(options: ScoreOptions) -> int:
@@ -29,26 +31,35 @@ def run(options: ScoreOptions) -> int:
     Raises:
       UsageError: before anything is written.
     """
-    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
-        return _run(options, folder)
-
-
-def _run(options: ScoreOptions, folder: str) -> int:
     launched = time.time()
     run_folder.refuse_output(options.output)
-    shards = sources.list_shards(options.sources, folder, options.output)
+    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        shards = sources.list_shards(options.sources, folder, options.output)
+        settings = score_settings(options)
+        import_tensorflow()
+        return _score(options, settings, shards, folder, launched)
+
+
+def _score(
+    options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str, launched: float
+) -> int:
+    import apache_beam as beam
+
+    from odin_beam.pipeline.launch import scoring_run
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
+
     beam_settings = beam_options(options.beam, True, options.accelerator)
-    with scoring_run.model_errors():
-        settings = scoring_run.settle_precision(score_settings(options), beam_settings)
-    scoring = scoring_run.prepare(settings, shards, options.output, folder, options.overwrite, options.check)
+    settings = scoring_run.resolve_precision(settings, beam_settings)
+    scoring = scoring_run.prepare(
+        settings, shards, options.output, folder, options.arguments.command, options.overwrite, options.check
+    )
     scoring_run.launch(scoring)
-    facts = RunFacts(settings.identity(), options.calibrated, launched)
-    roles = {shard.source: shard.role for shard in shards}
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
-    scored | SummarizeScores(options.output, roles, facts)
+    scored | SummarizeScores(options.output, settings, options.calibrated, launched)
     if handed := scoring_run.run(pipeline, scoring):
-        print(f"{handed}; {paths.join(options.output, 'summary.json')} appears when the job is done")
+        print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
         return 0
     return report(options.output, options.max_rejected)
 
@@ -60,12 +71,14 @@ def report(output: str, max_rejected: float) -> int:
       StorageError: it is gone already.
     """
     summary = run_folder.read_summary(output)
-    if metrics := run_folder.read_json(output, "metrics.json"):
+    if metrics := run_folder.read_facts(output, layout.METRICS):
         print(metrics_table(metrics), end="\n\n")
     print(summary_text(summary))
-    print(f"scores: {paths.join(output, 'scores')}  ({summary['seconds']:.0f} s)")
+    print(f"scores: {layout.scores_folder(output)}  ({summary['seconds']:.0f} s)")
     share = summary["rejected_share"]
     if share > max_rejected:
-        where = paths.join(output, "rejects")
-        print(f"{share:.2%} of the records were rejected, more than --max_rejected {max_rejected:g}: see {where}")
+        print(
+            f"{share:.2%} of the records were rejected, more than --max_rejected {max_rejected:g}: "
+            f"see {layout.rejects_folder(output)}"
+        )
     return 3 if share > max_rejected or not summary["complete"] else 0

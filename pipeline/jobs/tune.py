@@ -14,24 +14,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
 import numpy as np
 
-from odin_beam.pipeline.flags.options import TuneOptions, UsageError, beam_options, tune_settings
-from odin_beam.pipeline.launch import run_folder, scoring_run, sources
-from odin_beam.pipeline.launch.scoring_run import ScoringRun
-from odin_beam.pipeline.runners.dataflow import on_dataflow
-from odin_beam.pipeline.show.calibration_text import calibration_text
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.tune import TuneOptions, tune_settings
+from odin_beam.pipeline.launch import run_folder, sources
+from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import problems
-from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
-from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
 from odin_beam.transforms.calibration.calibration_file import read_calibration
 from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
 from odin_beam.transforms.errors import CalibrationError
-from odin_beam.transforms.metrics.summarize_scores import RunFacts
-from odin_beam.transforms.shards.shard import Shard, Surrogate
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards.contents.surrogates import Surrogate
+from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, reading, writing
+
+if TYPE_CHECKING:
+    from odin_beam.pipeline.launch.scoring_run import ScoringRun
 
 
 def run(options: TuneOptions) -> int:
@@ -40,30 +41,38 @@ def run(options: TuneOptions) -> int:
     Raises:
       UsageError: before anything is written.
     """
-    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
-        return _run(options, folder)
-
-
-def _run(options: TuneOptions, folder: str) -> int:
     launched = time.time()
     _refuse_output(options)
-    shards = sources.list_shards(options.sources, folder, options.folder)
-    shards = [*shards, *surrogate_shards(shards, options.surrogate)]
+    with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        shards = sources.list_shards(options.sources, folder, options.folder)
+        shards = [*shards, *surrogate_shards(shards, options.surrogate)]
+        settings = tune_settings(options)
+        import_tensorflow()
+        return _tune(options, settings, shards, folder, launched)
+
+
+def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str, launched: float) -> int:
+    import apache_beam as beam
+
+    from odin_beam.pipeline.launch import scoring_run
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.pipeline.runners.dataflow import on_dataflow
+    from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
+
     beam_settings = beam_options(options.beam, True, options.accelerator)
-    with scoring_run.model_errors():
-        settings = scoring_run.settle_precision(tune_settings(options), beam_settings)
-    scoring = scoring_run.prepare(settings, shards, options.folder, folder, options.overwrite, options.check)
-    # What this machine takes for a pass says nothing of Dataflow's.
-    times = None if on_dataflow(beam_settings) else _estimate(scoring)
+    settings = scoring_run.resolve_precision(settings, beam_settings)
+    scoring = scoring_run.prepare(
+        settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
+    )
+    # What this machine takes for a pass says nothing about Dataflow's.
+    times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(
         settings, options.objective, options.surrogate, options.per_class, options.output, times
     )
     scoring_run.launch(scoring)
-    facts = RunFacts(settings.identity(), calibrated=False, launched=launched)
-    roles = {shard.source: shard.role for shard in shards}
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
-    scored | Calibrate(options.folder, calibrate, roles, facts)
+    scored | Calibrate(options.folder, calibrate, launched)
     if handed := scoring_run.run(pipeline, scoring):
         print(
             f"{handed}; {options.output} appears when the job is done, the same command without --runner then draws "
@@ -90,7 +99,7 @@ def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
         if shard.role == "in_distribution"
     ]
     # Two sources may share a shard; its surrogates are the same.
-    return list({(shard.path, shard.output_name): shard for shard in made}.values())
+    return list({(shard.path, shard.file_name): shard for shard in made}.values())
 
 
 def _refuse_output(options: TuneOptions) -> None:
@@ -104,11 +113,11 @@ def _refuse_output(options: TuneOptions) -> None:
             raise UsageError(f"--output would replace what is no calibration: {e}") from e
 
 
-def _estimate(scoring: ScoringRun) -> PassTimes | None:
-    """Says what is to be done, and how long one process takes for it, as measured on one batch."""
+def _estimate(scoring: "ScoringRun", images: int) -> PassTimes | None:
+    """Says what there is to do, and how long one process takes for it, as measured on one batch."""
     if scoring.scorer is None:
         return None
-    settings, images = scoring.settings, scoring_run.images_to_do(scoring)
+    settings = scoring.settings
     shape = (settings.batch_size, *scoring.scorer.classifier.input_shape)
     times = scoring.scorer.time_passes(np.random.default_rng(0).random(shape, np.float32))
     passes = expected_passes(settings.odin)
@@ -129,6 +138,9 @@ def _duration(seconds: float) -> str:
 
 def _report(options: TuneOptions) -> int:
     """Draws and prints what was found."""
+    from odin_beam.pipeline.show.calibration_text import calibration_text
+    from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
+
     summary = run_folder.read_summary(options.folder)
     for line in problems(summary):
         print(line)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from odin_beam.pipeline.flags.options import UsageError
+from odin_beam.pipeline.errors import UsageError
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage import paths
 

@@ -1,20 +1,17 @@
-"""The output folder of a `score` run: which files are in it, whose it is, and what it says."""
+"""The output folder of a `score` run: whose it is, what it says, and whether a new run may have it."""
 
 import json
 import os
 from typing import Any
 
-from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.transforms import errors
+from odin_beam.pipeline.errors import UsageError
 from odin_beam.transforms.calibration.flags_summary import scores_state
-from odin_beam.transforms.shards.manifest import read_manifest
+from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.shards.manifest_file import read_manifest
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import listing, paths, reading, writing
-from odin_beam.transforms.tables.layout import FLAGS
-
-# In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
-FILES = (FLAGS, "summary.json", "metrics.json", "manifest.parquet", "run.json")
-FOLDERS = ("scores", "rejects", "listings", writing.TEMPORARY, "flags", "report")
+from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.tables import layout
+from odin_beam.transforms.tables.json_files import read_json
 
 
 def refuse_output(output: str) -> None:
@@ -29,22 +26,16 @@ def refuse_output(output: str) -> None:
         raise UsageError(f"--output {output} is a file: give a folder")
 
 
-def read_json(output: str, name: str) -> dict[str, Any] | None:
+def read_facts(output: str, name: str) -> dict[str, Any] | None:
     """One of the run's JSON files, or None where there is none.
 
     Raises:
       UsageError: it is damaged.
     """
-    path = paths.join(output, name)
-    if listing.stat_file(path) is None:
-        return None
     try:
-        content = json.loads(reading.read_bytes(path))
-    except ValueError as e:
-        raise UsageError(f"{path} is damaged ({e}); remove it and run again") from e
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} is damaged (no JSON object); remove it and run again")
-    return content
+        return read_json(output, name)
+    except StorageError as e:
+        raise UsageError(str(e)) from e
 
 
 def read_summary(output: str) -> dict[str, Any]:
@@ -53,9 +44,9 @@ def read_summary(output: str) -> dict[str, Any]:
     Raises:
       StorageError: nothing any more: a run begins by taking away the summary of the one before.
     """
-    summary = read_json(output, "summary.json")
+    summary = read_json(output, layout.SUMMARY)
     if summary is None:
-        raise errors.StorageError(f"the run is done, but another one has begun on {output} and removed its summary")
+        raise StorageError(f"the run is done, but another run has since started in {output} and removed its summary")
     return summary
 
 
@@ -63,23 +54,23 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
     """What `run.json` says of a run, and its shards.
 
     Raises:
-      UsageError: this is no output folder of `score`.
+      UsageError: this is not an output folder of `score`.
     """
-    launch = read_json(output, "run.json")
+    launch = read_facts(output, layout.RUN)
     if launch is None:
         above = paths.parent(output)
-        hint = f"; did you mean {above}?" if read_json(above, "run.json") else ""
-        raise UsageError(f"{output} is no output folder of `score`: it has no run.json{hint}")
+        hint = f"; did you mean {above}?" if read_facts(above, layout.RUN) else ""
+        raise UsageError(f"{output} is not an output folder of `score`: it has no {layout.RUN}{hint}")
     if "temperatures" in launch.get("settings", {}).get("odin", {}):
         raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
     try:
         return launch, read_manifest(output)
-    except errors.StorageError as e:
-        raise UsageError(f"{output} is no output folder of `score`: {e}") from e
+    except StorageError as e:
+        raise UsageError(f"{output} is not an output folder of `score`: {e}") from e
 
 
 def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tuple[dict[str, Any] | None, str | None]:
-    """What `flag` found here, and why not; both None where it was never run or did not end.
+    """What `flag` found here, or why that is not known; both None where it was never run or did not end.
 
     Args:
       output: the run's folder.
@@ -89,11 +80,11 @@ def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tupl
     Raises:
       UsageError: `flags.json` is damaged.
     """
-    flags = read_json(output, FLAGS)
+    flags = read_facts(output, layout.FLAGS)
     if flags is None:
         return None, None
     if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):
-        return None, "the flags are not of all that is scored here by now: run `flag` again"
+        return None, "flags are out of date: run `odin-beam flag` again"
     return flags, None
 
 
@@ -101,12 +92,12 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
     """An output folder belongs to one set of settings.
 
     Raises:
-      UsageError: it was made with others, or with nobody knows which; the message names the differences.
+      UsageError: it was made with others, or with unknown ones; the message names the differences.
     """
-    earlier = read_json(output, "run.json")
+    earlier = read_facts(output, layout.RUN)
     if earlier is None:
-        if listing.list_files(paths.join(output, "scores", "**.parquet")):
-            raise UsageError(f"{output} holds scores without run.json: choose another --output")
+        if listing.list_files(layout.all_parquet(layout.scores_folder(output))):
+            raise UsageError(f"{output} holds scores without {layout.RUN}: choose another --output")
         return
     differences = _differences(earlier.get("settings", {}), settings)
     if differences:
@@ -133,24 +124,24 @@ def _short(value: Any) -> str:
 
 
 def refuse_overwriting(output: str) -> None:
-    """`--overwrite` is for the folder of an earlier run; in any other one the same names are somebody's own files.
+    """`--overwrite` is for the folder of an earlier run; in any other folder the same names are somebody's own files.
 
     Raises:
       UsageError: it holds such names, but no run.json.
     """
-    if listing.stat_file(paths.join(output, "run.json")) is not None:
+    if listing.stat_file(paths.join(output, layout.RUN)) is not None:
         return
-    patterns = [*FILES, *(paths.join(folder, "**") for folder in FOLDERS)]
+    patterns = [*layout.FILES, *(paths.join(folder, "**") for folder in layout.FOLDERS)]
     for pattern in patterns:
         if found := listing.list_files(paths.join(output, pattern)):
             raise UsageError(
-                f"{output} has no run.json, so it is no output of `score`, but it holds {found[0].path}: "
+                f"{output} has no {layout.RUN}, so it is not an output of `score`, but it holds {found[0].path}: "
                 "choose another --output, or remove that yourself"
             )
 
 
 def start_afresh(output: str) -> None:
     """Removes what an earlier run has left in its folder, and nothing else."""
-    for folder in FOLDERS:
+    for folder in layout.FOLDERS:
         writing.delete_folder(paths.join(output, folder))
-    writing.delete(paths.join(output, name) for name in FILES)
+    writing.delete(paths.join(output, name) for name in layout.FILES)

@@ -23,6 +23,7 @@ from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 from google.protobuf import json_format, text_format
 
 from odin_beam.pipeline.runners.workers import local_processes
+from odin_beam.transforms.errors import OdinBeamError
 
 # Nothing but a signal wakes a thread that waits for a lock; nobody else sends this one, and by default it does nothing.
 _WAKE = signal.SIGURG
@@ -30,7 +31,7 @@ _WAKE = signal.SIGURG
 _deaths: list[str] = []
 
 
-class WorkerDied(Exception):
+class WorkerDied(OdinBeamError):
     """A worker process is gone before its work was done; the message says how it ended."""
 
 

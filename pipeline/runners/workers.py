@@ -14,13 +14,14 @@ from apache_beam.options.pipeline_options import (
 # So that the workers end at about the same time, although their last shards begin at different ones.
 SHARDS_PER_WORKER = 3
 _THREADS = "TF_NUM_INTRAOP_THREADS"
-_ELSEWHERE = ("DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner")
+# By any of the names that Beam understands: `flink` is `FlinkRunner`.
+_ELSEWHERE = ("dataflow", "flink", "spark", "portable")
 
 
-def scores_here(options: PipelineOptions) -> bool:
-    """Whether this machine scores, as with Beam's local runners; the others send the work elsewhere."""
+def runs_here(options: PipelineOptions) -> bool:
+    """Whether this machine does the work, as with Beam's local runners; the others send it elsewhere."""
     runner = options.view_as(StandardOptions).runner or ""
-    return runner.rpartition(".")[2] not in _ELSEWHERE
+    return runner.rpartition(".")[2].lower().removesuffix("runner") not in _ELSEWHERE
 
 
 def local_processes(options: PipelineOptions) -> int:

@@ -6,7 +6,6 @@ from odin_beam.pipeline.show.tune_figures import scaled, title
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
 _TPRS = (0.9, 0.95, 0.99)
-_UNITS = {"fpr_at_95_tpr": "points of FPR@95TPR", "auroc": "points of AUROC", "mean_score": "of mean score"}
 
 
 def calibration_text(content: dict[str, Any]) -> str:
@@ -77,7 +76,7 @@ def _gain(gain: dict[str, Any], content: dict[str, Any]) -> str:
     name = content["objective"]["name"]
     factor, digits = (100, "+.2f") if OBJECTIVES[name].two_sided else (1, "+.3g")
     value, low, high = (format(factor * gain[key], digits) for key in ("value", "low", "high"))
-    return f"{value} {_UNITS[name]} (95 % interval {low} to {high}; above 0 is better)"
+    return f"{value} {OBJECTIVES[name].unit} (95 % interval {low} to {high}; above 0 is better)"
 
 
 def _thresholds(content: dict[str, Any]) -> list[str]:

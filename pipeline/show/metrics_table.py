@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-_COLUMNS = {
-    "fpr_at_95_tpr": "FPR@95TPR",
-    "detection_error": "det. error",
-    "auroc": "AUROC",
-    "aupr_in": "AUPR-In",
-    "aupr_out": "AUPR-Out",
-}
+from odin_beam.pipeline.show.plural import plural
+from odin_beam.transforms.metrics.detection_metrics import METRICS
+
+# The metrics that are shown, by name.
+FIGURES = {name: metric for name, metric in METRICS.items() if metric.shown}
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
@@ -24,10 +22,10 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         pairs.setdefault((row["in_distribution"], row["out_distribution"]), []).append(row)
     for (inside, outside), rows in pairs.items():
         lines += ["", f"{inside} ({rows[0]['in_count']:,}) against {outside} ({rows[0]['out_count']:,}), percent:"]
-        lines.append("  " + " " * 12 + "".join(f"{title:>11}" for title in _COLUMNS.values()))
+        lines.append("  " + " " * 12 + "".join(f"{metric.short:>11}" for metric in FIGURES.values()))
         for row in rows:
             mark = "" if row["exact"] else "  (within the bounds in metrics.json)"
-            figures = "".join(f"{100 * row[column]:11.2f}" for column in _COLUMNS)
+            figures = "".join(f"{100 * row[column]:11.2f}" for column in FIGURES)
             lines.append(f"  {row['detector']:12}{figures}{mark}")
     if pairs:
         lines += ["", "FPR@95TPR and det. error: lower is better. Positive class: in-distribution."]
@@ -39,7 +37,7 @@ def summary_text(summary: dict[str, Any]) -> str:
     lines = []
     for name, source in summary["sources"].items():
         rejected = f", {source['rejected']:,} rejected" if source["rejected"] else ""
-        lines.append(f"{name}: {source['scored']:,} images scored in {_plural(source['shards'], 'shard')}{rejected}")
+        lines.append(f"{name}: {source['scored']:,} images scored in {plural(source['shards'], 'shard')}{rejected}")
     if not summary["calibrated"]:
         settings = summary["settings"]["odin"]
         lines.append(
@@ -56,12 +54,8 @@ def problems(summary: dict[str, Any]) -> list[str]:
         "failed and not in the results; the same command tries again",
         "shard",
     )
-    orphans = _some(summary["orphaned_scores"], "of inputs that are no longer there, not in the metrics", "scores file")
+    orphans = _some(summary["orphaned_scores"], "belong to inputs that were removed; ignored", "scores file")
     return [*failed, *orphans]
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _some(items: Iterable[str], what: str, noun: str, most: int = 10) -> list[str]:
@@ -69,4 +63,4 @@ def _some(items: Iterable[str], what: str, noun: str, most: int = 10) -> list[st
     if not items:
         return []
     more = [f"  and {len(items) - most:,} more, see summary.json"] if len(items) > most else []
-    return [f"{_plural(len(items), noun)} {what}:", *(f"  {item}" for item in items[:most]), *more]
+    return [f"{plural(len(items), noun)} {what}:", *(f"  {item}" for item in items[:most]), *more]

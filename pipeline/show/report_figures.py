@@ -9,15 +9,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from odin_beam.transforms.detectors.registry import HISTOGRAMS
+
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 STRESSED = {"odin": "#D55E00", "msp": "#0072B2"}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#B8A000", "#7A5195", "#5B5B5B")
 _SOURCES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_TITLES = {
-    "odin_logit": "ODIN score, T (log S + log K)",
-    "msp": "maximum softmax probability",
-    "energy": "negative free energy",
-}
 _CLASSES_SHOWN = 20
 MAP_COLOURS = "inferno"
 
@@ -73,7 +70,7 @@ def histogram_figure(column: str, bars: dict[str, Any]) -> Figure:
     if bars["threshold"] is not None:
         label = "accepts 95 % of in-distribution"
         axes.axvline(bars["threshold"], color="black", linestyle="--", linewidth=1, label=label)
-    axes.set_xlabel(_TITLES[column])
+    axes.set_xlabel(HISTOGRAMS[column])
     axes.set_ylabel("share of images, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)

@@ -16,8 +16,7 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.detectors.features import activation_map
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import shard_images
-from odin_beam.transforms.shards.shard import Shard, TFRecords
+from odin_beam.transforms.shards.shard import Shard
 
 _SIDE = 112
 _OVERLAY = 0.5
@@ -77,22 +76,14 @@ def _picture(
 def _pixels(
     row: dict[str, Any], shards: Sequence[Shard], folder: str, classifier: Classifier, settings: ScoreSettings
 ) -> np.ndarray:
-    shard = next((shard for shard in shards if shard.path == row["shard"] and _holds(shard, row["index"])), None)
+    shard = next((shard for shard in shards if shard.path == row["shard"] and shard.content.holds(row["index"])), None)
     if shard is None:
         raise errors.StorageError(f"{row['shard']} is no longer in the manifest")
-    record = shard_images.read_back(shard, folder, row["index"], row["offset"])
+    record = shard.content.read_back(shard, folder, row["index"], row["offset"])
     if record is None or record.problem:
         raise errors.StorageError(f"{row['shard']} does not hold image {row['index']} any more")
-    parsed = shard_images.parse_record(record, shard, settings.features)
-    return shard_images.record_pixels(
-        record, parsed, shard, classifier.input_shape, settings.geometry, settings.features
-    )
-
-
-def _holds(shard: Shard, index: int) -> bool:
-    if isinstance(shard.content, TFRecords):
-        return True
-    return shard.content.first <= index < shard.content.first + shard.content.count
+    parsed = shard.content.parse(record, settings.features)
+    return shard.content.pixels(record, parsed, shard, classifier.input_shape, settings.geometry, settings.features)
 
 
 def _thumbnail(pixels: np.ndarray) -> Image.Image:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
-_TITLES = {"fpr_at_95_tpr": "FPR@95TPR, %", "auroc": "AUROC, %", "mean_score": "mean in-distribution score"}
 _DPI = 130
 
 
@@ -27,7 +26,7 @@ def png(figure: Figure) -> bytes:
 def title(content: dict[str, Any]) -> str:
     """What was looked at, with surrogates called so."""
     objective = content["objective"]
-    return _TITLES[objective["name"]] + (
+    return OBJECTIVES[objective["name"]].title + (
         f", against {', '.join(objective['against'])}" if OBJECTIVES[objective["name"]].two_sided else ""
     )
 
@@ -35,8 +34,7 @@ def title(content: dict[str, Any]) -> str:
 def scaled(content: dict[str, Any]) -> dict[str, float]:
     """Cell -> its objective as it is shown: shares in percent."""
     name = content["objective"]["name"]
-    factor = 100 if OBJECTIVES[name].two_sided else 1
-    return {cell["cell"]: factor * cell[name] for cell in content["grid"]}
+    return {cell["cell"]: OBJECTIVES[name].factor * cell[name] for cell in content["grid"]}
 
 
 def grid_figure(content: dict[str, Any]) -> Figure:

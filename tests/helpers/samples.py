@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from odin_beam.transforms.shards import framing
+from odin_beam.transforms.shards.contents.tfrecords import TFRecords
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables.layout import scores_file_name
 
 # `make fuzz` tries so many times the cases, other ones each time, and takes one that lasts seconds for a hang.
 FUZZ = int(os.environ.get("ODIN_BEAM_FUZZ", "1"))
@@ -104,10 +106,8 @@ def write_shard(path, payloads: Iterable[bytes]) -> Path:
 
 def shard(path, source: str = "photos", role: str = "in_distribution") -> Shard:
     """The `Shard` of a file as `score` would list it."""
-    from odin_beam.transforms.tables.layout import scores_file_name
-
     stat = Path(path).stat()
-    return Shard(source, role, str(path), stat.st_size, stat.st_mtime, scores_file_name(str(path)))
+    return Shard(source, role, str(path), stat.st_size, stat.st_mtime, scores_file_name(str(path)), TFRecords())
 
 
 def small_model(input_shape=(8, 8, 3), classes: int = 4, seed: int = 0, scale: float = 8.0) -> keras.Model:

@@ -6,13 +6,13 @@ Every figure comes from the Parquet that was written, as those of `summarize_sco
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import tensorflow as tf
 
-from odin_beam import transforms
+from odin_beam.transforms import __version__
 from odin_beam.transforms.calibration.calibration_file import write_calibration
 from odin_beam.transforms.calibration.choose_cell import PairedScores, at_edge, best_cells, cell_figures, choose
 from odin_beam.transforms.calibration.conformal import CalibrationScores
@@ -25,10 +25,10 @@ from odin_beam.transforms.metrics.counts import Counts
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.summarize_scores import RunFacts, summary_report
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
+from odin_beam.transforms.shards.manifest_file import manifest_digest, read_own_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import parquet
+from odin_beam.transforms.tables import layout, parquet
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -44,7 +44,7 @@ class CalibrateSettings:
 
     Attributes:
       score: settings of the run, with the grid.
-      objective: one of `choose_cell.OBJECTIVES`.
+      objective: one of `objectives.OBJECTIVES`.
       surrogate: kind of the surrogates that stand in for out-of-distribution images; None without.
       per_class: whether calibration scores are also wanted by predicted class.
       output: absolute path of the calibration.
@@ -71,14 +71,12 @@ class Calibrate(beam.PTransform):
     Args:
       folder: absolute path of the run's folder.
       settings: what is looked for.
-      roles: source -> role, of every source of the manifest.
-      facts: what `summary.json` shall say of the run.
+      launched: seconds since the epoch.
     """
 
     folder: str
     settings: CalibrateSettings
-    roles: dict[str, str]
-    facts: RunFacts
+    launched: float
 
     def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
         combined = shards["finished"] | CombineScores(self.folder, compared_columns(self.settings.score))
@@ -89,8 +87,7 @@ class Calibrate(beam.PTransform):
             >> beam.Map(
                 _write,
                 self.settings,
-                self.roles,
-                self.facts,
+                RunFacts(self.settings.score.identity(), calibrated=False, launched=self.launched),
                 beam.pvalue.AsDict(combined["histograms"]),
                 beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
@@ -102,24 +99,23 @@ class Calibrate(beam.PTransform):
 def _write(
     folder: str,
     settings: CalibrateSettings,
-    roles: dict[str, str],
     facts: RunFacts,
     histograms: Histograms,
     counts: Mapping[str, Counts],
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
 ) -> str:
-    """Writes the calibration, unless a shard is missing from it, and the mark of completion.
+    """Writes the calibration, unless a shard is missing from it, and the completion marker.
 
     Raises:
       OutputTakenError: the manifest has become another run's, and with it these files.
     """
-    read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)]))
+    roles = roles_of(read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)])))
     if not failed:
-        shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.output_name))
+        shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.file_name))
         write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))
-    write_json(folder, "summary.json", summary_report(facts, roles, counts, failed, []))
-    writing.delete_temporary(folder, {shard.output_name for shard in finished})
+    write_json(folder, layout.SUMMARY, summary_report(facts, roles, counts, failed, []))
+    writing.delete_temporary(folder, {shard.file_name for shard in finished})
     return folder
 
 
@@ -184,9 +180,9 @@ def calibration_content(
             "odin_over_forward": settings.times.odin_cost if settings.times else None,
         },
         "versions": {
-            "odin_beam": transforms.__version__,
+            "odin_beam": __version__,
             "apache_beam": beam.__version__,
-            "tensorflow": tf.__version__,
+            "tensorflow": metadata.version("tensorflow"),
             "python": platform.python_version(),
         },
         "thresholds": {detector: own.table() for detector, own in scores.items()},

@@ -18,7 +18,10 @@ from typing import Any
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.errors import CalibrationError
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.settings_json import OtherVersion
 from odin_beam.transforms.storage import reading, writing
 
 KIND = "odin-beam calibration"
@@ -33,59 +36,53 @@ class Calibration:
 
     Attributes:
       content: all of it, JSON-able.
+      settings: of `score`, under which the figures hold.
       scores: by detector.
       class_scores: by detector, then by predicted class; empty where `tune` did not do so.
     """
 
     content: dict[str, Any]
+    settings: ScoreSettings
     scores: dict[str, CalibrationScores]
     class_scores: dict[str, dict[int, CalibrationScores]]
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Of `score`, as they enter the fingerprint."""
-        return self.content["settings"]
-
-    @property
     def temperature(self) -> float:
         """ODIN's T."""
-        return self.settings["odin"]["temperature"]
+        return self.settings.odin.temperature
 
     @property
     def epsilon(self) -> float:
         """ODIN's epsilon, in [0, 1] pixel units."""
-        return self.settings["odin"]["epsilon"]
+        return self.settings.odin.epsilon
 
 
 def read_calibration(path: str) -> Calibration:
     """Reads what `tune` wrote.
 
     Raises:
-      CalibrationError: there is none, or it is damaged.
+      CalibrationError: there is none, another version wrote it, or it is damaged.
     """
     try:
         content = json.loads(reading.read_bytes(path))
         if content["kind"] != KIND or content["version"] != VERSION:
-            raise CalibrationError(f"{path} is no calibration of this version of `tune`")
-        settings = content["settings"]
-        for name in ("model_digest", *SHARED_SETTINGS):
-            settings[name]
-        if not all(isinstance(settings["odin"][name], int | float) for name in ("temperature", "epsilon")):
-            raise TypeError("temperature and epsilon are numbers")
-        if not all(isinstance(settings[name], dict) for name in ("preprocessing", "geometry")):
-            raise TypeError("preprocessing and geometry are objects")
+            raise CalibrationError(f"{path} is not a calibration of this version of `tune`")
+        settings = ScoreSettings.from_identity(content["model"], content["settings"], path)
+        if not isinstance(settings.odin, OdinSettings):
+            raise TypeError("temperature and epsilon must be numbers")
         return Calibration(
             content,
+            settings,
             {detector: CalibrationScores.from_dict(said) for detector, said in content["scores"].items()},
             {
                 detector: {int(predicted): CalibrationScores.from_dict(said) for predicted, said in classes.items()}
                 for detector, classes in content["class_scores"].items()
             },
         )
-    except errors.StorageError as e:
+    except (errors.StorageError, OtherVersion) as e:
         raise CalibrationError(str(e)) from e
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
-        raise CalibrationError(f"{path} is no calibration.json of `tune`, or damaged: {e}") from e
+        raise CalibrationError(f"{path} is not a calibration.json of `tune`, or is damaged: {e}") from e
 
 
 def write_calibration(path: str, content: dict[str, Any]) -> None:

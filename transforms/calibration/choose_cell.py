@@ -4,14 +4,14 @@ The best cell by the objective is taken only if it beats the best one without pe
 the paired bootstrap interval of the gain must lie above 0. A perturbation costs three times the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
-from odin_beam.transforms.metrics.detection_metrics import auroc_of_counts, detection_metrics, fpr_at_95_tpr_of_counts
+from odin_beam.transforms.metrics.detection_metrics import detection_metrics
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def cell_figures(inside: ScoreHistogram, outside: Sequence[ScoreHistogram]) -> d
     figures = {"mean_score": float(middle @ bins.counts / inside.count)}
     if outside:
         metrics = [detection_metrics(inside, other) for other in outside]
-        figures["auroc"] = float(np.mean([one.auroc for one in metrics]))
-        figures["fpr_at_95_tpr"] = float(np.mean([one.fpr_at_95_tpr for one in metrics]))
+        for name, objective in OBJECTIVES.items():
+            if objective.two_sided:
+                figures[name] = float(np.mean([objective.of_metrics(one) for one in metrics]))
     return figures
 
 
@@ -69,7 +70,7 @@ def best_cells(
 
     Of equals the first, that is the lowest temperature and the smallest epsilon.
     """
-    sign = 1 if OBJECTIVES[objective].higher_is_better else -1
+    sign = OBJECTIVES[objective].sign
 
     def best(names: list[str]) -> str | None:
         return max(names, key=lambda name: sign * figures[name][objective], default=None)
@@ -125,7 +126,7 @@ class PairedScores:
 
         Images are resampled within their source, the same ones for both columns (Efron and Tibshirani 1993).
         """
-        rng, sign = np.random.default_rng(seed), 1 if OBJECTIVES[objective].higher_is_better else -1
+        rng, sign = np.random.default_rng(seed), OBJECTIVES[objective].sign
 
         def difference(in_weights: np.ndarray, out_weights: list[np.ndarray]) -> float:
             figures = [self._figure(name, objective, in_weights, out_weights) for name in (column, other)]
@@ -143,7 +144,7 @@ class PairedScores:
         """A column's objective, with each image counted as often as its weight says."""
         if not OBJECTIVES[objective].two_sided:
             return float(self._inside[column] @ in_weights / in_weights.sum())
-        of_counts = _OF_COUNTS[objective]
+        of_counts = OBJECTIVES[objective].of_counts
         return float(
             np.mean(
                 [
@@ -152,12 +153,6 @@ class PairedScores:
                 ]
             )
         )
-
-
-_OF_COUNTS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "auroc": auroc_of_counts,
-    "fpr_at_95_tpr": fpr_at_95_tpr_of_counts,
-}
 
 
 def _ranks(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -6,15 +6,14 @@
   the flagged at or below the level asked for (Bates et al. 2023, https://arxiv.org/abs/2104.08279).
 """
 
-import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 from scipy.special import betaincinv
 
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.metrics.tpr_rank import tpr_rank
 
 # Scores kept of a calibration: all of them up to so many; of more, the lower half of this exactly and the rest in steps
 # of rank, so that what is near to being flagged loses nothing.
@@ -113,11 +112,7 @@ class CalibrationScores:
         return k / (k + rest), float(betaincinv(k, rest, tail)), float(betaincinv(k, rest, 1 - tail))
 
     def _index(self, tpr: float) -> int:
-        if not 0 < tpr <= 1:
-            raise ValueError(f"a true positive rate lies in (0, 1], not {tpr}")
-        # In whole numbers: in float64, 0.55 * 100 is above 55.
-        may_miss = self.count - math.ceil(Fraction(str(tpr)) * self.count)
-        return int(np.searchsorted(self.at_most, may_miss, side="right"))
+        return int(np.searchsorted(self.at_most, self.count - tpr_rank(tpr, self.count), side="right"))
 
     def table(self) -> list[dict[str, Any]]:
         """Thresholds for `TPRS`, JSON-able: `tpr`, `threshold`, `expected_tpr` and `realised_tpr` (low, high)."""

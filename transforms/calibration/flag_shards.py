@@ -6,9 +6,10 @@
 Scores are read, never made: another threshold is another run over the same Parquet.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 import numpy as np
@@ -21,23 +22,25 @@ from odin_beam.transforms.calibration.flags_summary import (
     Discoveries,
     FlagCounts,
     FlagFacts,
-    add_counts,
     archive_sources,
     flags_summary,
+    scores_state,
 )
 from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
+from odin_beam.transforms.metrics.counts import add_up
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.shards.manifest_file import read_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import parquet, scores_file
-from odin_beam.transforms.tables.json_files import write_json
-from odin_beam.transforms.tables.layout import FLAGS, flags_path, scores_path
+from odin_beam.transforms.tables import layout, parquet, scores_file
+from odin_beam.transforms.tables.json_files import read_json, write_json
+from odin_beam.transforms.tables.layout import flags_path, scores_path
 from odin_beam.transforms.tables.schemas import FLAG_SCHEMA
 
 
 def _temporary_name(shard: Shard) -> str:
     # Not that of the scores: another run may be at work on these.
-    return f"flags-{shard.output_name}"
+    return f"flags-{shard.file_name}"
 
 
 def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple[pa.RecordBatch, FlagCounts]:
@@ -86,18 +89,20 @@ def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | Non
             stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(said)})
     finally:
         stream.discard()
-    return add_counts(parts)
+    return add_up(FlagCounts, parts)
 
 
 class ReadPValues(beam.DoFn):
     """`Shard` of the archive -> a `ScoreHistogram` of its images' p-values; of other sources nothing."""
 
-    def __init__(self, output: str, rule: FlagRule, sources: Iterable[str]):
+    def __init__(self, output: str, rule: FlagRule):
         self._output = output
         self._rule = rule
-        self._sources = frozenset(sources)
+        self._sources: frozenset[str] | None = None
 
     def process(self, shard: Shard):
+        if self._sources is None:
+            self._sources = frozenset(archive_sources(roles_of(read_manifest(self._output))))
         if shard.source not in self._sources:
             return
         histogram = ScoreHistogram()
@@ -138,25 +143,23 @@ class FlagShards(beam.PTransform):
     Args:
       output: absolute path of the run's folder.
       rule: when an image is flagged.
-      roles: source -> role, of every source of the manifest.
-      facts: what `flags.json` shall say beside.
+      facts: what `flags.json` says beside the counts.
     """
 
     output: str
     rule: FlagRule
-    roles: dict[str, str]
-    facts: FlagFacts
+    facts: FlagFacts = field(default_factory=FlagFacts)
 
     def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
         finished, discoveries = shards["finished"] | "Spread" >> beam.Reshuffle(), None
         if self.rule.fdr is not None:
-            sources = archive_sources(self.roles)
             discoveries = beam.pvalue.AsSingleton(
                 finished
-                | beam.ParDo(ReadPValues(self.output, self.rule, sources))
+                | beam.ParDo(ReadPValues(self.output, self.rule))
                 | "CombinePValues" >> beam.CombineGlobally(CombineScoreHistograms())
                 | "Discover" >> beam.Map(_discoveries, self.rule.fdr)
             )
+        add_counts = functools.partial(add_up, FlagCounts)
         done = finished | beam.ParDo(_FlagShard(self.output, self.rule), discoveries).with_outputs("counts", "failed")
         failed = (shards["failed"], done.failed) | beam.Flatten()
         return (
@@ -166,7 +169,6 @@ class FlagShards(beam.PTransform):
             >> beam.Map(
                 write_flags_summary,
                 self.rule,
-                self.roles,
                 self.facts,
                 beam.pvalue.AsDict(done.counts | "CombineCounts" >> beam.CombinePerKey(add_counts)),
                 beam.pvalue.AsList(shards["finished"]),
@@ -183,14 +185,15 @@ def _discoveries(p_values: ScoreHistogram, fdr: float) -> Discoveries:
 def write_flags_summary(
     output: str,
     rule: FlagRule,
-    roles: Mapping[str, str],
     facts: FlagFacts,
     counts: Mapping[str, FlagCounts],
     finished: Iterable[Shard],
     failed: Iterable[tuple[Shard, str]],
     discoveries: Discoveries | None,
 ) -> str:
-    """Writes `flags.json`, the mark that the flags are all there, and removes what attempts have left."""
-    write_json(output, FLAGS, flags_summary(rule, roles, facts, counts, failed, discoveries))
+    """Writes `flags.json`, the marker that all flags are there, and removes what attempts have left."""
+    shards = read_manifest(output)
+    state = scores_state(read_json(output, layout.RUN)["settings"], shards)
+    write_json(output, layout.FLAGS, flags_summary(rule, roles_of(shards), facts, state, counts, failed, discoveries))
     writing.delete_temporary(output, {_temporary_name(shard) for shard in finished})
     return output

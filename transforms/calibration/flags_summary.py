@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from odin_beam.transforms.calibration.flag_rule import FlagRule
@@ -41,12 +41,6 @@ class FlagCounts:
         return self.flagged / scored if scored else None
 
 
-def add_counts(counts: Iterable[FlagCounts]) -> FlagCounts:
-    """The sum, field by field."""
-    rows = [astuple(own) for own in counts]
-    return FlagCounts(*map(sum, zip(*rows, strict=True))) if rows else FlagCounts()
-
-
 @dataclass(frozen=True)
 class Discoveries:
     """What Benjamini and Hochberg's rule found.
@@ -67,7 +61,7 @@ def archive_sources(roles: Mapping[str, str]) -> list[str]:
 
 def scores_state(settings: dict[str, Any], shards: Iterable[Shard]) -> str:
     """SHA-256, in hex, of all that determines a run's rows: flags made at another state are of other scores."""
-    fingerprints = sorted((s.source, s.output_name, scores_file.fingerprint(settings, s)) for s in shards)
+    fingerprints = sorted((s.source, s.file_name, scores_file.fingerprint(settings, s)) for s in shards)
     return hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()
 
 
@@ -78,20 +72,19 @@ class FlagFacts:
     Attributes:
       calibration: path and what it was made of, JSON-able.
       per_class: whether thresholds by predicted class were asked for.
-      state: see `scores_state`.
-      launched: seconds since the epoch.
+      launched: seconds since the epoch; now, unless given.
     """
 
-    calibration: dict[str, Any]
-    per_class: bool
-    state: str
-    launched: float
+    calibration: dict[str, Any] = field(default_factory=dict)
+    per_class: bool = False
+    launched: float = field(default_factory=time.time)
 
 
 def flags_summary(
     rule: FlagRule,
     roles: Mapping[str, str],
     facts: FlagFacts,
+    state: str,
     counts: Mapping[str, FlagCounts],
     failed: Iterable[tuple[Shard, str]],
     discoveries: Discoveries | None,
@@ -120,7 +113,7 @@ def flags_summary(
         "failed_shards": [{"source": shard.source, "path": shard.path, "reason": why} for shard, why in failed],
         "sources": sources,
         "seconds": round(time.time() - facts.launched, 3),
-        "scores_state": facts.state,
+        "scores_state": state,
     }
 
 

@@ -1,45 +1,135 @@
-"""Every detector, one row each."""
+"""Every detector, one row each. Imports no TensorFlow.
 
+A new detector is a function in this folder and a row here: the columns of the scores, the choices of the flags, the
+titles of the figures and the table in docs/detectors.md follow from it.
+"""
+
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
-from odin_beam.transforms.detectors.features import cam_max, cam_var, grad_norm
-from odin_beam.transforms.detectors.logits import energy, gen, margin, max_logit, msp, neg_entropy
-from odin_beam.transforms.model.activations import Activations
+if TYPE_CHECKING:
+    from odin_beam.transforms.model.activations import Activations
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A score of the clean forward.
+    """One detector. For each of them, high = in-distribution.
 
     Attributes:
-      score: the function.
+      name: of its column, and on the command line.
+      function: module of this folder and function, `module.function`, from `needs` to float64 [N]; empty for ODIN,
+        which takes passes of its own.
+      formula: what it computes, for the table in the docs; `f` logits, `p` softmax, `h` features of the last layer.
+      source: the paper.
       needs: the fields of `Activations` that it takes, in order.
       true_logits: whether a constant added to all logits of an image changes it, so that log-probabilities will not do.
+      columns: the Parquet columns and their types, when they are not one float32 column of its name.
+      histogram: title of its histogram in the report, drawn over the last of its columns; None for no histogram.
     """
 
-    score: Callable[..., tf.Tensor]
+    name: str
+    function: str
+    formula: str
+    source: str = ""
     needs: tuple[str, ...] = ("logits",)
     true_logits: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    histogram: str | None = None
 
-    def __call__(self, activations: Activations) -> tf.Tensor:
-        return self.score(*(getattr(activations, name) for name in self.needs))
+    @property
+    def typed_columns(self) -> tuple[tuple[str, str], ...]:
+        """(name, Arrow type) of its Parquet columns; the detector's own name is among them."""
+        return self.columns or ((self.name, "float32"),)
+
+    def __call__(self, activations: "Activations") -> Any:
+        """The scores of a batch, float64 [N]."""
+        return self._score()(*(getattr(activations, name) for name in self.needs))
+
+    def _score(self) -> Callable[..., Any]:
+        module, _, function = self.function.partition(".")
+        return getattr(importlib.import_module(f"odin_beam.transforms.detectors.{module}"), function)
 
 
-CLEAN_DETECTORS = {
-    "msp": Detector(msp),
-    "max_logit": Detector(max_logit, true_logits=True),
-    "energy": Detector(energy, true_logits=True),
-    "neg_entropy": Detector(neg_entropy),
-    "margin": Detector(margin),
-    "gen": Detector(gen),
-    "grad_norm": Detector(grad_norm, ("logits", "features")),
-    "cam_var": Detector(cam_var, ("logits", "maps", "kernel")),
-    "cam_max": Detector(cam_max, ("logits", "maps", "kernel")),
-}
-DETECTORS = (
-    *("odin", "msp", "max_logit", "energy", "neg_entropy", "margin"),
-    *("gen", "grad_norm", "cam_var", "cam_max"),
+_ROWS = (
+    Detector(
+        "odin",
+        "",
+        "largest softmax probability at temperature T, of the image moved by epsilon towards its predicted class",
+        "Liang et al. 2018",
+        needs=(),
+        # The score itself would be a single bar at T = 1000.
+        columns=(("odin", "float64"), ("odin_logit", "float64")),
+        histogram="ODIN score, T (log S + log K)",
+    ),
+    Detector(
+        "msp",
+        "logits.msp",
+        "largest softmax probability: the baseline",
+        "Hendrycks and Gimpel 2017",
+        columns=(("msp", "float64"),),
+        histogram="maximum softmax probability",
+    ),
+    Detector("max_logit", "logits.max_logit", "largest logit", "Hendrycks et al. 2022", true_logits=True),
+    Detector(
+        "energy",
+        "logits.energy",
+        "log sum exp f",
+        "Liu et al. 2020",
+        true_logits=True,
+        histogram="negative free energy",
+    ),
+    Detector("neg_entropy", "logits.neg_entropy", "sum p log p"),
+    Detector("margin", "logits.margin", "difference of the two largest p"),
+    Detector(
+        "gen",
+        "logits.gen",
+        "minus the sum of p^0.1 (1 - p)^0.1 over the 100 largest p",
+        "Liu, Lochman and Zach 2023 (GEN)",
+    ),
+    Detector(
+        "grad_norm",
+        "features.grad_norm",
+        "sum \\|h\\| times sum \\|p - 1/K\\|, the L1 norm of a gradient in closed form",
+        "Huang, Geng and Li 2021 (GradNorm)",
+        needs=("logits", "features"),
+    ),
+    Detector(
+        "cam_var",
+        "features.cam_var",
+        "variance over the pixels of the predicted class's activation map, sum_k w[k, c] A[y, x, k]",
+        'ODIN_keras_version, whose "var" was the standard deviation: the same order',
+        needs=("logits", "maps", "kernel"),
+    ),
+    Detector(
+        "cam_max",
+        "features.cam_max",
+        "maximum of that map",
+        "ODIN_keras_version",
+        needs=("logits", "maps", "kernel"),
+    ),
 )
+ALL = {row.name: row for row in _ROWS}
+# Names, in the order of the columns.
+DETECTORS = tuple(ALL)
+# Those that the clean forward pass gives.
+CLEAN_DETECTORS = {name: row for name, row in ALL.items() if row.function}
+# Column -> title.
+HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in _ROWS if row.histogram}
+
+_NEEDS = {
+    "features": "a dense last layer",
+    "maps": "global average pooling, then a dense layer",
+}
+
+
+def docs_table() -> str:
+    """The rows as a Markdown table."""
+    lines = ["| detector | what it is | source | needs |", "|---|---|---|---|"]
+    for row in _ROWS:
+        needs = [text for name, text in _NEEDS.items() if name in row.needs]
+        needs += ["true logits"] if row.true_logits else []
+        needs += [] if row.function else ["a gradient, where epsilon is above 0"]
+        lines.append(f"| `{row.name}` | {row.formula} | {row.source} | {'; '.join(needs)} |")
+    return "\n".join(lines)

@@ -1,4 +1,8 @@
-"""The precisions that a forward pass can have. Imports no TensorFlow."""
+"""The precisions that a forward pass can have, one row each. Imports no TensorFlow."""
 
-# `mixed`: see `mixed_precision`.
-PRECISIONS = ("float32", "mixed")
+# Name -> help.
+PRECISIONS = {
+    "float32": "float32 (default)",
+    # See `mixed_precision`.
+    "mixed": "mixed: bfloat16 behind the first convolution, where the hardware supports it",
+}

@@ -22,12 +22,12 @@ from PIL import Image
 from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example import ImageRecord
+from odin_beam.transforms.images.formats import IN_WORDS, NAMES, SIGNATURES
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry
 from odin_beam.transforms.images.jpeg import JPEG_START, plain_jpeg
 from odin_beam.transforms.images.png import plain_png
 from odin_beam.transforms.images.resize import fit
 
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -65,7 +65,7 @@ def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     """
     if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
         return False
-    if data.startswith((b"\x89PNG\r\n\x1a\n", JPEG_START, b"GIF87a", b"GIF89a")):
+    if data.startswith(SIGNATURES):
         return False
     return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
 
@@ -109,7 +109,7 @@ def check_header(data: bytes) -> None:
             pass
     except ImageError as e:
         if isinstance(e.__cause__, Image.UnidentifiedImageError):
-            raise ImageError("not_an_image", f"{len(data)} bytes that are no readable PNG, JPEG, GIF or BMP") from e
+            raise ImageError("not_an_image", f"{len(data)} bytes that are not a readable {IN_WORDS}") from e
         raise
 
 
@@ -117,7 +117,7 @@ def check_header(data: bytes) -> None:
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """An encoded image with its header read; whatever then goes wrong with it becomes an `ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=NAMES) as image:
             width, height = image.size
             if width * height > limits.MAX_PIXELS:
                 raise ImageError("too_many_pixels", f"{width} x {height}; the limit is {limits.MAX_PIXELS} pixels")
@@ -133,7 +133,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 def _undecodable(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{len(data)} bytes that are no PNG, JPEG, GIF or BMP, nor raw pixels of the shape expected"
+        return f"{len(data)} bytes that are not {IN_WORDS}, nor raw pixels of the expected shape"
     # TensorFlow's errors begin with the node that raised them, in double braces.
     text = re.sub(r"\{\{.*?\}\}", "", str(error))
     return " ".join(text.split())[:200] or type(error).__name__

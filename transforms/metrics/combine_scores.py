@@ -1,5 +1,6 @@
 """From committed scores files to one histogram per source and column, and counts per source. Never rows."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from odin_beam.transforms import errors
-from odin_beam.transforms.metrics.counts import Counts, total
+from odin_beam.transforms.metrics.counts import Counts, add_up
 from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import parquet, scores_file
@@ -71,7 +72,7 @@ class CombineScores(beam.PTransform):
         )
         return {
             "histograms": read.histograms | "CombineHistograms" >> beam.CombinePerKey(CombineScoreHistograms()),
-            "counts": read.counts | "CombineCounts" >> beam.CombinePerKey(total),
+            "counts": read.counts | "CombineCounts" >> beam.CombinePerKey(functools.partial(add_up, Counts)),
         }
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Counts:
         return self.correct / self.labelled if self.labelled else None
 
 
-def total(counts: Iterable[Counts]) -> Counts:
-    """The sum, field by field."""
-    return Counts(*map(sum, zip(*map(astuple, counts), strict=True))) if (counts := list(counts)) else Counts()
+def add_up(kind: type[T], counts: Iterable[T]) -> T:
+    """The sum of counts, field by field; of none it is zero.
+
+    Args:
+      kind: a dataclass of numbers that are 0 by default.
+      counts: of that kind.
+    """
+    return kind(*map(sum, zip(*map(astuple, [kind(), *counts]), strict=True)))

@@ -8,6 +8,7 @@ have dropped bits, a metric's value takes each bin for one tie, and comes with b
 themselves, whatever their order within the bins (up to the rounding of float64).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
@@ -69,19 +70,12 @@ def detection_metrics(in_histogram: ScoreHistogram, out_histogram: ScoreHistogra
         if histogram.count == 0:
             raise ValueError(f"no {side}-distribution scores: detection metrics need both sides")
     bins = common_bins(in_histogram, out_histogram)
-    in_first = _Ranking.of(bins.in_counts[::-1], bins.out_counts[::-1])
-    out_first = _Ranking.of(bins.out_counts, bins.in_counts)
-    estimates = {
-        "fpr_at_95_tpr": _fpr_at_95_tpr(in_first),
-        "detection_error": _detection_error(in_first),
-        "auroc": _auroc(in_first),
-        "aupr_in": _average_precision(in_first),
-        "aupr_out": _average_precision(out_first),
-        "threshold_at_95_tpr": _threshold_at_tpr(in_histogram, _TPR),
-        "fpr_at_95_tpr_out_positive": _fpr_at_95_tpr(out_first),
-        "aupr_in_trapezoid": _trapezoid(in_first),
-        "aupr_out_trapezoid": _trapezoid(out_first),
-    }
+    sides = _Sides(
+        in_histogram,
+        _Ranking.of(bins.in_counts[::-1], bins.out_counts[::-1]),
+        _Ranking.of(bins.out_counts, bins.in_counts),
+    )
+    estimates = {name: metric.compute(sides) for name, metric in METRICS.items()}
     exact = in_histogram.exact and out_histogram.exact
     return DetectionMetrics(
         in_count=in_histogram.count,
@@ -249,3 +243,51 @@ def _trapezoid(ranking: _Ranking) -> _Estimate:
     # Where T + F is 0, so is F.
     high = r.positives - r.fp_above * np.log1p(r.positives / np.maximum(r.tp_above + r.fp_above, 1))
     return _Estimate(*(r.mean_over_positives(totals) for totals in (value, low, high)))
+
+
+class _Sides(NamedTuple):
+    """What a metric is computed from.
+
+    Attributes:
+      inside: in-distribution scores.
+      in_first: ranking with in-distribution positive.
+      out_first: ranking with out-of-distribution positive.
+    """
+
+    inside: ScoreHistogram
+    in_first: _Ranking
+    out_first: _Ranking
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+      compute: what gives it.
+      short: title of its column where metrics are shown, empty for one that is only written; shown metrics are shares.
+      lower_is_better: else higher is.
+    """
+
+    compute: Callable[[_Sides], _Estimate]
+    short: str = ""
+    lower_is_better: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether tables and the report show it."""
+        return bool(self.short)
+
+
+# By name, as `DetectionMetrics` has them: a metric is a function, a field there and a row here.
+METRICS = {
+    "fpr_at_95_tpr": Metric(lambda sides: _fpr_at_95_tpr(sides.in_first), "FPR@95TPR", lower_is_better=True),
+    "detection_error": Metric(lambda sides: _detection_error(sides.in_first), "det. error", lower_is_better=True),
+    "auroc": Metric(lambda sides: _auroc(sides.in_first), "AUROC"),
+    "aupr_in": Metric(lambda sides: _average_precision(sides.in_first), "AUPR-In"),
+    "aupr_out": Metric(lambda sides: _average_precision(sides.out_first), "AUPR-Out"),
+    "threshold_at_95_tpr": Metric(lambda sides: _threshold_at_tpr(sides.inside, _TPR)),
+    "fpr_at_95_tpr_out_positive": Metric(lambda sides: _fpr_at_95_tpr(sides.out_first)),
+    "aupr_in_trapezoid": Metric(lambda sides: _trapezoid(sides.in_first)),
+    "aupr_out_trapezoid": Metric(lambda sides: _trapezoid(sides.out_first)),
+}

@@ -3,6 +3,7 @@
 Only histograms, counts and a few rows per shard leave the workers, so that memory does not grow with the archive.
 """
 
+import functools
 import heapq
 import itertools
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,12 @@ import pyarrow.compute as pc
 
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
+from odin_beam.transforms.metrics.counts import add_up
 from odin_beam.transforms.metrics.detection_metrics import roc_curve, threshold_at_tpr
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import parquet, scores_file
+from odin_beam.transforms.storage import paths
+from odin_beam.transforms.tables import layout, parquet, scores_file
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -28,8 +31,6 @@ GALLERY = 12
 # Points of a curve and bars of a histogram: more than a figure shows.
 CURVE_POINTS = 400
 BARS = 60
-# Shown as histograms; ODIN's score itself would be a single bar at T = 1000.
-HISTOGRAM_COLUMNS = ("odin_logit", "msp", "energy")
 _ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
 
 
@@ -58,10 +59,10 @@ class ReadForReport(beam.DoFn):
 
     def process(self, shard: Shard):
         output, ranked_by = self._settings.output, self._settings.ranked_by
-        columns = dict.fromkeys([*_ROW, ranked_by, *registry.DETECTORS, *HISTOGRAM_COLUMNS])
+        columns = dict.fromkeys([*_ROW, ranked_by, *registry.DETECTORS, *registry.HISTOGRAMS])
         histograms: dict[str, ScoreHistogram] = {}
         for table in parquet.read_columns(scores_path(output, shard), list(columns)):
-            for name in dict.fromkeys([*registry.DETECTORS, *HISTOGRAM_COLUMNS]):
+            for name in dict.fromkeys([*registry.DETECTORS, *registry.HISTOGRAMS]):
                 scores = table[name].drop_null().to_numpy().astype(np.float64)
                 if len(scores):
                     histograms.setdefault(name, ScoreHistogram()).add(scores)
@@ -105,22 +106,25 @@ def keep_first(groups: Iterable[list[tuple]]) -> list[tuple]:
     return heapq.nsmallest(GALLERY, itertools.chain.from_iterable(groups), key=lambda entry: entry[:3])
 
 
-def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> dict[int, tuple[int, int]]:
-    """Predicted class -> (rows, rows below the threshold; 0 without one)."""
+@dataclass(frozen=True)
+class ClassCounts:
+    """Rows of one predicted class, and how many of them lie below the threshold."""
+
+    images: int = 0
+    below: int = 0
+
+
+def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> dict[int, ClassCounts]:
+    """Predicted class -> its counts; nothing is below where there is no threshold."""
     below = (
         pc.less(table[ranked_by], threshold) if threshold is not None else pa.repeat(pa.scalar(False), table.num_rows)
     )
     grouped = pa.table({"prediction": table["prediction"], "below": pc.cast(below, pa.int64())})
     counted = grouped.group_by("prediction", use_threads=False).aggregate([("below", "sum"), ([], "count_all")])
     return {
-        row["prediction"]: (row["count_all"], row["below_sum"] or 0)
+        row["prediction"]: ClassCounts(row["count_all"], row["below_sum"] or 0)
         for row in counted.select(["prediction", "count_all", "below_sum"]).to_pylist()
     }
-
-
-def _add_pairs(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    pairs = list(pairs)
-    return sum(count for count, _ in pairs), sum(below for _, below in pairs)
 
 
 def histogram_bars(histograms: Mapping[str, ScoreHistogram]) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def report_data(
     settings: ReportSettings,
     histograms: Mapping[tuple[str, str], ScoreHistogram],
     ranked: Mapping[tuple[str, str], list[tuple]],
-    classes: Mapping[tuple[str, int], tuple[int, int]],
+    classes: Mapping[tuple[str, int], ClassCounts],
     rejects: Mapping[tuple[str, str], int],
 ) -> dict[str, Any]:
     """The content of `report/data.json`: curves by pair and detector, bars by column, and the rest by source."""
@@ -162,7 +166,7 @@ def report_data(
         }
         curves.append({"in_distribution": a, "out_distribution": b, "detectors": of_pair})
     bars = {}
-    for column in HISTOGRAM_COLUMNS:
+    for column in registry.HISTOGRAMS:
         of_column = {source: histograms[source, column] for source in settings.roles if (source, column) in histograms}
         if of_column:
             thresholds = [threshold_at_tpr(of_column[source]) for source in inside if source in of_column]
@@ -181,8 +185,8 @@ def report_data(
             for source in settings.roles
         },
         "classes": [
-            {"source": source, "class": predicted, "count": count, "below": below}
-            for (source, predicted), (count, below) in sorted(classes.items())
+            {"source": source, "class": predicted, "count": counts.images, "below": counts.below}
+            for (source, predicted), counts in sorted(classes.items(), key=lambda pair: pair[0])
         ],
         "rejects": [
             {"source": source, "reason": reason, "count": count} for (source, reason), count in sorted(rejects.items())
@@ -203,6 +207,7 @@ class WriteReportData(beam.PTransform):
     settings: ReportSettings
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[str]:
+        add_counts = functools.partial(add_up, ClassCounts)
         read = (
             shards
             | "Spread" >> beam.Reshuffle()
@@ -210,14 +215,14 @@ class WriteReportData(beam.PTransform):
         )
         return (
             shards.pipeline
-            | "Once" >> beam.Create(["report/data.json"])
+            | "Once" >> beam.Create([paths.join(layout.REPORT, layout.REPORT_DATA)])
             | "WriteReportData"
             >> beam.Map(
                 write_report_data,
                 self.settings,
                 beam.pvalue.AsDict(read.histograms | "Merge" >> beam.CombinePerKey(CombineScoreHistograms())),
                 beam.pvalue.AsDict(read.ranked | "Rank" >> beam.CombinePerKey(keep_first)),
-                beam.pvalue.AsDict(read.classes | "Classes" >> beam.CombinePerKey(_add_pairs)),
+                beam.pvalue.AsDict(read.classes | "Classes" >> beam.CombinePerKey(add_counts)),
                 beam.pvalue.AsDict(read.rejects | "Rejects" >> beam.CombinePerKey(sum)),
             )
         )

@@ -7,20 +7,21 @@ disagree with the rows and stale files cannot enter.
 import itertools
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apache_beam as beam
 
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.combine_scores import CombineScores, Histograms
-from odin_beam.transforms.metrics.counts import Counts, total
+from odin_beam.transforms.metrics.counts import Counts, add_up
 from odin_beam.transforms.metrics.detection_metrics import detection_metrics, threshold_at_tpr
-from odin_beam.transforms.shards.manifest import manifest_digest, read_own_manifest
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards.manifest_file import manifest_digest, read_own_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.storage import listing, writing
+from odin_beam.transforms.tables import layout
 from odin_beam.transforms.tables.json_files import write_json
-from odin_beam.transforms.tables.layout import scores_path
 
 
 def metrics_report(
@@ -40,8 +41,13 @@ def metrics_report(
     """
     inside = [source for source, role in roles.items() if role == "in_distribution"]
     outside = [source for source, role in roles.items() if role == "out_distribution"]
-    shards = {"listed": listed, "scored": total(counts.values()).shards}
-    report = {"positive_class": "in_distribution", "shards": shards, "in_distribution": {}, "pairs": []}
+    report = {
+        "positive_class": "in_distribution",
+        "listed_shards": listed,
+        "scored_shards": add_up(Counts, counts.values()).shards,
+        "in_distribution": {},
+        "pairs": [],
+    }
     for source in inside:
         own = {d: histograms[source, d] for d in registry.DETECTORS if (source, d) in histograms}
         counted = counts.get(source, Counts())
@@ -82,7 +88,7 @@ def summary_report(
 ) -> dict[str, Any]:
     """The content of `summary.json`; `complete` is true when every shard of the manifest is committed."""
     failed = sorted(failed, key=lambda pair: (pair[0].source, pair[0].path))
-    everything = total(counts.values())
+    everything = add_up(Counts, counts.values())
     return {
         "complete": not failed,
         "calibrated": facts.calibrated,
@@ -101,8 +107,8 @@ def summary_report(
 
 def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
     """Scores files that belong to no shard of the manifest: of inputs since removed. They are left where they are."""
-    expected = {scores_path(output, shard) for shard in shards}
-    present = listing.list_files(paths.join(output, "scores", "**.parquet"))
+    expected = {layout.scores_path(output, shard) for shard in shards}
+    present = listing.list_files(layout.all_parquet(layout.scores_folder(output)))
     return sorted(stat.path for stat in present if stat.path not in expected)
 
 
@@ -111,25 +117,27 @@ class SummarizeScores(beam.PTransform):
     """{`finished`: `Shard`s, `failed`: (`Shard`, reason)} -> `metrics.json`, then `summary.json`, in the run's folder.
 
     Args:
-      output: absolute path of the run's folder.
-      roles: source -> role, of every source of the manifest.
-      facts: what `summary.json` shall say of the run; None writes `metrics.json` alone.
+      output: absolute path of the run's folder, where the manifest is.
+      settings: of the run, for `summary.json`; None writes `metrics.json` alone.
+      calibrated: whether temperature and epsilon come from a calibration.
+      launched: seconds since the epoch; now, unless given.
     """
 
     output: str
-    roles: dict[str, str]
-    facts: RunFacts | None = None
+    settings: ScoreSettings | None = None
+    calibrated: bool = False
+    launched: float = field(default_factory=time.time)
 
     def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
         combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS)
+        facts = self.settings and RunFacts(self.settings.identity(), self.calibrated, self.launched)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])
             | "WriteSummary"
             >> beam.Map(
                 write_summary,
-                self.roles,
-                self.facts,
+                facts,
                 beam.pvalue.AsDict(combined["histograms"]),
                 beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
@@ -140,25 +148,24 @@ class SummarizeScores(beam.PTransform):
 
 def write_summary(
     output: str,
-    roles: dict[str, str],
     facts: RunFacts | None,
     histograms: Histograms,
     counts: Mapping[str, Counts],
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
 ) -> str:
-    """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the mark of completion.
+    """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the completion marker.
 
     Raises:
       OutputTakenError: the manifest has become another run's, and with it these files.
     """
-    shards = [*finished, *(shard for shard, _ in failed)]
-    read_own_manifest(output, manifest_digest(shards))
+    shards = read_own_manifest(output, manifest_digest([*finished, *(shard for shard, _ in failed)]))
+    roles = roles_of(shards)
     if "in_distribution" in roles.values():
-        write_json(output, "metrics.json", metrics_report(roles, histograms, counts, len(shards)))
+        write_json(output, layout.METRICS, metrics_report(roles, histograms, counts, len(shards)))
     if facts is not None:
         orphans = find_orphans(output, shards)
-        write_json(output, "summary.json", summary_report(facts, roles, counts, failed, orphans))
+        write_json(output, layout.SUMMARY, summary_report(facts, roles, counts, failed, orphans))
         # Nobody needs an attempt at these shards any more, not even another run on this folder.
-        writing.delete_temporary(output, {shard.output_name for shard in finished})
+        writing.delete_temporary(output, {shard.file_name for shard in finished})
     return output

@@ -1,9 +1,11 @@
 """What a model was trained to see, as a function of pixels in [0, 1]. Imports no TensorFlow until it is applied."""
 
+import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import tensorflow as tf
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 NAMED_PREPROCESSING = ("unit", "byte", "tf", "torch", "caffe")
@@ -35,7 +37,7 @@ class Preprocessing:
         if self.name == "mean_std":
             if not self.mean or len(self.mean) != len(self.std):
                 raise ValueError("mean and std need one number per channel each")
-            if not all(np.isfinite(self.mean)) or not all(np.isfinite(self.std)) or min(self.std) <= 0:
+            if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
                 raise ValueError("mean and std must be finite, and std above 0")
         elif self.name not in NAMED_PREPROCESSING:
             raise ValueError(f"preprocessing is one of {', '.join(NAMED_PREPROCESSING)}, not {self.name!r}")
@@ -50,8 +52,10 @@ class Preprocessing:
         """The same with the channels the other way round."""
         return replace(self, channel_order="rgb" if self.channel_order == "bgr" else "bgr")
 
-    def apply(self, pixels: tf.Tensor) -> tf.Tensor:
+    def apply(self, pixels: "tf.Tensor") -> "tf.Tensor":
         """float32 [N, H, W, C] in [0, 1] -> what the model expects, same shape and dtype."""
+        import tensorflow as tf
+
         if self.channel_order == "bgr":
             pixels = pixels[..., ::-1]
         match self.name:

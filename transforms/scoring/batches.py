@@ -13,7 +13,7 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.images import example
 from odin_beam.transforms.images.jpeg_batches import jpegs_at_once
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import shard_images
+from odin_beam.transforms.shards.contents.content import default_id
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
 
@@ -56,15 +56,15 @@ def decode_batch(
         some, slots = batch[start : start + step], decoded.pixels[start : start + step]
         parsed = [_parsed(record, shard, settings.features) for record in some]
         good = [None if isinstance(one, errors.ImageError) else one for one in parsed]
-        there = shard_images.decode_at_once(good, shard, settings.geometry, slots)
+        there = shard.content.decode_many(good, settings.geometry, slots)
         for i, (record, one) in enumerate(zip(some, parsed, strict=True)):
-            row = {"index": record.index, "offset": record.offset, "id": shard_images.default_id(record, shard)}
+            row = {"index": record.index, "offset": record.offset, "id": default_id(record, shard)}
             try:
                 if isinstance(one, errors.ImageError):
                     raise one
                 row["id"] = one.id if one.id is not None else row["id"]
                 if not there[i]:
-                    shard_images.record_pixels(
+                    shard.content.pixels(
                         record, one, shard, input_shape, settings.geometry, settings.features, slots[i]
                     )
                 decoded.rows.append({**row, "label": one.label})
@@ -81,7 +81,7 @@ def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageR
     if record.problem:
         return errors.ImageError(*record.problem)
     try:
-        return shard_images.parse_record(record, shard, names)
+        return shard.content.parse(record, names)
     except errors.ImageError as e:
         return e
 

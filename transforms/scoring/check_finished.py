@@ -6,6 +6,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import scores_file
 from odin_beam.transforms.tables.layout import scores_path
@@ -46,3 +47,21 @@ class _CheckFinished(beam.DoFn):
             yield beam.pvalue.TaggedOutput("finished", shard)
         else:
             yield beam.pvalue.TaggedOutput("todo", shard)
+
+
+@dataclass
+class ReadFinished(beam.PTransform):
+    """Begin -> {`finished`: `Shard`s of a run's manifest that are scored, `failed`: (`Shard`, reason) of the others}.
+
+    Args:
+      output: absolute path of the run's folder.
+      identity: the settings as they enter the fingerprint.
+    """
+
+    output: str
+    identity: dict[str, Any]
+
+    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection]:
+        checked = begin | ReadManifest(self.output) | CheckFinished(self.output, self.identity)
+        missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
+        return {"finished": checked.finished, "failed": missing}

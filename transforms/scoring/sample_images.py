@@ -8,8 +8,7 @@ import numpy as np
 from odin_beam.transforms import errors
 from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import shard_images
-from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
+from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.shard import Shard
 
 
@@ -48,7 +47,7 @@ def _some_images(
     """Some images of a shard; its bad records do not count."""
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
-            batch = shard_images.sample_records(shard, folder, fetchers, max(1, wanted))
+            batch = shard.content.sample(shard, folder, fetchers, max(1, wanted))
         except errors.StorageError:
             batch = []
     return decode_batch(batch, shard, settings, input_shape, np.empty((len(batch), *input_shape), np.float32))

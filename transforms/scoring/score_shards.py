@@ -11,8 +11,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
-from odin_beam import transforms
-from odin_beam.transforms import errors
+from odin_beam.transforms import __version__, errors
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch, reject_row, work_ahead
@@ -20,7 +19,7 @@ from odin_beam.transforms.scoring.check_finished import CheckFinished, is_finish
 from odin_beam.transforms.scoring.rows import score_rows
 from odin_beam.transforms.scoring.scorer import Scorer
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import records, shard_images
+from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import scores_file
@@ -44,7 +43,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
         return replace(decoded, pixels=scorer.on_device(decoded.pixels)), buffer
 
     framed = 0
-    batches = records.batches(shard_images.read_records(shard, output, scorer.fetchers), settings.batch_size)
+    batches = records.batches(shard.content.read(shard, output, scorer.fetchers), settings.batch_size)
     with scores_file.ScoresWriter(output, shard, settings.schema) as writer:
         for decoded, buffer in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
             (columns, passes), halved, microseconds = scorer.score(decoded.pixels)
@@ -94,9 +93,9 @@ class ScoreShard(beam.DoFn):
         self._scorer = None
 
     def setup(self):
-        if self._launcher_version != transforms.__version__:
+        if self._launcher_version != __version__:
             raise RuntimeError(
-                f"the worker's image has odin-beam {transforms.__version__}, the launcher {self._launcher_version}: "
+                f"the worker's image has odin-beam {__version__}, the launcher {self._launcher_version}: "
                 "build the image from the launcher's version"
             )
 
@@ -144,7 +143,7 @@ class ScoreShards(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
         checked = shards | CheckFinished(self.output, self.settings.identity())
-        score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, transforms.__version__))
+        score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, __version__))
         if self.accelerator:
             score = score.with_resource_hints(accelerator=self.accelerator)
         scored = (

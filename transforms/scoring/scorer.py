@@ -18,7 +18,7 @@ from odin_beam.transforms.errors import ClassifierError, OutOfMemory
 from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier, load_classifier
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards.image_list import FETCHES_AT_ONCE
+from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 
 _LOG = logging.getLogger(__name__)
 # Of an empty batch, which some layers would refuse.

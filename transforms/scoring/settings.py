@@ -1,18 +1,21 @@
 """All that a score depends on. Imports no TensorFlow."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import pyarrow as pa
 
-from odin_beam import transforms
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.forward import precisions
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.preprocessing import Preprocessing
+from odin_beam.transforms.settings_json import from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.tables import schemas
+
+# In the fingerprint. The second key is named for what once stood there, the package's version.
+_ROWS = {"schema_version": schemas.SCHEMA_VERSION, "code_version": schemas.ROWS_VERSION}
 
 
 @dataclass(frozen=True)
@@ -63,38 +66,22 @@ class ScoreSettings:
 
     def identity(self) -> dict[str, Any]:
         """The settings that enter the fingerprint, as JSON-able values."""
-        values = asdict(self)
+        values = to_json(self)
         del values["model"], values["batch_size"]
-        values["detectors"] = sorted(self.detectors)
-        versions = {"schema_version": schemas.SCHEMA_VERSION, "code_version": transforms.__version__}
-        return _json_able({**values, **versions})
+        values["detectors"] = sorted(set(self.detectors))
+        return {**values, **_ROWS}
 
+    @classmethod
+    def from_identity(cls, model: str, identity: dict[str, Any], where: str) -> Self:
+        """The settings again, but for the batch size.
 
-def settings_of(launch: dict[str, Any]) -> ScoreSettings:
-    """The settings of a run again, but for the batch size, from what its `run.json` says."""
-    said = lists_to_tuples(launch["settings"])
-    return ScoreSettings(
-        launch["model"],
-        said["model_digest"],
-        Preprocessing(**said["preprocessing"]),
-        Geometry(**said["geometry"]),
-        FeatureNames(**said["features"]),
-        (OdinGrid if "temperatures" in said["odin"] else OdinSettings)(**said["odin"]),
-        said["detectors"],
-        said["precision"],
-        said["output_name"],
-        said["model_factory"],
-    )
+        Args:
+          model: path of the model file.
+          identity: of `identity`.
+          where: what it was read from.
 
-
-def lists_to_tuples(value: Any) -> Any:
-    """Fields of settings as they were before they went through JSON."""
-    if isinstance(value, dict):
-        return {key: lists_to_tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _json_able(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json_able(item) for key, item in value.items()}
-    return [_json_able(item) for item in value] if isinstance(value, tuple | list) else value
+        Raises:
+          OtherVersion: another version wrote it.
+        """
+        values = {name: value for name, value in identity.items() if name not in _ROWS}
+        return from_json(cls, {**values, "model": model, "batch_size": 64}, where)

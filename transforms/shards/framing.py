@@ -17,6 +17,7 @@ from typing import BinaryIO
 import google_crc32c
 
 from odin_beam.transforms import errors, limits
+from odin_beam.transforms.images.formats import format_of
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.storage import reading
 
@@ -50,7 +51,7 @@ def read_file(path: str) -> Iterator[Record]:
         it comes as a `Record` with a problem.
     """
     with reading.open_file(path) as stream:
-        if path.endswith(".gz"):
+        if path.lower().endswith(".gz"):
             if not stream.peek(1):
                 yield Record(0, None, None, ("bad_gzip", "an empty file"))
                 return
@@ -157,11 +158,10 @@ def _skip(stream: BinaryIO, size: int) -> None:
 
 
 def foreign_format(head: bytes) -> str | None:
-    """What a file that is no TFRecord seems to be, from its first bytes; None when they say nothing."""
+    """What a file that is not TFRecord seems to be, from its first bytes; None when they say nothing."""
+    if image := format_of(head):
+        return f"a {image} image"
     for magic, kind in (
-        (b"\x89PNG", "a PNG image"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"GIF8", "a GIF image"),
         (b"PK\x03\x04", "a zip archive"),
         (b"\x1f\x8b", "gzip (its name should end in .gz)"),
         (b"PAR1", "Parquet"),

@@ -3,10 +3,33 @@
 import json
 from typing import Any
 
-from odin_beam.transforms.storage import paths, writing
+from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.storage import listing, paths, reading, writing
 
 
 def write_json(output: str, name: str, content: dict[str, Any]) -> None:
-    """Writes one of the run's JSON files, whole or not at all."""
+    """Writes one of them.
+
+    Raises:
+      errors.StorageError: the storage refused.
+    """
     data = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     writing.write_bytes(paths.join(output, name), data.encode())
+
+
+def read_json(output: str, name: str) -> dict[str, Any] | None:
+    """Reads one of them, or None where there is none.
+
+    Raises:
+      errors.StorageError: it cannot be read, or is damaged.
+    """
+    path = paths.join(output, name)
+    if listing.stat_file(path) is None:
+        return None
+    try:
+        content = json.loads(reading.read_bytes(path))
+    except ValueError as e:
+        raise StorageError(f"{path} is damaged ({e}): remove it and run again") from e
+    if not isinstance(content, dict):
+        raise StorageError(f"{path} is damaged (not a JSON object): remove it and run again")
+    return content

@@ -67,8 +67,8 @@ class ScoresWriter:
     def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA):
         self._output = output
         self._shard = shard
-        self._scores = ParquetStream(output, shard.output_name, schema)
-        self._rejects = ParquetStream(output, shard.output_name, REJECT_SCHEMA)
+        self._scores = ParquetStream(output, shard.file_name, schema)
+        self._rejects = ParquetStream(output, shard.file_name, REJECT_SCHEMA)
 
     def __enter__(self) -> "ScoresWriter":
         return self

@@ -25,8 +25,9 @@ from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
 from odin_beam.transforms.scoring import score_shards
 from odin_beam.transforms.scoring.scorer import Scorer
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import framing, image_list
-from odin_beam.transforms.shards.noise import noise_image
+from odin_beam.transforms.shards import framing
+from odin_beam.transforms.shards.contents import image_list
+from odin_beam.transforms.shards.contents.noise import noise_image
 from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import scores_file
 from tests.helpers import samples

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from odin_beam.pipeline.flags.options import UsageError
+from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch.prepared_dataset import find_split
 from odin_beam.transforms.images import decoding, example
 from odin_beam.transforms.shards import framing

@@ -5,10 +5,14 @@ import os
 import pyarrow.parquet as pq
 import pytest
 
-from odin_beam.pipeline.flags.options import SourceOptions, SourcePattern, UsageError, source_patterns
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.sources import source_patterns
 from odin_beam.pipeline.launch import sources
-from odin_beam.transforms.shards import image_list
-from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, Noise, TFRecords
+from odin_beam.pipeline.launch.source_pattern import SourceOptions, SourcePattern
+from odin_beam.transforms.shards.contents import image_list
+from odin_beam.transforms.shards.contents.noise import Noise
+from odin_beam.transforms.shards.contents.tfrecords import TFRecords
+from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD
 from tests.helpers import samples
 
 
@@ -100,7 +104,7 @@ def test_loose_files_become_virtual_shards_of_a_list(tmp_path, monkeypatch):
     shards = listed(tmp_path, SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"))
     assert [(shard.content.first, shard.content.count) for shard in shards] == [(0, 4), (4, 4), (8, 2)]
     assert {shard.path for shard in shards} == {f"files:{tmp_path}/*.png"}
-    assert len({shard.output_name for shard in shards}) == 3
+    assert len({shard.file_name for shard in shards}) == 3
     table = pq.read_table(tmp_path / shards[0].content.listing)
     assert table["uri"].to_pylist() == [f"{tmp_path}/{i}.png" for i in range(10)]
     assert table["size"].to_pylist() == list(range(10))

@@ -12,9 +12,10 @@ from apache_beam.runners.portability.fn_api_runner import execution
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
-from odin_beam.pipeline.flags import options
+from odin_beam.pipeline.flags import command_line
 from odin_beam.pipeline.main import main
 from odin_beam.pipeline.runners import dataflow
+from odin_beam.pipeline.runners.beam_options import beam_options
 from odin_beam.transforms.storage import reading
 from tests.helpers import object_store, samples
 
@@ -197,7 +198,7 @@ def test_local_runners_ignore_the_hint_and_it_is_no_matter_of_the_settings(local
 
 
 def test_what_the_user_says_of_workers_stands():
-    given = options.beam_options(
+    given = beam_options(
         cloud(
             "--disk_size_gb=200", "--number_of_worker_harness_threads=2", "--experiments=use_multiple_sdk_containers"
         ),
@@ -215,14 +216,14 @@ def test_processes_may_share_a_gpu_that_is_made_for_it(uploaded):
 
 
 def test_jobs_without_a_model_keep_dataflows_own_processes():
-    given = options.beam_options(cloud())
+    given = beam_options(cloud())
     assert given.view_as(WorkerOptions).disk_size_gb == 100
     assert given.view_as(DebugOptions).experiments is None
     assert given.view_as(DebugOptions).number_of_worker_harness_threads is None
 
 
 def test_other_runners_get_no_defaults_of_dataflow():
-    given = options.beam_options([], holds_model=True)
+    given = beam_options([], holds_model=True)
     assert given.view_as(WorkerOptions).disk_size_gb is None
     assert given.view_as(DebugOptions).experiments is None
 
@@ -302,9 +303,9 @@ def test_a_list_of_images_may_be_local_but_not_the_images(uploaded, tmp_path, ca
 
 
 def test_what_the_launcher_alone_reads_may_be_local(tmp_path):
-    parsed = options.parse("score", [*score("gs://b")[1:], f"--calibration={tmp_path}/c.json", *cloud()])
+    parsed = command_line.parse("score", [*score("gs://b")[1:], f"--calibration={tmp_path}/c.json", *cloud()])
     assert parsed.calibrated
-    options.parse("flag", ["--scores=gs://b/out", f"--calibration={tmp_path}/c.json", *cloud()])
+    command_line.parse("flag", ["--scores=gs://b/out", f"--calibration={tmp_path}/c.json", *cloud()])
 
 
 REFUSED = {
@@ -336,5 +337,5 @@ def test_a_report_is_no_template(capsys):
 
 @pytest.mark.parametrize("name", ["DataflowRunner", "dataflow", "dataflowrunner"])
 def test_dataflow_goes_by_all_names_that_beam_knows(name):
-    assert dataflow.on_dataflow(options.beam_options([f"--runner={name}"]))
-    assert not dataflow.on_dataflow(options.beam_options(["--runner=FlinkRunner"]))
+    assert dataflow.on_dataflow(beam_options([f"--runner={name}"]))
+    assert not dataflow.on_dataflow(beam_options(["--runner=FlinkRunner"]))

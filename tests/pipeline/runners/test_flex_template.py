@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flex_template import launch_score, make_metadata
-from odin_beam.pipeline.flags import options
+from odin_beam.pipeline.flags import command_line
+from odin_beam.pipeline.runners.beam_options import beam_options
 
 FOLDER = Path(__file__).resolve().parents[3] / "flex_template"
 METADATA = json.loads((FOLDER / "metadata.json").read_text())
@@ -31,7 +32,7 @@ LAUNCHED = [
 def parsed(**parameters):
     words = [f"--{name}={value}" for name, value in parameters.items()]
     job, *argv = launch_score.command([*LAUNCHED, *words])
-    return options.parse(job, argv)
+    return command_line.parse(job, argv)
 
 
 def test_metadata_is_up_to_date():
@@ -39,7 +40,7 @@ def test_metadata_is_up_to_date():
 
 
 def test_every_flag_of_score_is_a_parameter():
-    flags = {flag.dest: flag for flag in options.flags_of("score")}
+    flags = {flag.dest: flag for flag in command_line.flags_of("score")}
     assert flags.keys() <= PARAMETERS.keys()
     required = {name for name, parameter in PARAMETERS.items() if not parameter["isOptional"]}
     assert required == {"model", "output", "sdk_container_image"}
@@ -102,6 +103,6 @@ def test_a_list_in_one_string_is_several_sources():
 
 
 def test_beams_own_parameters_reach_it():
-    worker = options.beam_options(parsed(input="gs://b/in-*", disk_size_gb="200").beam).get_all_options()
+    worker = beam_options(parsed(input="gs://b/in-*", disk_size_gb="200").beam).get_all_options()
     assert (worker["disk_size_gb"], worker["sdk_container_image"]) == (200, "IMAGE")
     assert worker["template_location"] == "gs://staging/template_launches/1/job_object"

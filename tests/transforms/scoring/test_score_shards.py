@@ -25,7 +25,7 @@ from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch, wor
 from odin_beam.transforms.scoring.rows import score_rows
 from odin_beam.transforms.scoring.scorer import Scorer
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.shards import records, shard_images
+from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.tables import scores_file
 from odin_beam.transforms.tables.layout import scores_path
@@ -172,10 +172,10 @@ def test_a_score_beyond_what_its_column_holds_is_null(tmp_path):
 def test_an_image_of_a_shard_that_was_replaced_is_not_read_back(tmp_path):
     path = samples.write_shard(tmp_path / "a.tfrecord", [b"old"])
     shard = samples.shard(path)
-    assert shard_images.read_back(shard, str(tmp_path), 0, 0).payload == b"old"
+    assert shard.content.read_back(shard, str(tmp_path), 0, 0).payload == b"old"
     samples.write_shard(path, [b"something newer"])
     with pytest.raises(errors.StorageError, match="has changed since it was listed"):
-        shard_images.read_back(shard, str(tmp_path), 0, 0)
+        shard.content.read_back(shard, str(tmp_path), 0, 0)
 
 
 class SmallDevice:

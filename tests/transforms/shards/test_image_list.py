@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from odin_beam.transforms import errors, limits
-from odin_beam.transforms.shards import image_list
-from odin_beam.transforms.shards.image_list import ListWriter, read_images, read_rows
-from odin_beam.transforms.shards.shard import ImageList
+from odin_beam.transforms.shards.contents import image_list
+from odin_beam.transforms.shards.contents.image_list import ImageList, ListWriter, read_images, read_rows
 from odin_beam.transforms.storage import file_system
 
 

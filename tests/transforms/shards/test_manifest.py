@@ -8,7 +8,11 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.shards import manifest
-from odin_beam.transforms.shards.shard import FeatureNames, ImageList, Noise, Surrogate, TFRecords
+from odin_beam.transforms.shards.contents.image_list import ImageList
+from odin_beam.transforms.shards.contents.noise import Noise
+from odin_beam.transforms.shards.contents.surrogates import Surrogate
+from odin_beam.transforms.shards.contents.tfrecords import TFRecords
+from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples
 
 
@@ -17,7 +21,7 @@ def shards(tmp_path):
     content = [TFRecords(), TFRecords(FeatureNames("img")), ImageList("l", 5, 6, "d1"), Noise("uniform", 7, 8)]
     content += [Surrogate("patches", other) for other in content]
     path = samples.write_shard(tmp_path / "x.tfrecord", [b"x"])
-    return [replace(samples.shard(path), content=one, output_name=str(i)) for i, one in enumerate(content)]
+    return [replace(samples.shard(path), content=one, file_name=str(i)) for i, one in enumerate(content)]
 
 
 def test_what_was_written_is_read(tmp_path, shards):

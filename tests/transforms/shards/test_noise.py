@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from odin_beam.transforms.shards.noise import DISTRIBUTIONS, noise_image
+from odin_beam.transforms.shards.contents.noise import DISTRIBUTIONS, noise_image
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

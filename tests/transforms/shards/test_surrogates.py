@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from odin_beam.transforms.images.geometry import Geometry
-from odin_beam.transforms.shards import shard_images
+from odin_beam.transforms.shards.contents.content import default_id
+from odin_beam.transforms.shards.contents.surrogates import KINDS, Surrogate, altered, with_partners
+from odin_beam.transforms.shards.contents.tfrecords import TFRecords
 from odin_beam.transforms.shards.records import Record
-from odin_beam.transforms.shards.shard import FeatureNames, Surrogate, TFRecords
-from odin_beam.transforms.shards.surrogates import KINDS, altered, with_partners
+from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples
 
 PIXELS = samples.random_images(1, (9, 8, 3))[0].astype(np.float32) / 255
@@ -18,14 +19,14 @@ def surrogate_pixels(path, kind):
     shard = samples.shard(path)
     shard = shard.__class__(**{**shard.__dict__, "content": Surrogate(kind, TFRecords())})
     names, made = FeatureNames(), []
-    for record in shard_images.read_records(shard, "", None):
+    for record in shard.content.read(shard, "", None):
         if record.problem:
             made.append((record.index, None))
             continue
-        parsed = shard_images.parse_record(record, shard, names)
+        parsed = shard.content.parse(record, names)
         assert parsed.label is None
-        assert shard_images.default_id(record, shard) == f"x.tfrecord__{record.index}"
-        pixels = shard_images.record_pixels(record, parsed, shard, (8, 8, 3), Geometry(), names)
+        assert default_id(record, shard) == f"x.tfrecord__{record.index}"
+        pixels = shard.content.pixels(record, parsed, shard, (8, 8, 3), Geometry(), names)
         made.append((record.index, pixels))
     return made
 

@@ -70,7 +70,7 @@ def files(output) -> list[str]:
 
 
 def expected_files(shard, *kinds) -> list[str]:
-    return [f"{kind}/source=photos/{shard.output_name}" for kind in kinds]
+    return [f"{kind}/source=photos/{shard.file_name}" for kind in kinds]
 
 
 # What is in the files.
@@ -216,7 +216,7 @@ def test_rejects_are_published_before_scores_and_nothing_else_remains(output, sh
 def test_without_rejects_there_is_no_file_of_them_and_an_old_one_goes_before_the_scores(
     output, shard, monkeypatch, name
 ):
-    shard = dataclasses.replace(shard, output_name=scores_file_name(f"/in/{name}"))
+    shard = dataclasses.replace(shard, file_name=scores_file_name(f"/in/{name}"))
     committed(output, shard, rejects=[7])
     publish, seen = writing.publish, []
     monkeypatch.setattr(
@@ -422,13 +422,13 @@ def test_paths_that_agree_in_32_bits_of_the_digest_have_names_of_their_own():
 def test_a_name_as_long_as_file_systems_allow_can_be_written(output, shard, name):
     path = f"/in/{name}"
     assert scores_file_name(path) != scores_file_name(path[:-1] + "z")
-    committed(output, dataclasses.replace(shard, path=path, output_name=scores_file_name(path)), rejects=[7])
+    committed(output, dataclasses.replace(shard, path=path, file_name=scores_file_name(path)), rejects=[7])
     assert len(files(output)) == 2
 
 
 def test_paths_of_a_shards_files(shard):
-    assert scores_path("/out", shard) == f"/out/scores/source=photos/{shard.output_name}"
-    assert rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.output_name}"
+    assert scores_path("/out", shard) == f"/out/scores/source=photos/{shard.file_name}"
+    assert rejects_path("/out", shard) == f"/out/rejects/source=photos/{shard.file_name}"
 
 
 def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from odin_beam.pipeline.flags.options import UsageError
-from odin_beam.pipeline.launch.image_manifest import manifest_rows
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.launch.image_table import table_rows
 
 
 def written(path, text: str) -> str:
@@ -15,7 +15,7 @@ def written(path, text: str) -> str:
 
 def test_a_csv_gives_uris_labels_and_ids(tmp_path):
     path = written(tmp_path / "m.csv", 'id,uri,label,remark\n007,/a/x.jpg,3,old\n,"/a, b.jpg",,\n8,b/y.jpg,0,\n')
-    assert list(manifest_rows(path)) == [
+    assert list(table_rows(path)) == [
         {"uri": "/a/x.jpg", "label": 3, "id": "007"},
         {"uri": "/a, b.jpg", "label": None, "id": None},
         {"uri": f"{tmp_path}/b/y.jpg", "label": 0, "id": "8"},
@@ -24,7 +24,7 @@ def test_a_csv_gives_uris_labels_and_ids(tmp_path):
 
 def test_a_byte_order_mark_windows_line_ends_and_line_breaks_in_other_fields_do_no_harm(tmp_path):
     (tmp_path / "m.csv").write_bytes('\ufeffuri,label,remark\r\n/a.jpg,2,"two\r\nlines"\r\n/b.jpg,-1,\r\n'.encode())
-    assert list(manifest_rows(f"{tmp_path}/m.csv")) == [
+    assert list(table_rows(f"{tmp_path}/m.csv")) == [
         {"uri": "/a.jpg", "label": 2, "id": None},
         {"uri": "/b.jpg", "label": None, "id": None},
     ]
@@ -40,7 +40,7 @@ def test_parquet_gives_the_same_whatever_the_integer_and_string_types(tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "m.parquet")
-    assert list(manifest_rows(f"{tmp_path}/m.parquet")) == [
+    assert list(table_rows(f"{tmp_path}/m.parquet")) == [
         {"uri": "/a.jpg", "label": 1, "id": "12"},
         {"uri": f"{tmp_path}/b.jpg", "label": None, "id": "13"},
     ]
@@ -48,7 +48,7 @@ def test_parquet_gives_the_same_whatever_the_integer_and_string_types(tmp_path):
 
 def test_a_list_of_uris_alone_will_do_and_keeps_its_order(tmp_path):
     path = written(tmp_path / "m.csv", "uri\n" + "".join(f"/{i}.jpg\n" for i in (3, 1, 2, 1)))
-    assert [row["uri"] for row in manifest_rows(path)] == ["/3.jpg", "/1.jpg", "/2.jpg", "/1.jpg"]
+    assert [row["uri"] for row in table_rows(path)] == ["/3.jpg", "/1.jpg", "/2.jpg", "/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_list_of_uris_alone_will_do_and_keeps_its_order(tmp_path):
 def test_a_bad_manifest_is_a_usage_error_that_says_where(tmp_path, name, text, message):
     path = written(tmp_path / name, text)
     with pytest.raises(UsageError, match=message) as caught:
-        list(manifest_rows(path))
+        list(table_rows(path))
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -78,13 +78,13 @@ def test_a_parquet_file_with_a_column_twice_or_of_no_text_is_a_usage_error(tmp_p
     path = f"{tmp_path}/m.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array(["/a.jpg"])] * 2, names=["uri", "uri"]), path)
     with pytest.raises(UsageError, match="more than one column 'uri'"):
-        list(manifest_rows(path))
+        list(table_rows(path))
     bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"/a\xff.jpg"]).buffers())
     pq.write_table(pa.table({"uri": bad}), path)
     with pytest.raises(UsageError, match=r"cannot be read: .*UTF8"):
-        list(manifest_rows(path))
+        list(table_rows(path))
 
 
 def test_one_that_is_not_there_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
-        list(manifest_rows(f"{tmp_path}/gone.csv"))
+        list(table_rows(f"{tmp_path}/gone.csv"))

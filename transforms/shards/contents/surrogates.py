@@ -6,24 +6,81 @@ from the originals hints at how it does on foreign images, no more.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from odin_beam.transforms.shards.contents.content import Content, put
 from odin_beam.transforms.shards.records import Record
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
 
-KINDS = ("patches", "noise", "averages")
+if TYPE_CHECKING:
+    from odin_beam.transforms.images.example import ImageRecord
+
+SURROGATE_TYPES = ("patches", "noise", "averages")
 # Patches along either side: coarse enough to keep textures, fine enough to break every object.
 PATCHES = 4
 # Standard deviation of the pixel noise, in [0, 1] units.
 NOISE = 0.2
 
 
+@dataclass(frozen=True)
+class Surrogate(Content):
+    """Images of another shard, altered until they are out-of-distribution.
+
+    Attributes:
+      kind: how, one of `SURROGATE_TYPES`.
+      of: what the images are, before they are altered.
+    """
+
+    kind: str
+    of: Content
+
+    def read(self, shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
+        originals = self.of.read(shard, folder, fetchers)
+        return with_partners(originals) if self.kind == "averages" else originals
+
+    def read_back(self, shard: Shard, folder: str, index: int, offset: int | None) -> Record | None:
+        return self.of.read_back(shard, folder, index, offset)
+
+    def parse(self, record: Record, names: FeatureNames) -> "ImageRecord":
+        # What the label says is no longer on the image.
+        return replace(self.of.parse(record, names), label=None)
+
+    def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
+        partner = None
+        if record.partner is not None:
+            other = self.of.parse(record.partner, names)
+            partner = self.of.pixels(record.partner, other, shard, input_shape, geometry, names)
+        own = self.of.pixels(record, parsed, shard, input_shape, geometry, names)
+        return put(altered(self.kind, own, shard.path, record.index, partner), out)
+
+    def name(self, shard: Shard) -> str:
+        return self.of.name(shard)
+
+    def expected_images(self, shard: Shard, mean_bytes: float) -> int:
+        return self.of.expected_images(shard, mean_bytes)
+
+    def first_index(self) -> int:
+        return self.of.first_index()
+
+    def list_path(self) -> str | None:
+        return self.of.list_path()
+
+    def is_derived(self) -> bool:
+        return True
+
+    def holds(self, index: int) -> bool:
+        return self.of.holds(index)
+
+
 def altered(kind: str, pixels: np.ndarray, path: str, index: int, partner: np.ndarray | None = None) -> np.ndarray:
     """One surrogate; the same for the same arguments, on any worker.
 
     Args:
-      kind: of `KINDS`. `patches`: cut into 4 x 4 patches, which are shuffled; what goes into no whole patch stays.
+      kind: of `SURROGATE_TYPES`. `patches`: cut into 4 x 4 patches, which are shuffled; a rest at the edge stays.
         `noise`: normal noise of standard deviation 0.2 on every pixel, clipped. `averages`: the mean of two images.
       pixels: float32 [H, W, C] in [0, 1].
       path: of the image's shard; with the index it seeds what is random.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from odin_beam.pipeline.flags.options import UsageError
+from odin_beam.pipeline.errors import UsageError
 from odin_beam.transforms import errors
 from odin_beam.transforms.storage import file_system, paths, reading
 
@@ -18,7 +18,7 @@ _COLUMNS = {"uri": pa.string(), "label": pa.int64(), "id": pa.string()}
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def manifest_rows(path: str) -> Iterator[dict[str, Any]]:
+def table_rows(path: str) -> Iterator[dict[str, Any]]:
     """The rows of a manifest, in its order.
 
     Args:

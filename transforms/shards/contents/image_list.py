@@ -7,19 +7,27 @@ rows and no others. It is written row group by row group, so memory does not gro
 import hashlib
 import itertools
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from odin_beam.transforms import errors, limits
+from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.shards.contents.content import Content
 from odin_beam.transforms.shards.records import Record
-from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, ImageList
+from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, FeatureNames, Shard
 from odin_beam.transforms.storage import paths, reading
+
+if TYPE_CHECKING:
+    from odin_beam.transforms.images.example import ImageRecord
 
 # Of one process. Object stores answer in tens of milliseconds, a local disk in less than one.
 FETCHES_AT_ONCE = 16
@@ -33,6 +41,76 @@ SCHEMA = pa.schema(
         ("modified", pa.float64()),
     ]
 )
+
+
+@dataclass(frozen=True)
+class ImageList(Content):
+    """Consecutive rows of a list of image files.
+
+    Attributes:
+      listing: path of the list, relative to the run's folder.
+      first: position of the first row in the list.
+      count: of rows.
+      digest: SHA-256, in hex, of the rows.
+    """
+
+    listing: str
+    first: int
+    count: int
+    digest: str
+
+    def read(self, shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
+        return read_images(self, folder, fetchers)
+
+    def sample(self, shard: Shard, folder: str, fetchers: Executor, count: int) -> list[Record]:
+        step = max(1, self.count // count)
+        return list(itertools.islice(read_images(self, folder, fetchers, step), count))
+
+    def read_back(self, shard: Shard, folder: str, index: int, offset: int | None) -> Record | None:
+        return read_image(self, folder, index)
+
+    def parse(self, record: Record, names: FeatureNames) -> "ImageRecord":
+        from odin_beam.transforms.images.example import ImageRecord
+
+        return ImageRecord(record.payload, record.label, record.id, None)
+
+    def decode_many(self, parsed: Sequence["ImageRecord | None"], geometry: Geometry, out: np.ndarray) -> list[bool]:
+        from odin_beam.transforms.images.jpeg_batches import decode_jpegs
+
+        return decode_jpegs([b"" if one is None else one.image for one in parsed], geometry, out)
+
+    def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
+        from odin_beam.transforms.images import decoding, resize
+
+        image = decoding.decode(parsed.image, input_shape[2], geometry.jpeg)
+        return resize.fit(image, input_shape[:2], geometry, out)
+
+    def name(self, shard: Shard) -> str:
+        return os.path.basename(shard.path)
+
+    def expected_images(self, shard: Shard, mean_bytes: float) -> int:
+        return self.count
+
+    def first_index(self) -> int:
+        return self.first
+
+    def list_path(self) -> str | None:
+        return self.listing
+
+    def holds(self, index: int) -> bool:
+        return self.first <= index < self.first + self.count
+
+    def usage_problem(self, record: Record, shard: Shard, names: FeatureNames) -> str | None:
+        from odin_beam.transforms.images import decoding
+
+        if record.problem:
+            reason, detail = record.problem
+            return f"{detail}; the first images listed are not there" if reason == "not_found" else ""
+        try:
+            decoding.check_header(record.payload)
+        except ImageError as e:
+            return f"{record.id}: {e.detail}" if e.reason == "not_an_image" else ""
+        return None
 
 
 @dataclass(frozen=True)

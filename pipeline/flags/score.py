@@ -1,0 +1,140 @@
+"""Flags of `score`."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.job import Job
+from odin_beam.pipeline.flags.model import add_model_flags, calibration_given, model_settings
+from odin_beam.pipeline.flags.parser import Parser, items, number
+from odin_beam.pipeline.flags.scoring import add_run_flags
+from odin_beam.pipeline.flags.sources import PATTERN_HELP, ROLES, add_source_flags, source_options, worker_paths
+from odin_beam.pipeline.launch.source_pattern import SourceOptions
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.storage.paths import absolute_path
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Options of `score`. The settings are made by `score_settings`, which reads the model.
+
+    Attributes:
+      model: absolute path.
+      output: absolute path of the run's folder.
+      sources: which images.
+      calibrated: whether temperature and epsilon come from a calibration.
+      max_rejected: share of rejected records above which the exit code is 3.
+      overwrite: whether an earlier run's results go first.
+      check: whether a few images are looked at first.
+      accelerator: Beam's resource hint for the workers that score; not part of the settings.
+      arguments: the parsed flags.
+      beam: Beam's own flags.
+    """
+
+    model: str
+    output: str
+    sources: SourceOptions
+    calibrated: bool
+    max_rejected: float
+    overwrite: bool
+    check: bool
+    accelerator: str | None
+    arguments: argparse.Namespace
+    beam: tuple[str, ...] = ()
+
+
+def _add_flags(parser: Parser) -> None:
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; a rerun resumes there")
+    parser.add_list("--in_distribution", "[NAME=]PATTERN", "images like those the classifier was trained on")
+    parser.add_list("--out_distribution", "[NAME=]PATTERN", "images known to be out-of-distribution")
+    parser.add_list("--input", "[NAME=]PATTERN", "images to be judged")
+    add_source_flags(parser)
+    parser.add_argument("--temperature", type=number, metavar="T", help="ODIN's T, above 0 (default: 1000)")
+    parser.add_argument(
+        "--epsilon", type=number, metavar="EPS", help="ODIN's epsilon, in [0, 1] pixel units (default: 0.0014)"
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="calibration.json from `tune`: T, epsilon, precision and how the model is fed, instead of --model_config",
+    )
+    add_model_flags(parser)
+    parser.add_list("--detectors", "NAME,...", f"of {', '.join(DETECTORS)} (default: all)")
+    add_run_flags(parser)
+
+
+def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
+    sources = source_options(arguments, ROLES, beam)
+    if not sources.patterns:
+        raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
+    if arguments.calibration and arguments.model_config:
+        raise UsageError("give --calibration or --model_config, not both: the calibration has all that the other has")
+    return ScoreOptions(
+        absolute_path(arguments.model),
+        absolute_path(arguments.output),
+        sources,
+        arguments.calibration is not None,
+        arguments.max_rejected,
+        arguments.overwrite,
+        arguments.check,
+        arguments.accelerator,
+        arguments,
+        beam,
+    )
+
+
+def score_settings(options: ScoreOptions) -> ScoreSettings:
+    """The settings of a run. Reads the model file, imports no TensorFlow.
+
+    Raises:
+      UsageError: a value out of its range, flags that contradict each other, or a model that cannot be read.
+    """
+    given = options.arguments
+    try:
+        return model_settings(given, **_calibrated(given), detectors=_detectors(given), batch_size=given.batch_size)
+    except ValueError as e:
+        raise UsageError(f"--{e}") from e
+
+
+def _detectors(given: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items(given.detectors))) or DETECTORS
+
+
+def _calibrated(given: argparse.Namespace) -> dict[str, Any]:
+    """ODIN's parameters and the precision, as flags say, else the calibration, else the defaults.
+
+    Raises:
+      UsageError: they contradict each other.
+    """
+    flags = {name: getattr(given, name) for name in ("temperature", "epsilon") if getattr(given, name) is not None}
+    if (calibration := calibration_given(given)) is None:
+        return {"odin": OdinSettings(**flags), "precision": given.precision or "float32"}
+    found = calibration.settings
+    for name, value in flags.items():
+        if value != (known := getattr(found.odin, name)):
+            raise UsageError(f"--{name} {value:g} contradicts --calibration, which has {known:g}")
+    if given.precision not in (None, found.precision):
+        raise UsageError(f"--precision {given.precision} contradicts --calibration, which has {found.precision}")
+    if given.model_factory != found.model_factory:
+        raise UsageError(
+            f"--model_factory {given.model_factory} contradicts --calibration, which has {found.model_factory}"
+        )
+    return {"odin": found.odin, "precision": found.precision}
+
+
+JOB = Job(
+    step=30,
+    summary="score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
+    description=f"{PATTERN_HELP}\nNAME is what the source is called in the results. Without a NAME it is called by its "
+    "role, and\ntfds: and noise: by what they are.",
+    add_flags=_add_flags,
+    options=_options,
+    worker_paths=lambda options: [
+        ("model", options.model),
+        ("output", options.output),
+        *worker_paths(options.sources),
+    ],
+)

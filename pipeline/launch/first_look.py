@@ -1,0 +1,87 @@
+"""A first look at the images, before hours are spent on rejecting them all."""
+
+import collections
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
+from odin_beam.transforms.shards.records import Record
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
+from odin_beam.transforms.tables.layout import scores_path
+
+# How much of a source is read at launch to see that it holds images.
+SHARDS_TRIED = 8
+RECORDS_TRIED = 16
+
+
+def expected_images(shards: Sequence[Shard], output: str, folder: str, features: FeatureNames) -> dict[str, int]:
+    """How many images each scores file is expected to hold, by its path, after a look at the first ones.
+
+    Args:
+      shards: all of the run's.
+      output: the run's folder.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+
+    Raises:
+      UsageError: a source holds no images where they are looked for.
+    """
+    counts = {}
+    for group in _by_kind([shard for shard in shards if not shard.content.is_derived()]):
+        mean_bytes = _check_images(group, folder, features)
+        for shard in group:
+            counts[shard.path, shard.file_name] = shard.content.expected_images(shard, mean_bytes)
+    return {scores_path(output, shard): counts[shard.path, shard.file_name] for shard in shards}
+
+
+def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """The shards of each source apart, and in it those of each kind and list."""
+    groups = collections.defaultdict(list)
+    for shard in shards:
+        groups[shard.source, type(shard.content), shard.content.list_path()].append(shard)
+    return list(groups.values())
+
+
+def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) -> float:
+    """Sees that shards of one kind hold images where they are looked for.
+
+    Only what points at a mistake in the command line is refused; damage is the run's to deal with.
+
+    Returns:
+      Mean size in bytes of the records looked at; 0 where none could be read.
+
+    Raises:
+      UsageError: a file of another format than TFRecord, or no image where the first ones should be.
+    """
+    problems, sizes = [], []
+    for shard in shards[:SHARDS_TRIED]:
+        first = _first_records(shard, folder)
+        sizes += [len(record.payload) for record in first if record.payload]
+        found = [_usage_problem(record, shard, features) for record in first]
+        if None in found:
+            return sum(sizes) / len(sizes) if sizes else 0.0
+        problems += filter(None, found)
+    if problems:
+        raise UsageError(f"source {shards[0].source}: {problems[0]}")
+    return 0.0
+
+
+def _first_records(shard: Shard, folder: str) -> list[Record]:
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
+        try:
+            return list(itertools.islice(shard.content.read(shard, folder, fetchers), RECORDS_TRIED))
+        except StorageError:
+            return []
+
+
+def _usage_problem(record: Record, shard: Shard, features: FeatureNames) -> str | None:
+    reason, detail = record.problem or (None, None)
+    if reason == "not_tfrecord":
+        raise UsageError(
+            f"source {shard.source}: {shard.path}: {detail}; `odin-beam ingest` makes TFRecord, "
+            "and files:GLOB reads loose images"
+        )
+    return shard.content.usage_problem(record, shard, features)

@@ -1,0 +1,90 @@
+"""One `[NAME=]PATTERN` of the command line, and what a kind of source is."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from odin_beam.transforms.shards.shard import Shard
+
+SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class SourcePattern:
+    """One `[NAME=]PATTERN`.
+
+    Attributes:
+      name: the source's NAME; where none was given its role, for noise the distribution, for TFDS the data set.
+      role: `in_distribution`, `out_distribution` or `input`.
+      pattern: without the prefix of its kind; globs and files made absolute.
+      kind: the prefix; empty for a glob of TFRecord files.
+    """
+
+    name: str
+    role: str
+    pattern: str
+    kind: str = ""
+
+    @property
+    def text(self) -> str:
+        """The PATTERN as it may be written again."""
+        return f"{self.kind}:{self.pattern}" if self.kind else self.pattern
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """The sources of a job.
+
+    Attributes:
+      patterns: in the order given, none twice.
+      noise_count: images per `noise:` source.
+      tfds_data_dir: where `tfds:` sources are prepared, absolute.
+      workers_elsewhere: whether the workers see nothing of this machine.
+    """
+
+    patterns: tuple[SourcePattern, ...]
+    noise_count: int = 10_000
+    tfds_data_dir: str = ""
+    workers_elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a lister works with, beside the pattern.
+
+    Attributes:
+      options: of all sources.
+      folder: local; lists of images are written below it.
+      output: the run's folder, if there is one: what lies in it is not an input, whatever a glob says.
+      seen: paths of loose files that earlier patterns have listed, by source.
+    """
+
+    options: SourceOptions
+    folder: str
+    output: str | None = None
+    seen: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source: one file in `source_kinds`, which defines it as `KIND`.
+
+    Attributes:
+      prefix: what stands before the colon of a PATTERN; empty for a plain glob.
+      step: place in the help.
+      usage: the PATTERN as the help spells it.
+      help: what it is.
+      shards: the shards of a pattern; raises `UsageError` where it matches nothing or means nothing.
+      is_path: whether the pattern is a path, to be made absolute.
+      default_name: pattern -> what the source is called unless it is named; None for its role.
+      worker_path: (flag, path) that the workers read, or None.
+    """
+
+    prefix: str
+    step: int
+    usage: str
+    help: str
+    shards: Callable[[SourcePattern, Listing], Iterator[Shard]]
+    is_path: bool = True
+    default_name: Callable[[str], str | None] = lambda pattern: None
+    worker_path: Callable[[SourcePattern, SourceOptions], tuple[str, str] | None] = lambda source, options: None

@@ -1,0 +1,88 @@
+"""The report's page: one self-contained HTML file."""
+
+import base64
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from odin_beam.pipeline.show.metrics_table import FIGURES
+from odin_beam.pipeline.show.report_gallery import Picture
+
+
+def metrics_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs for the table: by pair of sources, each figure in percent, its difference to msp, and if it is best."""
+    tables = []
+    for names, group in itertools.groupby(
+        metrics["pairs"], key=lambda row: (row["in_distribution"], row["out_distribution"])
+    ):
+        rows = list(group)
+        best = {
+            name: (min if metric.lower_is_better else max)(row[name] for row in rows)
+            for name, metric in FIGURES.items()
+        }
+        baseline = next((row for row in rows if row["detector"] == "msp"), None)
+        cells = [
+            {
+                "detector": row["detector"],
+                "figures": [
+                    {
+                        "value": 100 * row[figure],
+                        "best": row[figure] == best[figure],
+                        "difference": 100 * (row[figure] - baseline[figure])
+                        if baseline and row is not baseline
+                        else None,
+                    }
+                    for figure in FIGURES
+                ],
+            }
+            for row in rows
+        ]
+        tables.append({"names": names, "counts": (rows[0]["in_count"], rows[0]["out_count"]), "rows": cells})
+    return tables
+
+
+def report_page(
+    output: str,
+    launch: dict[str, Any],
+    summary: dict[str, Any] | None,
+    metrics: dict[str, Any],
+    data: dict[str, Any],
+    figures: dict[str, bytes],
+    galleries: dict[str, dict[str, list[Picture]]],
+    problem: str | None,
+    flags: tuple[dict[str, Any] | None, str | None],
+) -> str:
+    """The HTML of a run's report.
+
+    Args:
+      output: the run's folder.
+      launch: content of `run.json`.
+      summary: content of `summary.json`; None where the run is not finished.
+      metrics: content of `metrics.json`.
+      data: of `report_data`.
+      figures: SVG by name.
+      galleries: pictures by source and end of the ranking.
+      problem: why there are no pictures.
+      flags: of `run_folder.read_flags`.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        output=output,
+        settings=launch["settings"],
+        model=launch["model"],
+        versions=launch["versions"],
+        summary=summary,
+        metrics=metrics,
+        tables=metrics_rows(metrics),
+        data=data,
+        figures={
+            name: "data:image/svg+xml;base64," + base64.b64encode(content).decode() for name, content in figures.items()
+        },
+        galleries=galleries,
+        problem=problem,
+        flags=flags[0],
+        flags_problem=flags[1],
+    )

@@ -1,0 +1,97 @@
+"""Frozen dataclasses as JSON and back: the one way in which settings, contents and facts are written and read.
+
+    to_json(Geometry())                            -> {"image_size": None, "resize": "stretch", ...}
+    from_json(Geometry, {"image_size": [32, 32], ...}, "model.json")
+
+What another version wrote may lack keys or have more: that is one error that says so, never a KeyError.
+"""
+
+import dataclasses
+import functools
+import types
+import typing
+from typing import Any, TypeVar
+
+from odin_beam.transforms.errors import OdinBeamError
+
+T = TypeVar("T")
+
+
+class OtherVersion(OdinBeamError):
+    """A file was written by another version of odin-beam, or edited; the message says what does not fit."""
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass as a dictionary, tuples as lists, all else as it is."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def from_json(cls: type[T], value: Any, where: str) -> T:
+    """The dataclass again.
+
+    Args:
+      cls: a dataclass whose fields are dataclasses, tuples, numbers, strings, or unions of these.
+      value: as `to_json` gave it, and JSON may have changed it.
+      where: what the value was read from, for the message.
+
+    Raises:
+      OtherVersion: keys are missing or unknown, or a value is of another type or out of its range.
+    """
+    if not isinstance(value, dict):
+        raise OtherVersion(
+            f"{where} was written by another version of odin-beam: it has {_short(value)} for {cls.__name__}"
+        )
+    types_of = _types(cls)
+    missing, unknown = sorted(types_of.keys() - value.keys()), sorted(value.keys() - types_of.keys())
+    if missing or unknown:
+        said = [f"{text} {', '.join(keys)}" for text, keys in (("lacks", missing), ("has unknown", unknown)) if keys]
+        raise OtherVersion(f"{where} was written by another version of odin-beam: it {' and '.join(said)}")
+    try:
+        return cls(**{name: _decoded(types_of[name], item, f"{where}: {name}") for name, item in value.items()})
+    except (TypeError, ValueError) as e:
+        raise OtherVersion(f"{where} was written by another version of odin-beam, or is damaged: {e}") from e
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:40]
+
+
+@functools.cache
+def _types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _decoded(wanted: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(wanted)
+    if origin in (types.UnionType, typing.Union):
+        return _of_union(typing.get_args(wanted), value, where)
+    if dataclasses.is_dataclass(wanted):
+        return from_json(wanted, value, where)
+    if origin is tuple and isinstance(value, list):
+        item = typing.get_args(wanted)[0]
+        return tuple(_decoded(item, one, where) for one in value)
+    expected = origin or wanted
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is not Any and (not isinstance(value, expected) or (wanted is not bool and isinstance(value, bool))):
+        raise TypeError(f"{where} is {_short(value)}, not {getattr(expected, '__name__', expected)}")
+    return value
+
+
+def _of_union(choices: tuple, value: Any, where: str) -> Any:
+    """The first of the types that the value fits."""
+    if value is None and type(None) in choices:
+        return None
+    problem: Exception = TypeError(f"{where} is {_short(value)}")
+    for choice in choices:
+        if choice is not type(None):
+            try:
+                return _decoded(choice, value, where)
+            except (OtherVersion, TypeError, ValueError) as e:
+                problem = e
+    raise problem

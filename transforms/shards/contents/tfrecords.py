@@ -1,0 +1,83 @@
+"""Shards that are TFRecord files of `tf.train.Example`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from odin_beam.transforms.errors import ImageError, StorageError
+from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.shards import framing
+from odin_beam.transforms.shards.contents.content import Content
+from odin_beam.transforms.shards.records import Record
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
+from odin_beam.transforms.storage import listing
+
+if TYPE_CHECKING:
+    from odin_beam.transforms.images.example import ImageRecord
+
+
+@dataclass(frozen=True)
+class TFRecords(Content):
+    """A TFRecord file of `tf.train.Example`, gzip where its name ends in `.gz`.
+
+    Attributes:
+      features: their names, where the source itself fixes them; None for those of the settings.
+    """
+
+    features: FeatureNames | None = None
+
+    def read(self, shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
+        check_unchanged(shard)
+        yield from framing.read_file(shard.path)
+        check_unchanged(shard)
+
+    def read_back(self, shard: Shard, folder: str, index: int, offset: int | None) -> Record | None:
+        check_unchanged(shard)
+        return framing.read_one(shard.path, index, offset)
+
+    def parse(self, record: Record, names: FeatureNames) -> "ImageRecord":
+        from odin_beam.transforms.images.example import parse_example
+
+        return parse_example(record.payload, self.features or names)
+
+    def decode_many(self, parsed: Sequence["ImageRecord | None"], geometry: Geometry, out: np.ndarray) -> list[bool]:
+        from odin_beam.transforms.images.jpeg_batches import decode_jpegs
+
+        return decode_jpegs([b"" if one is None else one.image for one in parsed], geometry, out)
+
+    def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
+        from odin_beam.transforms.images import decoding
+
+        return decoding.pixels(parsed, input_shape, geometry, out)
+
+    def name(self, shard: Shard) -> str:
+        return os.path.basename(shard.path)
+
+    def expected_images(self, shard: Shard, mean_bytes: float) -> int:
+        return max(1, round(shard.size / mean_bytes)) if mean_bytes else 1
+
+    def usage_problem(self, record: Record, shard: Shard, names: FeatureNames) -> str | None:
+        if record.problem:
+            return ""
+        try:
+            self.parse(record, names)
+        except ImageError as e:
+            return f"{shard.path}: {e.detail}; name it with --image_feature" if e.reason == "no_image" else ""
+        return None
+
+
+def check_unchanged(shard: Shard) -> None:
+    """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint.
+
+    Raises:
+      errors.StorageError: the file has changed since it was listed.
+    """
+    now = listing.stat_file(shard.path)
+    if now is None:
+        raise StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
+    if (now.size, now.modified) != (shard.size, shard.modified):
+        raise StorageError(f"{shard.path} has changed since it was listed: run again")
