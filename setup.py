@@ -42,10 +42,12 @@ setup(
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",
+            "mypy>=1.15,<3",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",
             "scikit-learn>=1.5,<2",
+            "setuptools>=70",
             "tf-keras>=2.21,<2.22",
         ],
     },

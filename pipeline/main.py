@@ -97,8 +97,11 @@ def _names(kind: type) -> set[str]:
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
-def _say(job: str, message, code: int) -> int:
-    print(f"odin-beam {job}: {message}", file=sys.stderr)
+def _say(job: str, message: object, code: int) -> int:
+    from odin_beam.pipeline.flags import command_line, naming
+
+    text = naming.with_flags(str(message), job) if job in command_line.names() else message
+    print(f"odin-beam {job}: {text}", file=sys.stderr)
     return code
 
 

@@ -5,7 +5,14 @@ Whoever runs a job prints the message of an `OdinBeamError` as one line; anythin
 
 
 class OdinBeamError(Exception):
-    """The root of this package's errors; the message is one line for the user."""
+    """The root of this package's errors; the message is one line for the user.
+
+    >>> try:
+    ...     odin_beam.ScoreSettings.for_model("/absent.keras")
+    ... except odin_beam.OdinBeamError as error:
+    ...     print(error)
+    model: cannot read /absent.keras: No such file or directory
+    """
 
 
 class StorageError(OdinBeamError):
@@ -60,6 +67,6 @@ class OutputTakenError(OdinBeamError):
 
     def __init__(self, output: str):
         super().__init__(
-            f"another run, of other inputs, was launched on {output} meanwhile, and the results there will be that "
-            "one's: give each an --output of its own"
+            f"another run, with other inputs, has since started in {output}, and the results there will be its own: "
+            "give each run its own `output`"
         )

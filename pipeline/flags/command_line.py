@@ -14,7 +14,7 @@ from odin_beam.pipeline.flags.parser import Parser, split_arguments
 
 def all_jobs() -> dict[str, Job]:
     """Every job by name, in the order of the help: a job is a file in `jobs` and the file of that name beside this."""
-    found = {name: importlib.import_module(f"odin_beam.pipeline.flags.{name}").JOB for name in _names()}
+    found = {name: importlib.import_module(f"odin_beam.pipeline.flags.{name}").JOB for name in names()}
     return dict(sorted(found.items(), key=lambda pair: pair[1].step))
 
 
@@ -34,7 +34,7 @@ def parse(name: str, argv: Sequence[str]) -> Any:
       UsageError: unknown job or flag, missing or bad value, or a runner that cannot run the job.
       SystemExit: after `--help`.
     """
-    if name not in _names():
+    if name not in names():
         raise UsageError(f"unknown job {name!r}; the jobs are {', '.join(all_jobs())}")
     job, parser = _parser(name)
     ours, runners = split_arguments(argv)
@@ -58,7 +58,8 @@ def flags_of(name: str) -> list[argparse.Action]:
     return [action for action in _parser(name)[1]._actions if action.dest != "help"]
 
 
-def _names() -> list[str]:
+def names() -> list[str]:
+    """Of all jobs."""
     return [module.name for module in pkgutil.iter_modules(jobs.__path__)]
 
 

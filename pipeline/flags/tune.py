@@ -80,7 +80,12 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument("--grid", choices=GRIDS, help=f"{grids} (default: small)")
     parser.add_list("--temperatures", "T,...", "instead of those of --grid")
     parser.add_list("--epsilons", "EPS,...", "instead of those of --grid; include 0")
-    parser.add_argument("--objective", choices=OBJECTIVES, help="; ".join(o.help for o in OBJECTIVES.values()))
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items())
+        + " (default: fpr_at_95_tpr with --out_distribution, else auroc against surrogates)",
+    )
     parser.add_argument(
         "--surrogate",
         choices=SURROGATE_TYPES,

@@ -1,6 +1,5 @@
 """The output folder of a `score` run: whose it is, what it says, and whether a new run may have it."""
 
-import json
 import os
 from typing import Any
 
@@ -12,6 +11,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.tables import layout
 from odin_beam.transforms.tables.json_files import read_json
+from odin_beam.transforms.tables.run_file import differences
 
 
 def refuse_output(output: str) -> None:
@@ -99,28 +99,12 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
         if listing.list_files(layout.all_parquet(layout.scores_folder(output))):
             raise UsageError(f"{output} holds scores without {layout.RUN}: choose another --output")
         return
-    differences = _differences(earlier.get("settings", {}), settings)
-    if differences:
+    found = differences(earlier.get("settings", {}), settings)
+    if found:
         raise UsageError(
-            f"{output} was made with other settings: {'; '.join(differences)}; "
+            f"{output} was made with other settings: {'; '.join(found)}; "
             "choose another --output, or --overwrite to start afresh"
         )
-
-
-def _differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(earlier.keys() | now.keys()):
-        a, b = earlier.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def refuse_overwriting(output: str) -> None:

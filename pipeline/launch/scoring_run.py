@@ -1,12 +1,10 @@
 """What every job that scores does: see that the command makes sense, launch the run, show its progress."""
 
 import contextlib
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -20,7 +18,6 @@ from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
 from odin_beam.pipeline.runners.workers import imbalance, runs_here, share_cores, workers
-from odin_beam.transforms import __version__
 from odin_beam.transforms.errors import ClassifierError, StorageError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
 from odin_beam.transforms.scoring.sample_images import sample_images
@@ -31,8 +28,7 @@ from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.manifest_file import manifest_digest, read_manifest, write_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, writing
-from odin_beam.transforms.tables import layout
-from odin_beam.transforms.tables.json_files import write_json
+from odin_beam.transforms.tables import layout, run_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +129,7 @@ def launch(scoring: ScoringRun) -> None:
     output = scoring.output
     if scoring.overwrite:
         run_folder.start_afresh(output)
-    if listing.stat_file(paths.join(output, layout.RUN)) is None:
-        write_json(output, layout.RUN, _run_description(scoring.settings, scoring.command))
+    run_file.claim(output, scoring.settings, scoring.command)
     publish_listings(scoring.folder, output)
     write_manifest(output, scoring.shards)
     writing.delete(paths.join(output, name) for name in (layout.SUMMARY, layout.METRICS))
@@ -187,21 +182,6 @@ def _was_complete(output: str, shards: Sequence[Shard]) -> bool:
         return read_manifest(output) == list(shards)
     except StorageError:
         return False
-
-
-def _run_description(settings: ScoreSettings, command: Sequence[str]) -> dict[str, Any]:
-    return {
-        "settings": settings.identity(),
-        "model": settings.model,
-        "batch_size": settings.batch_size,
-        "versions": {
-            "odin_beam": __version__,
-            "apache_beam": beam.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
-        "command": list(command),
-    }
 
 
 class _State:

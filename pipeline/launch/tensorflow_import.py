@@ -19,7 +19,10 @@ def import_tensorflow() -> None:
         try:
             import tensorflow as tf
 
+            from odin_beam.transforms.images.decoding import ignore_pillow_warnings
+
             tf.config.list_physical_devices()
+            ignore_pillow_warnings()
         except BaseException:
             held.seek(0)
             os.write(terminal, held.read())

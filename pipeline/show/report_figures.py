@@ -4,9 +4,7 @@ import io
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from odin_beam.transforms.detectors.registry import HISTOGRAMS
@@ -20,11 +18,10 @@ MAP_COLOURS = "inferno"
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes for the same figure; closes it."""
+    """The figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "odin-beam"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
     return buffer.getvalue()
 
 
@@ -35,7 +32,8 @@ def roc_figure(pair: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> Figu
       pair: an entry of `curves` in `report_data`.
       metrics: the pair's metrics by detector.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2)
     order = sorted(pair["detectors"], key=lambda name: name in STRESSED)
     colours = dict(zip((name for name in order if name not in STRESSED), _OTHERS * 2, strict=False)) | STRESSED
     for axes, scale in zip(panels, ("linear", "log"), strict=True):
@@ -61,7 +59,8 @@ def roc_figure(pair: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> Figu
 
 def histogram_figure(column: str, bars: dict[str, Any]) -> Figure:
     """Share of each source's images by score, the threshold at 95 % true positive rate marked."""
-    figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.subplots()
     edges = bars["edges"]
     for (source, counts), colour in zip(bars["counts"].items(), _SOURCES * 10, strict=False):
         shares = [100 * count / max(1, sum(counts)) for count in counts]
@@ -82,7 +81,8 @@ def classes_figure(classes: list[dict[str, Any]], source: str) -> Figure:
     """Share of a source's images below the threshold, by predicted class; of many classes those with most images."""
     rows = sorted((row for row in classes if row["source"] == source), key=lambda row: -row["count"])
     rows = sorted(rows[:_CLASSES_SHOWN], key=lambda row: row["class"])
-    figure, axes = plt.subplots(figsize=(7.5, 2.8), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+    axes = figure.subplots()
     axes.bar(
         [str(row["class"]) for row in rows], [100 * row["below"] / row["count"] for row in rows], color=_SOURCES[0]
     )
@@ -97,8 +97,9 @@ def classes_figure(classes: list[dict[str, Any]], source: str) -> Figure:
 
 def map_scale_figure() -> Figure:
     """The colour bar of the activation maps: each map from 0 to its own maximum."""
-    figure, axes = plt.subplots(figsize=(3.6, 0.7), layout="constrained")
-    scale = plt.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), MAP_COLOURS)
+    figure = Figure(figsize=(3.6, 0.7), layout="constrained")
+    axes = figure.subplots()
+    scale = ScalarMappable(matplotlib.colors.Normalize(0, 1), MAP_COLOURS)
     bar = figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[0, 1])
     bar.ax.set_xticklabels(["0 or less", "map's maximum"], fontsize=9)
     return figure

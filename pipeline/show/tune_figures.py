@@ -4,11 +4,9 @@ import io
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
@@ -16,10 +14,9 @@ _DPI = 130
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG; closes it."""
+    """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
-    plt.close(figure)
     return buffer.getvalue()
 
 
@@ -46,7 +43,8 @@ def grid_figure(content: dict[str, Any]) -> Figure:
     temperatures, epsilons = _axes(content)
     values = np.array(list(scaled(content).values())).reshape(len(temperatures), len(epsilons))
     width, height = 2.2 + 0.75 * len(epsilons), 1.6 + 0.45 * len(temperatures)
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     better_is_higher = OBJECTIVES[content["objective"]["name"]].higher_is_better
     image = axes.imshow(values, cmap="viridis" if better_is_higher else "viridis_r", aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -56,7 +54,7 @@ def grid_figure(content: dict[str, Any]) -> Figure:
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color="black" if bright else "white")
     chosen = [cell["cell"] for cell in content["grid"]].index(content["choice"]["cell"])
     row, column = divmod(chosen, len(epsilons))
-    axes.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=3))
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=3))
     axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])
     axes.set_yticks(range(len(temperatures)), [f"{temperature:g}" for temperature in temperatures])
     axes.set_xlabel("epsilon")
@@ -73,8 +71,9 @@ def epsilon_figure(content: dict[str, Any]) -> Figure:
     """
     temperatures, epsilons = _axes(content)
     values = scaled(content)
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    colours = plt.cm.plasma(np.linspace(0, 0.85, len(temperatures)))
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, len(temperatures)))
     for temperature, colour in zip(temperatures, colours, strict=True):
         own = [values[cell["cell"]] for cell in content["grid"] if cell["temperature"] == temperature]
         axes.plot(epsilons, own, "o-", color=colour, markersize=4, label=f"T = {temperature:g}")

@@ -3,13 +3,14 @@
 import os
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from benchmarks import growth, pipeline
 from odin_beam.transforms.images import decoding, example
 from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.shard import FeatureNames
-from odin_beam.transforms.tables import schemas, score_table, scores_file
+from odin_beam.transforms.tables import schemas, scores_file
 from odin_beam.transforms.tables.layout import scores_path
 from tests.helpers import samples
 
@@ -23,8 +24,8 @@ def finished_run(output, commits: dict[str, tuple[int, float]]) -> None:
         with scores_file.ScoresWriter(str(output), shard) as writer:
             columns = {field.name: np.zeros(rows) for field in schemas.SCORE_SCHEMA}
             columns |= {"shard": ["x"] * rows, "id": ["x"] * rows}
-            arrays = [score_table.pa.array(columns[field.name]).cast(field.type) for field in schemas.SCORE_SCHEMA]
-            writer.write(score_table.pa.record_batch(arrays, schema=schemas.SCORE_SCHEMA), [])
+            arrays = [pa.array(columns[field.name]).cast(field.type) for field in schemas.SCORE_SCHEMA]
+            writer.write(pa.record_batch(arrays, schema=schemas.SCORE_SCHEMA), [])
             writer.commit("f", rows, "logits", {})
         os.utime(scores_path(str(output), shard), (seconds, seconds))
 

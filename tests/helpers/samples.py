@@ -23,7 +23,9 @@ from odin_beam.transforms.tables.layout import scores_file_name
 # `make fuzz` tries so many times the cases, other ones each time, and takes one that lasts seconds for a hang.
 FUZZ = int(os.environ.get("ODIN_BEAM_FUZZ", "1"))
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_DATA = ROOT / "pipeline" / "demo_data"
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def real(name: str) -> Path:
@@ -127,3 +129,15 @@ def save_model(model: keras.Model, path) -> str:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     model.save(path)
     return str(path)
+
+
+def write_calibration(path, model: str = "/m.keras", scores: np.ndarray | None = None) -> None:
+    """A calibration.json with the same scores for ODIN and msp."""
+    from odin_beam.transforms.calibration import calibration_file
+    from odin_beam.transforms.calibration.conformal import CalibrationScores
+    from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+    from odin_beam.transforms.scoring.settings import ScoreSettings
+
+    steps = CalibrationScores.of(ScoreHistogram.of(np.linspace(0.1, 0.9, 100) if scores is None else scores)).as_dict()
+    content = {"model": model, "settings": ScoreSettings(model, "d").identity(), "class_scores": {}}
+    calibration_file.write_calibration(str(path), {**content, "scores": {"odin": steps, "msp": steps}})

@@ -78,7 +78,7 @@ class Calibrate(beam.PTransform):
     settings: CalibrateSettings
     launched: float
 
-    def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
+    def expand(self, shards) -> beam.PCollection[str]:
         combined = shards["finished"] | CombineScores(self.folder, compared_columns(self.settings.score))
         return (
             shards["finished"].pipeline

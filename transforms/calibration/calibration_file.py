@@ -34,6 +34,10 @@ SHARED_SETTINGS = ("preprocessing", "geometry", "precision", "output_name", "mod
 class Calibration:
     """A calibration as read.
 
+        >>> calibration = odin_beam.read_calibration("calibration.json")
+        >>> calibration.temperature, calibration.epsilon
+        (1000.0, 0.0014)
+
     Attributes:
       content: all of it, JSON-able.
       settings: of `score`, under which the figures hold.
@@ -59,6 +63,9 @@ class Calibration:
 
 def read_calibration(path: str) -> Calibration:
     """Reads what `tune` wrote.
+
+        >>> odin_beam.read_calibration("calibration.json").scores["odin"].count
+        100
 
     Raises:
       CalibrationError: there is none, another version wrote it, or it is damaged.

@@ -90,17 +90,19 @@ def choose(best: str | None, still: str | None, gain: Gain | None) -> str:
     return still if best is None or (gain is not None and not gain.certain) else best
 
 
-def at_edge(grid: "OdinGrid", name: str) -> list[str]:
+def at_edge(grid: "OdinGrid", cell_name: str) -> list[str]:
     """How to go on where a cell lies on the edge of the grid, so that the optimum may lie outside."""
-    cell, hints = grid.cells[name], []
+    cell, hints = grid.cells[cell_name], []
     above = [epsilon for epsilon in grid.epsilons if epsilon > 0]
-    for flag, values, value in (
-        ("--temperatures", grid.temperatures, cell.temperature),
-        ("--epsilons", above if cell.epsilon > 0 else [], cell.epsilon),
+    for name, values, value in (
+        ("temperature", grid.temperatures, cell.temperature),
+        ("epsilon", above if cell.epsilon > 0 else [], cell.epsilon),
     ):
         if len(values) > 1 and value in (min(values), max(values)):
             where, direction = ("largest", "above") if value == max(values) else ("smallest", "below")
-            hints.append(f"{value:g} is the {where} of {flag}: the optimum may lie {direction} it, so add values there")
+            hints.append(
+                f"{value:g} is the {where} {name} of the grid: the optimum may lie {direction} it, so add values there"
+            )
     return hints
 
 

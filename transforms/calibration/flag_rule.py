@@ -12,6 +12,11 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 class FlagRule:
     """When an image is flagged.
 
+        >>> calibration = odin_beam.read_calibration("calibration.json")
+        >>> rule = odin_beam.FlagRule("odin", calibration.scores["odin"], {}, tpr=0.95)
+        >>> rule.p_values(np.array([0.0, 1.0]), np.array([0, 0])).round(4)
+        array([0.0099, 1.    ])
+
     Attributes:
       detector: column of the scores files.
       calibration: its in-distribution scores.

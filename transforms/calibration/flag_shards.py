@@ -138,6 +138,10 @@ class _FlagShard(beam.DoFn):
 class FlagShards(beam.PTransform):
     """{`finished`: `Shard`s, `failed`: (`Shard`, reason)} -> their flags, then `flags.json` in the run's folder.
 
+        >>> calibration = odin_beam.read_calibration("calibration.json")
+        >>> rule = odin_beam.FlagRule("odin", calibration.scores["odin"], {}, tpr=0.95)
+        >>> flags = odin_beam.FlagShards("/data/scores", rule)
+
     With `FlagRule.fdr` the scores are read twice: for a histogram of the p-values, and to be flagged.
 
     Args:
@@ -150,7 +154,7 @@ class FlagShards(beam.PTransform):
     rule: FlagRule
     facts: FlagFacts = field(default_factory=FlagFacts)
 
-    def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
+    def expand(self, shards) -> beam.PCollection[str]:
         finished, discoveries = shards["finished"] | "Spread" >> beam.Reshuffle(), None
         if self.rule.fdr is not None:
             discoveries = beam.pvalue.AsSingleton(

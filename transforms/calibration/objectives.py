@@ -52,7 +52,7 @@ OBJECTIVES = {
     "fpr_at_95_tpr": Objective(
         "FPR@95TPR, %",
         "points of FPR@95TPR",
-        "fpr_at_95_tpr (default with --out_distribution)",
+        "lowest FPR at 95 % TPR",
         higher_is_better=False,
         of_metrics=lambda metrics: metrics.fpr_at_95_tpr,
         of_counts=fpr_at_95_tpr_of_counts,
@@ -60,7 +60,7 @@ OBJECTIVES = {
     "auroc": Objective(
         "AUROC, %",
         "points of AUROC",
-        "auroc (default without it, against surrogates)",
+        "highest AUROC",
         higher_is_better=True,
         of_metrics=lambda metrics: metrics.auroc,
         of_counts=auroc_of_counts,
@@ -69,7 +69,7 @@ OBJECTIVES = {
     "mean_score": Objective(
         "mean in-distribution score",
         "of mean score",
-        "mean_score: of in-distribution images alone, for one temperature (with care: see docs/tuning.md)",
+        "highest mean score of in-distribution images alone, for one temperature (with care: see docs/tuning.md)",
         higher_is_better=True,
     ),
 }

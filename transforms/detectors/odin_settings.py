@@ -9,6 +9,9 @@ from decimal import Decimal
 class OdinSettings:
     """The method's two parameters; the defaults are the paper's for DenseNet-BC on CIFAR-10.
 
+        >>> odin_beam.OdinSettings(temperature=10)
+        OdinSettings(temperature=10, epsilon=0.0014)
+
     Attributes:
       temperature: T > 0.
       epsilon: magnitude of the perturbation, >= 0, in [0, 1] pixel units; 0 leaves the image as it is.

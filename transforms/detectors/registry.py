@@ -2,6 +2,9 @@
 
 A new detector is a function in this folder and a row here: the columns of the scores, the choices of the flags, the
 titles of the figures and the table in docs/detectors.md follow from it.
+
+    >>> odin_beam.DETECTORS[:3]
+    ('odin', 'msp', 'max_logit')
 """
 
 import importlib

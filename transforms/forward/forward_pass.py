@@ -76,7 +76,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
     if precision == "float32":
         return folded
     if not has_bfloat16():
-        _LOG.warning("this machine computes nothing in bfloat16: --precision mixed becomes float32")
+        _LOG.warning("this machine has no bfloat16 support: using float32 instead of mixed")
         return folded
     try:
         round_inside(graph)

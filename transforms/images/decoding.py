@@ -13,6 +13,7 @@ Policy, the same for every format:
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -147,3 +148,11 @@ def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if channels == 3:
         return np.repeat(image, 3, axis=2)
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def ignore_pillow_warnings() -> None:
+    """Silences what Pillow would say of images that are dealt with here, for the whole process."""
+    # Images above the bound are rejected.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # Alpha is dropped on purpose.
+    warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)

@@ -16,6 +16,9 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "lanczos3", "lanczos
 class Geometry:
     """How an image is decoded and, if it is of another size, brought to the classifier's.
 
+        >>> odin_beam.Geometry(image_size=(224, 224), resize="shorter_side", crop="center").interpolation
+        'bilinear'
+
     Attributes:
       image_size: (height, width) of the classifier's input; None where the classifier itself fixes it.
       resize: `stretch` to the size; `shorter_side` scales, keeping the aspect ratio, until the image covers the size;
@@ -78,7 +81,7 @@ def placement(there: tuple[int, int], wanted: tuple[int, int], geometry: Geometr
     if scaled != wanted and (geometry.crop == "none" or min(top, left) < 0):
         raise ImageError(
             "wrong_size",
-            f"{scaled[0]} x {scaled[1]}; the classifier takes {wanted[0]} x {wanted[1]}, see --resize and --crop",
+            f"{scaled[0]} x {scaled[1]}; the classifier takes {wanted[0]} x {wanted[1]}, see `resize` and `crop`",
         )
     return Placement(scaled, (top, left))
 

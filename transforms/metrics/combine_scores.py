@@ -64,7 +64,7 @@ class CombineScores(beam.PTransform):
     output: str
     columns: Sequence[str]
 
-    def expand(self, finished: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
+    def expand(self, finished: beam.PCollection[Shard]):
         read = (
             finished
             | "Spread" >> beam.Reshuffle()

@@ -89,6 +89,11 @@ _EMPTY_RUN = _Run(0, np.empty(0, np.int64), np.empty(0, np.int64))
 class ScoreHistogram:
     """Counts of finite float64 scores, sparse, mergeable, of bounded memory.
 
+        >>> histogram = odin_beam.ScoreHistogram.of([0.1, 0.2, 0.2])
+        >>> histogram.merge(odin_beam.ScoreHistogram.of([0.3]))
+        >>> histogram.bins().counts
+        array([1, 2, 1])
+
     A score's key is an order-preserving int64 image of its bits (-0.0 is 0.0), with room just below 1, where the
     probabilities of a confident classifier crowd. Past `max_keys` distinct keys low bits
     are dropped, always to the finest level that fits. The level of a part is never above that of the whole, so the

@@ -116,6 +116,8 @@ def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
 class SummarizeScores(beam.PTransform):
     """{`finished`: `Shard`s, `failed`: (`Shard`, reason)} -> `metrics.json`, then `summary.json`, in the run's folder.
 
+        >>> summarize = odin_beam.SummarizeScores("/data/scores")
+
     Args:
       output: absolute path of the run's folder, where the manifest is.
       settings: of the run, for `summary.json`; None writes `metrics.json` alone.
@@ -128,7 +130,7 @@ class SummarizeScores(beam.PTransform):
     calibrated: bool = False
     launched: float = field(default_factory=time.time)
 
-    def expand(self, shards: dict[str, beam.PCollection]) -> beam.PCollection[str]:
+    def expand(self, shards) -> beam.PCollection[str]:
         combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS)
         facts = self.settings and RunFacts(self.settings.identity(), self.calibrated, self.launched)
         return (

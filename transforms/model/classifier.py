@@ -22,6 +22,10 @@ from odin_beam.transforms.model.saved_model import SavedModel
 class Classifier:
     """A loaded model together with the preprocessing it is used with.
 
+        >>> classifier = odin_beam.load_classifier("classifier.keras")
+        >>> classifier.input_shape, classifier.classes
+        ((28, 28, 1), 10)
+
     Attributes:
       model: as loaded, up to the chosen output.
       model_logits: preprocessed float32 [N, H, W, C] -> float32 logits [N, K], inference mode.
@@ -93,6 +97,10 @@ def load_classifier(
 ) -> Classifier:
     """Loads a model and finds its logits.
 
+        >>> classifier = odin_beam.load_classifier("classifier.keras")
+        >>> classifier.logits(np.zeros((2, *classifier.input_shape), np.float32)).shape
+        TensorShape([2, 10])
+
     Args:
       path: `.keras`, `.h5` or the folder of a SavedModel, on any file system.
       preprocessing: what the model expects of its input.
@@ -144,10 +152,10 @@ def _input_shape(there: tuple[tuple[int | None, ...], str], image_size: tuple[in
         raise ClassifierError(f"the model's input is {shape}: its batch size is fixed; save it with an open one")
     fixed = tuple(shape[1:3])
     if None in fixed and image_size is None:
-        raise ClassifierError(f"the model's input is {shape}: give its height and width as --image_size H,W")
+        raise ClassifierError(f"the model's input is {shape}: give its height and width as `image_size`")
     size = tuple(f or g for f, g in zip(fixed, image_size or fixed, strict=True))
     if image_size is not None and size != image_size:
-        raise ClassifierError(f"--image_size {image_size[0]},{image_size[1]} contradicts the model's input {shape}")
+        raise ClassifierError(f"`image_size` {image_size[0]},{image_size[1]} contradicts the model's input {shape}")
     return (*size, shape[3])
 
 

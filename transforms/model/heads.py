@@ -100,7 +100,7 @@ def _choose_output(names: list[str], wanted: str | None) -> str:
         return wanted
     there = f"outputs there: {', '.join(names)}"
     if wanted is None:
-        raise ClassifierError(f"the model has {len(names)} outputs: choose one with --output_name; {there}")
+        raise ClassifierError(f"the model has {len(names)} outputs: choose one with `output_name`; {there}")
     raise ClassifierError(f"the model has no output {wanted!r}; {there}")
 
 

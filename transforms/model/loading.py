@@ -87,21 +87,21 @@ def _from_saved_model(path: str, local: str) -> SavedModel:
 def _from_factory(factory: str, local: str) -> keras.Model:
     module, colon, function = factory.partition(":")
     if not (module and colon and function):
-        raise ClassifierError(f"--model_factory {factory} is not of the form package.module:function")
+        raise ClassifierError(f"`model_factory` {factory} is not of the form package.module:function")
     try:
         make = getattr(importlib.import_module(module), function)
     except ImportError as e:
         raise ClassifierError(
-            f"--model_factory {factory}: {e}; install that package, or put its folder on PYTHONPATH"
+            f"`model_factory` {factory}: {e}; install that package, or put its folder on PYTHONPATH"
         ) from e
     except AttributeError as e:
-        raise ClassifierError(f"--model_factory {factory}: {e}") from e
+        raise ClassifierError(f"`model_factory` {factory}: {e}") from e
     try:
         return make(local)
     except Exception as e:
         # It is the user's own code and may raise anything.
         text = " ".join(str(e).replace(local, "the file").split())[:400]
-        raise ClassifierError(f"--model_factory {factory} failed: {type(e).__name__}: {text}") from e
+        raise ClassifierError(f"`model_factory` {factory} failed: {type(e).__name__}: {text}") from e
 
 
 def _reason(error: Exception, local: str) -> str:
@@ -109,7 +109,7 @@ def _reason(error: Exception, local: str) -> str:
     text = str(error).rpartition("Exception encountered: ")[2].replace(local, "the file")
     text = " ".join(text.split())[:400] or type(error).__name__
     own = "custom" in text and ("locate class" in text or "locate function" in text)
-    return f"{text} --model_factory loads layers of your own" if own else text
+    return f"{text} `model_factory` loads layers of your own" if own else text
 
 
 def _compute_in_float32(model: keras.Model, path: str) -> str | None:

@@ -17,6 +17,11 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 class Preprocessing:
     """What the model was trained to see, as a function of pixels in [0, 1].
 
+        >>> odin_beam.Preprocessing("torch").channels()
+        (3,)
+        >>> odin_beam.Preprocessing("mean_std", mean=(0.5,), std=(0.25,)).channels()
+        (1,)
+
     Attributes:
       name: `unit` [0, 1] as they are; `byte` [0, 255]; `tf` [-1, 1]; `torch` ImageNet mean and std; `caffe` BGR bytes
         minus the ImageNet mean; `mean_std` the two below. As `mode` in `keras.applications.imagenet_utils`.

@@ -61,7 +61,7 @@ class ReadFinished(beam.PTransform):
     output: str
     identity: dict[str, Any]
 
-    def expand(self, begin: beam.pvalue.PBegin) -> dict[str, beam.PCollection]:
+    def expand(self, begin: beam.pvalue.PBegin):
         checked = begin | ReadManifest(self.output) | CheckFinished(self.output, self.identity)
         missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
         return {"finished": checked.finished, "failed": missing}

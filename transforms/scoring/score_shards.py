@@ -22,7 +22,7 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import scores_file
+from odin_beam.transforms.tables import run_file, scores_file
 
 # Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
 BATCHES_AHEAD = 4
@@ -128,6 +128,9 @@ class ScoreShard(beam.DoFn):
 class ScoreShards(beam.PTransform):
     """`Shard`s -> {`finished`: `Shard`s with a committed scores file, `failed`: (`Shard`, reason)}.
 
+        >>> settings = odin_beam.ScoreSettings.for_model("classifier.keras")
+        >>> score = odin_beam.ScoreShards(settings, "/data/scores")
+
     Args:
       settings: what to compute.
       output: absolute path of the run's folder.
@@ -141,7 +144,8 @@ class ScoreShards(beam.PTransform):
     shared: Shared = field(default_factory=Shared)
     accelerator: str | None = None
 
-    def expand(self, shards: beam.PCollection[Shard]) -> dict[str, beam.PCollection]:
+    def expand(self, shards: beam.PCollection[Shard]):
+        run_file.claim(self.output, self.settings)
         checked = shards | CheckFinished(self.output, self.settings.identity())
         score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, __version__))
         if self.accelerator:

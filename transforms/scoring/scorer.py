@@ -15,6 +15,7 @@ from odin_beam.transforms.detectors.odin import NoGradient
 from odin_beam.transforms.detectors.passes import Passes, PassTimes
 from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined
 from odin_beam.transforms.errors import ClassifierError, OutOfMemory
+from odin_beam.transforms.images.decoding import ignore_pillow_warnings
 from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier, load_classifier
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -90,6 +91,7 @@ class Scorer:
     def __init__(self, settings: ScoreSettings):
         started = time.monotonic()
         self._settings = settings
+        ignore_pillow_warnings()
         self.classifier = load_settings_classifier(settings)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
@@ -105,7 +107,7 @@ class Scorer:
                 self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size
             )
         except NoGradient as e:
-            raise ClassifierError(f"{e}: score with --epsilon 0") from e
+            raise ClassifierError(f"{e}: score with `epsilon` 0") from e
 
     def time_passes(self, pixels: np.ndarray) -> PassTimes:
         """How long a pass takes on this device; see `ScoreFunction.time_passes`."""
@@ -157,7 +159,7 @@ class Scorer:
             raise OutOfMemory("a single image exhausts the memory of the device that the model is on") from error
         if self.batch_size == self._settings.batch_size:
             _LOG.warning(
-                "%d images at once exhaust the device's memory: going on with halves, give a smaller --batch_size",
+                "%d images at once exhaust the device's memory: continuing with halves; give a smaller batch_size",
                 tried,
             )
         self.batch_size = self._score.batch_size = tried // 2

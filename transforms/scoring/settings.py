@@ -9,9 +9,11 @@ from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.forward import precisions
 from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.settings_json import from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
+from odin_beam.transforms.storage.paths import absolute_path
 from odin_beam.transforms.tables import schemas
 
 # In the fingerprint. The second key is named for what once stood there, the package's version.
@@ -21,6 +23,10 @@ _ROWS = {"schema_version": schemas.SCHEMA_VERSION, "code_version": schemas.ROWS_
 @dataclass(frozen=True)
 class ScoreSettings:
     """All that a score depends on, and the batch size.
+
+        >>> settings = odin_beam.ScoreSettings.for_model("classifier.keras", detectors=("odin", "msp"))
+        >>> settings.odin
+        OdinSettings(temperature=1000.0, epsilon=0.0014)
 
     Attributes:
       model: path of the model file, on any file system.
@@ -56,6 +62,21 @@ class ScoreSettings:
             raise ValueError(f"precision is one of {', '.join(precisions.PRECISIONS)}, not {self.precision!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    @classmethod
+    def for_model(cls, model: str, **settings: Any) -> Self:
+        """The settings for a model file, whose digest is taken now.
+
+        Args:
+          model: path of a `.keras` or `.h5` file, or of a SavedModel folder, on any file system.
+          settings: the other attributes.
+
+        Raises:
+          ClassifierError: it cannot be read.
+          ValueError: a setting is out of its range.
+        """
+        model = absolute_path(model)
+        return cls(model, model_digest(model, any_file=settings.get("model_factory") is not None), **settings)
 
     @property
     def schema(self) -> pa.Schema:

@@ -16,7 +16,11 @@ IMAGES_PER_SHARD = 2048
 
 @dataclass(frozen=True)
 class FeatureNames:
-    """Names of the `tf.train.Example` features; the defaults are TensorFlow Datasets' own."""
+    """Names of the `tf.train.Example` features; the defaults are TensorFlow Datasets' own.
+
+    >>> odin_beam.FeatureNames(image="jpeg")
+    FeatureNames(image='jpeg', label='label', id='id')
+    """
 
     image: str = "image"
     label: str = "label"
@@ -26,6 +30,11 @@ class FeatureNames:
 @dataclass(frozen=True)
 class Shard:
     """One part of a source.
+
+        >>> from odin_beam.transforms.shards.contents.tfrecords import TFRecords
+        >>> shard = odin_beam.Shard("photos", "input", "/data/a.tfrecord", 1000, 0.0, "a-0.parquet", TFRecords())
+        >>> shard.source
+        'photos'
 
     Attributes:
       source: the source's NAME.

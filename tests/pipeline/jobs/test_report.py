@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odin_beam.pipeline.jobs.report import metrics_rows
 from odin_beam.pipeline.main import main
 from odin_beam.pipeline.show import report_gallery
+from odin_beam.pipeline.show.page import metrics_rows
 from tests.helpers import samples
 
 HOSTILE = '<script>alert("x")</script>'

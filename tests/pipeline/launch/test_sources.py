@@ -1,18 +1,21 @@
 """What a PATTERN means."""
 
 import os
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
 from odin_beam.pipeline.errors import UsageError
-from odin_beam.pipeline.flags.sources import source_patterns
-from odin_beam.pipeline.launch import sources
+from odin_beam.pipeline.flags.sources import source_options, source_patterns
+from odin_beam.pipeline.launch import listings, sources
+from odin_beam.pipeline.launch.source_kinds import tfrecords
 from odin_beam.pipeline.launch.source_pattern import SourceOptions, SourcePattern
 from odin_beam.transforms.shards.contents import image_list
 from odin_beam.transforms.shards.contents.noise import Noise
 from odin_beam.transforms.shards.contents.tfrecords import TFRecords
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD
+from odin_beam.transforms.storage import file_system
 from tests.helpers import samples
 
 
@@ -77,13 +80,13 @@ def test_listings_are_sorted_and_free_of_duplicates_within_a_source(tmp_path):
     assert there == [("two", "a.tfrecord"), ("two", "b.tfrecord"), ("two", "c.tfrecord"), ("one", "c.tfrecord")]
 
 
-@pytest.mark.parametrize("kind", ["tfrecord", "files"])
+@pytest.mark.parametrize("kind", ["", "files"])
 def test_a_pattern_without_match_is_a_usage_error(tmp_path, kind):
     with pytest.raises(UsageError, match=r"--in_distribution .*none-\* matches no file"):
         listed(tmp_path, SourcePattern("x", "in_distribution", f"{tmp_path}/none-*", kind))
 
 
-@pytest.mark.parametrize(("kind", "glob"), [("tfrecord", "/*.tfrecord"), ("files", "/**")])
+@pytest.mark.parametrize(("kind", "glob"), [("", "/*.tfrecord"), ("files", "/**")])
 def test_a_folder_is_answered_with_the_pattern_of_its_files(tmp_path, kind, glob):
     with pytest.raises(UsageError, match="is a folder: give a pattern") as caught:
         listed(tmp_path, SourcePattern("x", "input", str(tmp_path), kind))
@@ -93,7 +96,7 @@ def test_a_folder_is_answered_with_the_pattern_of_its_files(tmp_path, kind, glob
 def test_a_file_name_that_is_no_utf_8_is_a_usage_error(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xff.tfrecord", "wb"):
         pass
-    with pytest.raises(UsageError, match="rename that file"):
+    with pytest.raises(UsageError, match="rename it"):
         listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.tfrecord"))
 
 
@@ -128,9 +131,31 @@ def test_an_image_in_two_patterns_of_a_source_is_listed_once(tmp_path):
 def test_two_shards_that_would_share_a_scores_file_are_refused(tmp_path, monkeypatch):
     for name in ("a", "b"):
         samples.write_shard(tmp_path / f"{name}.tfrecord", [])
-    monkeypatch.setattr(sources, "output_name", lambda path, first=None: "same.parquet")
+    monkeypatch.setattr(tfrecords, "scores_file_name", lambda path, first=None: "same.parquet")
     with pytest.raises(UsageError, match="would share a scores file"):
         listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*.tfrecord"))
+
+
+def test_the_same_pattern_twice_is_the_pattern_once(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    arguments = SimpleNamespace(
+        input=[f"files:{tmp_path}/*.png,files:{tmp_path}/*.png"], noise_count=1, tfds_data_dir=""
+    )
+    options = source_options(arguments, ["input"], ())
+    (shard,) = sources.list_shards(options, str(tmp_path / "launch"))
+    assert len(image_list.read_rows(shard.content, str(tmp_path / "launch"))) == 3
+
+
+def test_overlapping_patterns_of_a_source_are_each_listed_once(tmp_path, monkeypatch):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    looked_for, match = [], file_system.match
+    monkeypatch.setattr(file_system, "match", lambda pattern: (looked_for.append(pattern), match(pattern))[1])
+    globs = [f"{tmp_path}/{name}.png" for name in ("0*", "*", "1*")]
+    shards = listed(tmp_path, *(SourcePattern("photos", "input", glob, "files") for glob in globs))
+    assert [shard.content.count for shard in shards] == [2, 1]
+    assert looked_for == globs
 
 
 def test_a_file_name_of_any_script_will_do(tmp_path):
@@ -170,7 +195,7 @@ def test_an_unknown_noise_is_a_usage_error(tmp_path):
 def test_published_lists_lie_in_the_runs_folder(tmp_path):
     (tmp_path / "0.png").write_bytes(b"x")
     (shard,) = listed(tmp_path / "launch", SourcePattern("photos", "input", f"{tmp_path}/*.png", "files"))
-    sources.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
+    listings.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
     assert image_list.read_rows(shard.content, str(tmp_path / "run"))[0]["uri"] == f"{tmp_path}/0.png"
 
 
@@ -178,5 +203,5 @@ def test_without_lists_there_is_nothing_to_publish(tmp_path):
     samples.write_shard(tmp_path / "a.tfrecord", [])
     shards = listed(tmp_path / "launch", SourcePattern("x", "input", f"{tmp_path}/a.tfrecord"))
     assert shards[0].content == TFRecords()
-    sources.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
+    listings.publish_listings(str(tmp_path / "launch"), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

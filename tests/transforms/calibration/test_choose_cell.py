@@ -41,9 +41,15 @@ def test_a_perturbation_is_taken_only_for_a_certain_gain():
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("odin_T1_eps0", ["1 is the smallest of --temperatures"]),
-        ("odin_T10_eps0p002", ["10 is the largest of --temperatures", "0.002 is the largest of --epsilons"]),
-        ("odin_T10_eps0p001", ["10 is the largest of --temperatures", "0.001 is the smallest of --epsilons"]),
+        ("odin_T1_eps0", ["1 is the smallest temperature"]),
+        (
+            "odin_T10_eps0p002",
+            ["10 is the largest temperature", "0.002 is the largest epsilon"],
+        ),
+        (
+            "odin_T10_eps0p001",
+            ["10 is the largest temperature", "0.001 is the smallest epsilon"],
+        ),
     ],
 )
 def test_an_optimum_on_the_edge_says_where_to_go_on(cell, said):

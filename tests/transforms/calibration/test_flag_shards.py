@@ -141,8 +141,8 @@ def test_the_summary_knows_realised_rates_where_roles_are_known():
         "foreign": FlagCounts(1, 50, 10, 30),
         "photos": FlagCounts(2, 10, 0, 10, 1.0, 0.5, 2.0),
     }
-    facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
-    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, counts, [], None)
+    facts = FlagFacts({"images": 10}, per_class=False, launched=0.0)
+    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, "s", counts, [], None)
     assert said["sources"]["known"]["realised_tpr"] == pytest.approx(0.96)
     assert said["sources"]["foreign"]["realised_fpr"] == pytest.approx(0.25)
     assert said["sources"]["photos"]["share"] == 1
@@ -155,9 +155,9 @@ def test_the_summary_knows_realised_rates_where_roles_are_known():
 def test_where_all_roles_are_known_the_share_of_false_discoveries_is_said():
     roles = {"known": "in_distribution", "foreign": "out_distribution"}
     counts = {"known": FlagCounts(1, 100, 0, 5), "foreign": FlagCounts(1, 100, 0, 45)}
-    facts = FlagFacts({"images": 10}, per_class=False, state="s", launched=0.0)
+    facts = FlagFacts({"images": 10}, per_class=False, launched=0.0)
     found = flags_summary.Discoveries(200, 0.2)
-    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, counts, [], found)["rule"]
+    said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, "s", counts, [], found)["rule"]
     assert said["false_discovery_share"] == pytest.approx(0.1)
     assert said["smallest_possible_p_value"] == pytest.approx(1 / 11)
     assert (said["flagged"], said["images"]) == (50, 200)

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_curve as sklearn_roc_curve
 from odin_beam.transforms.metrics.detection_metrics import roc_curve
 from odin_beam.transforms.metrics.report_data import (
     GALLERY,
+    ClassCounts,
     ReportSettings,
     WriteReportData,
     class_counts,
@@ -104,4 +105,7 @@ def test_bars_share_their_edges_and_lose_no_score():
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_rows_without_a_score_are_not_below_the_threshold(threshold):
     table = pa.table({"prediction": [1, 1, 2], "odin": [0.1, None, 0.9]})
-    assert class_counts(table, "odin", threshold) == {1: (2, 0 if threshold is None else 1), 2: (1, 0)}
+    assert class_counts(table, "odin", threshold) == {
+        1: ClassCounts(2, 0 if threshold is None else 1),
+        2: ClassCounts(1, 0),
+    }

@@ -212,7 +212,7 @@ def test_a_batch_that_exhausts_the_device_is_scored_in_halves_and_so_are_those_t
     assert scorer.score(pixels[:13]).halved == 0
     assert device.tried[6:] == [5, 5, 3]
     assert [record.message for record in caplog.records] == [
-        "20 images at once exhaust the device's memory: going on with halves, give a smaller --batch_size"
+        "20 images at once exhaust the device's memory: continuing with halves; give a smaller batch_size"
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from odin_beam.transforms import errors
-from odin_beam.transforms.shards import manifest
+from odin_beam.transforms.shards import manifest, manifest_file
 from odin_beam.transforms.shards.contents.image_list import ImageList
 from odin_beam.transforms.shards.contents.noise import Noise
 from odin_beam.transforms.shards.contents.surrogates import Surrogate
@@ -25,31 +25,31 @@ def shards(tmp_path):
 
 
 def test_what_was_written_is_read(tmp_path, shards):
-    manifest.write_manifest(str(tmp_path), shards)
-    assert manifest.read_manifest(str(tmp_path)) == shards
+    manifest_file.write_manifest(str(tmp_path), shards)
+    assert manifest_file.read_manifest(str(tmp_path)) == shards
 
 
 def test_the_workers_read_it_from_the_folder(tmp_path, shards):
-    manifest.write_manifest(str(tmp_path), shards)
+    manifest_file.write_manifest(str(tmp_path), shards)
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         assert_that(pipeline | manifest.ReadManifest(str(tmp_path)), equal_to(shards))
 
 
 def test_a_run_reads_its_own_in_any_order_and_no_other(tmp_path, shards):
-    folder, digest = str(tmp_path), manifest.manifest_digest(shards)
-    manifest.write_manifest(folder, shards[::-1])
-    assert manifest.read_own_manifest(folder, digest) == shards[::-1]
+    folder, digest = str(tmp_path), manifest_file.manifest_digest(shards)
+    manifest_file.write_manifest(folder, shards[::-1])
+    assert manifest_file.read_own_manifest(folder, digest) == shards[::-1]
     for other in (shards[1:], [*shards, shards[0]], [replace(shards[0], modified=1.0), *shards[1:]]):
-        manifest.write_manifest(folder, other)
-        with pytest.raises(errors.OutputTakenError, match=r"another run, of other inputs, was launched on"):
-            manifest.read_own_manifest(folder, digest)
+        manifest_file.write_manifest(folder, other)
+        with pytest.raises(errors.OutputTakenError, match=r"another run, with other inputs, has since started in"):
+            manifest_file.read_own_manifest(folder, digest)
 
 
-@pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"output_name": "../../y.parquet"}])
+@pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"file_name": "../../y.parquet"}])
 def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
-    manifest.write_manifest(str(tmp_path), [replace(shards[0], **names)])
-    with pytest.raises(errors.StorageError, match="are no names"):
-        manifest.read_manifest(str(tmp_path))
+    manifest_file.write_manifest(str(tmp_path), [replace(shards[0], **names)])
+    with pytest.raises(errors.StorageError, match="are not names"):
+        manifest_file.read_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 garbage"])
@@ -57,4 +57,4 @@ def test_one_that_is_absent_or_damaged_is_a_storage_error_that_names_it(tmp_path
     if content is not None:
         (tmp_path / "manifest.parquet").write_bytes(content)
     with pytest.raises(errors.StorageError, match=r"manifest\.parquet"):
-        manifest.read_manifest(str(tmp_path))
+        manifest_file.read_manifest(str(tmp_path))

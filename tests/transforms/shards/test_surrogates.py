@@ -5,7 +5,7 @@ import pytest
 
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.shards.contents.content import default_id
-from odin_beam.transforms.shards.contents.surrogates import KINDS, Surrogate, altered, with_partners
+from odin_beam.transforms.shards.contents.surrogates import SURROGATE_TYPES, Surrogate, altered, with_partners
 from odin_beam.transforms.shards.contents.tfrecords import TFRecords
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames
@@ -80,7 +80,7 @@ def test_partners_are_the_next_good_records_and_bad_ones_pass():
     assert alone.problem[0] == "no_partner"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SURROGATE_TYPES)
 def test_every_image_of_a_shard_has_its_surrogate(tmp_path, kind):
     images = samples.random_images(5)
     path = samples.write_shard(tmp_path / "x.tfrecord", samples.examples(images, [1, 2, 3, 0, 1]))

@@ -438,7 +438,7 @@ def test_the_fingerprint_depends_on_settings_path_size_and_time_alone(shard):
         scores_file.fingerprint(json.loads(json.dumps(SETTINGS)), shard),
         *(
             scores_file.fingerprint(SETTINGS, dataclasses.replace(shard, **{name: "other"}))
-            for name in ("source", "role", "output_name")
+            for name in ("source", "role", "file_name")
         ),
     ]
     other = [

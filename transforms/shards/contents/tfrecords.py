@@ -66,7 +66,7 @@ class TFRecords(Content):
         try:
             self.parse(record, names)
         except ImageError as e:
-            return f"{shard.path}: {e.detail}; name it with --image_feature" if e.reason == "no_image" else ""
+            return f"{shard.path}: {e.detail}; name it with `image_feature`" if e.reason == "no_image" else ""
         return None
 
 

@@ -1,0 +1,11 @@
+"""Settings named in a message become the flags of a job: `transforms` knows no flags."""
+
+import re
+
+from odin_beam.pipeline.flags.command_line import flags_of
+
+
+def with_flags(message: str, job: str) -> str:
+    """The message with every setting in backquotes that is a flag of the job written as one: `epsilon` -> --epsilon."""
+    names = {action.dest for action in flags_of(job)}
+    return re.sub(r"`(\w+)`", lambda found: f"--{found[1]}" if found[1] in names else found[0], message)
