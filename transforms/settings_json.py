@@ -87,8 +87,10 @@ def _of_union(choices: tuple, value: Any, where: str) -> Any:
     """The first of the types that the value fits."""
     if value is None and type(None) in choices:
         return None
+    keys = value.keys() if isinstance(value, dict) else None
+    alike = [choice for choice in choices if dataclasses.is_dataclass(choice) and _types(choice).keys() == keys]
     problem: Exception = TypeError(f"{where} is {_short(value)}")
-    for choice in choices:
+    for choice in alike or choices:
         if choice is not type(None):
             try:
                 return _decoded(choice, value, where)

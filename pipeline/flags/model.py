@@ -12,7 +12,6 @@ from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.scoring.settings import ScoreSettings
-from odin_beam.transforms.settings_json import OtherVersion, from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
 
@@ -81,7 +80,7 @@ def model_settings(arguments: argparse.Namespace, **further: Any) -> ScoreSettin
         return ScoreSettings(
             model,
             digest,
-            from_json(Preprocessing, to_json(Preprocessing()) | fed["preprocessing"], "--preprocessing"),
+            Preprocessing(**fed["preprocessing"]),
             Geometry(**fed["geometry"]),
             FeatureNames(arguments.image_feature, arguments.label_feature, arguments.id_feature),
             output_name=fed["output_name"],
@@ -149,6 +148,3 @@ def _filed_feeding(given: argparse.Namespace) -> tuple[str, str, dict[str, Any]]
     if (calibration := calibration_given(given)) is not None:
         return "calibration", "tune", vars(calibration.settings)
     return None
-
-
-__all__ = ["OtherVersion", "add_model_flags", "calibration_given", "model_settings"]

@@ -83,7 +83,7 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        help="; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items())
+        help="; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()).replace("%", "%%")
         + " (default: fpr_at_95_tpr with --out_distribution, else auroc against surrogates)",
     )
     parser.add_argument(

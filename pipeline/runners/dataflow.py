@@ -18,6 +18,8 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineResult
 
+from odin_beam.transforms.storage.paths import is_local
+
 # TensorFlow with CUDA unpacks to more than half of the 25 GB that a worker has by default.
 DISK_SIZE_GB = 100
 # One shard is opened or committed while another one is on the device; each holds a few decoded batches.
@@ -64,7 +66,7 @@ def problem(options: PipelineOptions, paths: Iterable[tuple[str, str]], accelera
     """
     cloud = options.view_as(GoogleCloudOptions)
     for flag, path in paths:
-        if paths.is_local(path):
+        if is_local(path):
             return f"--{flag} {path} is on this machine, where Dataflow's workers cannot reach it: give a gs:// path"
     if not cloud.project:
         return "--runner=DataflowRunner needs --project"

@@ -66,6 +66,8 @@ class Runs:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # In the background of a script, and under nohup, Ctrl-C comes ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.started.append(process.pid)
         return process

@@ -137,10 +137,10 @@ def test_model_json_feeds_score_and_the_contact_sheet_shows_what_the_model_sees(
     [
         (lambda c: c, ["--preprocessing=unit"], "preprocessing name unit contradicts --model_config, which has byte"),
         (lambda c: c, ["--resize=none"], "geometry resize none contradicts --model_config, which has stretch"),
-        (lambda c: {**c, "model_digest": "0"}, [], "is of another model"),
-        (lambda c: {"model_digest": "0"}, [], "is no model.json of `check`"),
-        (lambda c: [c], [], "is no model.json of `check`"),
-        (lambda c: {**c, "geometry": {"resize": "squash"}}, [], "resize is one of"),
+        (lambda c: {**c, "model_digest": "0"}, [], "was made for a different model"),
+        (lambda c: {"model_digest": "0"}, [], "was written by another version of odin-beam: it lacks geometry"),
+        (lambda c: [c], [], "is not a model.json of `check`"),
+        (lambda c: {**c, "geometry": {**c["geometry"], "resize": "squash"}}, [], "resize is one of"),
         (lambda c: {**c, "preprocessing": {"nome": "byte"}}, [], "nome"),
     ],
 )

@@ -46,7 +46,7 @@ def test_shards_that_are_not_scored_yet_are_left_out_and_said(output, capsys):
     assert main(["evaluate", f"--scores={output}"]) == 3
     assert "1 of 3 shards are not scored yet" in capsys.readouterr().out
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["shards"] == {"listed": 3, "scored": 2}
+    assert (metrics["listed_shards"], metrics["scored_shards"]) == (3, 2)
     assert metrics["in_distribution"]["known"]["count"] == 20
 
 
@@ -61,11 +61,11 @@ def test_a_scores_file_that_does_not_belong_to_the_run_does_not_enter(output):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", None, "is no output folder of `score`"),
+        ("run.json", None, "is not an output folder of `score`"),
         ("run.json", b"{", "is damaged"),
         ("run.json", b"[]", "is damaged"),
-        ("manifest.parquet", None, "is no output folder of `score`"),
-        ("manifest.parquet", b"PAR1 garbage", "is no output folder of `score`"),
+        ("manifest.parquet", None, "is not an output folder of `score`"),
+        ("manifest.parquet", b"PAR1 garbage", "is not an output folder of `score`"),
     ],
 )
 def test_a_folder_that_it_cannot_use_is_a_usage_error(output, capsys, name, content, message):

@@ -144,7 +144,7 @@ def test_flags_of_other_scores_are_not_shown(folder, capsys):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scores_state": "before a shard was replaced"}))
     assert main(["evaluate", f"--scores={folder}/scores"]) == 0
     out = capsys.readouterr().out
-    assert "run `flag` again" in out.partition("FPR@95TPR and det. error")[2]
+    assert "run `odin-beam flag` again" in out.partition("FPR@95TPR and det. error")[2]
 
 
 def test_shards_without_scores_are_said_and_the_others_flagged(folder, capsys):
@@ -165,16 +165,24 @@ def edited(folder, change):
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
-        (lambda c: c["settings"].update(model_digest="0"), [], "was scored by another model"),
+        (lambda c: c["settings"].update(model_digest="0"), [], "was calibrated for a different model"),
         (lambda c: c["settings"]["preprocessing"].update(name="byte"), [], "was scored with preprocessing"),
         (lambda c: c["settings"]["odin"].update(temperature=2.0), [], "was scored at temperature 10, but"),
-        (lambda c: c["scores"].pop("energy"), ["--detector=energy"], "--detector energy: the calibration has odin"),
+        (
+            lambda c: c["scores"].pop("energy"),
+            ["--detector=energy"],
+            "energy: not available for this model's head; the calibration has odin",
+        ),
         (lambda c: c.update(class_scores={}), ["--per_class"], "no class of at least 100 images"),
-        (lambda c: c["scores"]["odin"].update(at_most=[3, 2]), [], "is no calibration.json of `tune`, or damaged"),
-        (lambda c: c.clear(), [], "is no calibration.json"),
+        (
+            lambda c: c["scores"]["odin"].update(at_most=[3, 2]),
+            [],
+            "is not a calibration.json of `tune`, or is",
+        ),
+        (lambda c: c.clear(), [], "is not a calibration.json"),
         (lambda c: None, ["--tpr=0.9", "--fdr=0.1"], "give --tpr or --fdr, not both"),
-        (lambda c: None, ["--tpr=1.5"], "1.5 is no rate"),
-        (lambda c: None, ["--fdr=nan"], "nan is no rate"),
+        (lambda c: None, ["--tpr=1.5"], "1.5 must be above 0 and below 1"),
+        (lambda c: None, ["--fdr=nan"], "nan must be above 0 and below 1"),
         (lambda c: None, ["--detector=mahalanobis"], "invalid choice"),
     ],
 )
@@ -196,7 +204,7 @@ def test_another_temperature_matters_to_odin_alone(folder):
 
 def test_no_folder_of_scores_and_no_calibration_are_usage_errors(folder, capsys):
     assert flag(folder, scores="nowhere") == 2
-    assert "no output folder of `score`" in capsys.readouterr().err
+    assert "not an output folder of `score`" in capsys.readouterr().err
     (folder / "cal.json").unlink()
     assert flag(folder) == 2
     assert capsys.readouterr().err.startswith("odin-beam flag: --calibration: ")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from odin_beam.pipeline.main import main
 from odin_beam.transforms import errors, limits
 from odin_beam.transforms.ingest import image_files, reshard
-from odin_beam.transforms.ingest.members import Container, Member, member_id
+from odin_beam.transforms.ingest.members import Container, Member, Reject, member_id
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, read_plan, write_plans
 from odin_beam.transforms.shards import framing
@@ -231,7 +231,7 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     latin = os.fsdecode(b"f\xfcchse/1.png")
     archive = Container("tar", f"{tmp_path}/{latin}.tar", 1234, 5.5)
     members = [Member(archive, latin, 512, 10), *(Member(Container("folder", "/x/"), str(i), 0, i) for i in range(3))]
-    rejects = [members.Reject("a", "why", archive.path), members.Reject("b", "why", "/x/", damage=True)]
+    rejects = [Reject("a", "why", archive.path), Reject("b", "why", "/x/", damage=True)]
     plans = plan_shards(members, rejects, 6)
     write_plans(str(tmp_path / "plan.parquet"), plans)
     assert [read_plan(str(tmp_path / "plan.parquet"), index) for index in range(6)] == plans

@@ -153,7 +153,7 @@ def test_a_runs_folder_cannot_have_code_run(scored, tmp_path):
     run["settings"]["model_factory"] = "os:remove"
     (scored / "run.json").write_text(json.dumps(run))
     assert main(["report", f"--scores={scored}"]) == 0
-    assert "was made by --model_factory os:remove: say the same here to see images" in page(scored).text
+    assert "was made by --model_factory os:remove: give the same flag here to see images" in page(scored).text
     assert main(["report", f"--scores={scored}", "--model_factory=os:getpid"]) == 0
     assert "was made by --model_factory os:remove" in page(scored).text
 

@@ -131,7 +131,7 @@ def test_another_models_calibration_is_refused(archive, tuned, tmp_path, capsys)
     other = samples.save_model(samples.small_model(seed=5), tmp_path / "other.keras")
     argv = ["score", f"--model={other}", f"--input={archive}/out-*", f"--calibration={tuned}", f"--output={tmp_path}/o"]
     assert main(argv) == 2
-    assert "is of another model" in capsys.readouterr().err
+    assert "was made for a different model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", ["evaluate", "report"])
@@ -144,9 +144,9 @@ def test_the_folder_of_a_grid_is_no_folder_of_scores(tuned, capsys, job):
     ("flags", "message"),
     [
         (["--temperatures="], "--temperatures is an empty list"),
-        (["--epsilons=0,-1"], "--epsilons: -1 is no number of at least 0"),
-        (["--temperatures=nan"], "--temperatures: nan is no number above 0"),
-        (["--temperatures=0"], "--temperatures: 0 is no number above 0"),
+        (["--epsilons=0,-1"], "--epsilons: -1 must be at least 0"),
+        (["--temperatures=nan"], "--temperatures: nan must be above 0"),
+        (["--temperatures=0"], "--temperatures: 0 must be above 0"),
         (["--epsilons=x"], "--epsilons"),
         (["--objective=fpr_at_95_tpr"], "needs --out_distribution"),
         (["--objective=mean_score"], "cannot compare temperatures"),
