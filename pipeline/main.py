@@ -24,7 +24,7 @@ DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one job and gives its exit code."""
+    """Runs one job and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--version"]:
         print(f"odin-beam {__version__}")
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _termination_as_interrupt() -> Iterator[list[int]]:
-    """Lets SIGTERM, as cluster managers and `kill` send it, end the body as Ctrl-C does; gives the signals so far."""
+    """Lets SIGTERM, sent by cluster managers and `kill`, end the body as Ctrl-C does; yields the signals received."""
     signals = [signal.SIGINT]
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -78,8 +78,8 @@ def _termination_as_interrupt() -> Iterator[list[int]]:
 def reason(error: Exception) -> str:
     """The one line of an error that says what is wrong.
 
-    Beam hands on a worker's error as text: the trace first, the error itself in the last line, and behind it where in
-    the pipeline it came up.
+    Beam passes on a worker's error as text: the trace, then the error itself in the last line, then the step of the
+    pipeline in which it was raised.
     """
     text = (str(error).strip().splitlines() or [""])[-1].partition(" [while running")[0]
     if isinstance(error, OdinBeamError):
@@ -93,7 +93,7 @@ def reason(error: Exception) -> str:
 
 
 def _names(kind: type) -> set[str]:
-    """Of an error class and all that derive from it."""
+    """An error class and all that derive from it."""
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
@@ -106,7 +106,7 @@ def _say(job: str, message: object, code: int) -> int:
 
 
 def _quiet_libraries() -> None:
-    """Warnings of libraries about themselves would bury what the job has to say."""
+    """Keeps libraries' warnings about themselves from burying the job's own messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")

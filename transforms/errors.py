@@ -1,6 +1,6 @@
-"""What can go wrong with what a user gave, as opposed to a bug: every error has one root class.
+"""Errors in what a user provided, as opposed to bugs: they all have one root class.
 
-Whoever runs a job prints the message of an `OdinBeamError` as one line; anything else is a bug and keeps its trace.
+A job's runner prints the message of an `OdinBeamError` as one line; any other exception is a bug and keeps its trace.
 """
 
 
@@ -20,11 +20,11 @@ class StorageError(OdinBeamError):
 
 
 class NoSuchFile(StorageError):
-    """There is no file of that name, and another attempt would not find one."""
+    """The file does not exist, and a retry would not find it."""
 
 
 def cause(error: BaseException) -> str:
-    """The innermost reason of an error, in one line: Beam wraps the storage's own words in dictionaries and errors."""
+    """The innermost reason for an error, in one line: Beam wraps the storage's message in dictionaries and errors."""
     while True:
         if details := getattr(error, "exception_details", None):
             error = next(iter(details.values()))
@@ -38,7 +38,7 @@ def cause(error: BaseException) -> str:
 
 
 class ImageError(OdinBeamError):
-    """A record that gives no pixels. `reason` is a short code, `detail` a sentence for people."""
+    """A record without usable pixels. `reason` is a short code, `detail` a sentence for people."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -47,11 +47,11 @@ class ImageError(OdinBeamError):
 
 
 class ClassifierError(OdinBeamError):
-    """The model cannot serve as a classifier of images; the message says why and what to do."""
+    """The model cannot be used as an image classifier; the message says why and what to do."""
 
 
 class OutOfMemory(OdinBeamError):
-    """No batch is small enough for the device."""
+    """Even the smallest batch exhausts the device's memory."""
 
 
 class OutputError(OdinBeamError):
@@ -59,11 +59,11 @@ class OutputError(OdinBeamError):
 
 
 class CalibrationError(OdinBeamError):
-    """There is no calibration to be had; the message says why."""
+    """A calibration cannot be read or made; the message says why."""
 
 
 class OutputTakenError(OdinBeamError):
-    """Another run of other inputs has since been launched on the output, which is that one's now."""
+    """Another run with other inputs has since started in the output, which now belongs to that run."""
 
     def __init__(self, output: str):
         super().__init__(

@@ -1,9 +1,9 @@
-"""Frozen dataclasses as JSON and back: the one way in which settings, contents and facts are written and read.
+"""Frozen dataclasses to JSON and back: the only way that settings, contents and facts are written and read.
 
     to_json(Geometry())                            -> {"image_size": None, "resize": "stretch", ...}
     from_json(Geometry, {"image_size": [32, 32], ...}, "model.json")
 
-What another version wrote may lack keys or have more: that is one error that says so, never a KeyError.
+A file from another version may lack keys or have more: that raises one error that says so, never a KeyError.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class OtherVersion(OdinBeamError):
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as a dictionary, tuples as lists, all else as it is."""
+    """A dataclass as a dictionary, tuples as lists, anything else unchanged."""
     if dataclasses.is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -31,15 +31,15 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], value: Any, where: str) -> T:
-    """The dataclass again.
+    """The dataclass that `to_json` wrote.
 
     Args:
       cls: a dataclass whose fields are dataclasses, tuples, numbers, strings, or unions of these.
-      value: as `to_json` gave it, and JSON may have changed it.
-      where: what the value was read from, for the message.
+      value: returned by `to_json`, possibly after a round trip through JSON.
+      where: the file the value was read from, for the message.
 
     Raises:
-      OtherVersion: keys are missing or unknown, or a value is of another type or out of its range.
+      OtherVersion: keys are missing or unknown, or a value has the wrong type or is out of range.
     """
     if not isinstance(value, dict):
         raise OtherVersion(
@@ -48,8 +48,10 @@ def from_json(cls: type[T], value: Any, where: str) -> T:
     types_of = _types(cls)
     missing, unknown = sorted(types_of.keys() - value.keys()), sorted(value.keys() - types_of.keys())
     if missing or unknown:
-        said = [f"{text} {', '.join(keys)}" for text, keys in (("lacks", missing), ("has unknown", unknown)) if keys]
-        raise OtherVersion(f"{where} was written by another version of odin-beam: it {' and '.join(said)}")
+        problems = [
+            f"{text} {', '.join(keys)}" for text, keys in (("lacks", missing), ("has unknown", unknown)) if keys
+        ]
+        raise OtherVersion(f"{where} was written by another version of odin-beam: it {' and '.join(problems)}")
     try:
         return cls(**{name: _decoded(types_of[name], item, f"{where}: {name}") for name, item in value.items()})
     except (TypeError, ValueError) as e:
@@ -74,7 +76,7 @@ def _decoded(wanted: Any, value: Any, where: str) -> Any:
         return from_json(wanted, value, where)
     if origin is tuple and isinstance(value, list):
         item = typing.get_args(wanted)[0]
-        return tuple(_decoded(item, one, where) for one in value)
+        return tuple(_decoded(item, element, where) for element in value)
     expected = origin or wanted
     if wanted is float and type(value) is int:
         return float(value)
@@ -84,7 +86,7 @@ def _decoded(wanted: Any, value: Any, where: str) -> Any:
 
 
 def _of_union(choices: tuple, value: Any, where: str) -> Any:
-    """The first of the types that the value fits."""
+    """The value as the first of these types that it fits."""
     if value is None and type(None) in choices:
         return None
     keys = value.keys() if isinstance(value, dict) else None

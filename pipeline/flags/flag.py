@@ -20,7 +20,7 @@ class FlagOptions:
       detector: of `registry.DETECTORS`.
       tpr: true positive rate of the threshold; None with `fdr`.
       fdr: false discovery rate; None with `tpr`.
-      per_class: whether images are held against calibration images of the same predicted class.
+      per_class: whether images are compared with calibration images of the same predicted class.
       beam: Beam's own flags.
     """
 

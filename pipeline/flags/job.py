@@ -1,4 +1,4 @@
-"""What the command line knows of a job. Each file of this folder that defines `JOB` is one."""
+"""What the command line knows about a job. Each file of this folder that defines `JOB` is one."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ _GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias", "jpeg
 
 
 def add_model_flags(parser: Parser) -> None:
-    """How a model is fed; None where not given, so that `--model_config` and defaults can fill in."""
+    """How a model is fed; None if not given, so that `--model_config` and the defaults can fill in."""
     parser.add_argument(
         "--model", required=True, metavar="FILE", help="Keras classifier: .keras, .h5, or the folder of a SavedModel"
     )
@@ -92,7 +92,7 @@ def model_settings(arguments: argparse.Namespace, **further: Any) -> ScoreSettin
 
 
 def calibration_given(arguments: argparse.Namespace) -> Calibration | None:
-    """What `--calibration` names, where the job has that flag and it was given.
+    """The calibration that `--calibration` names, if the job has that flag and it was given.
 
     Raises:
       UsageError: it cannot be read.
@@ -107,7 +107,7 @@ def calibration_given(arguments: argparse.Namespace) -> Calibration | None:
 
 
 def _feeding(given: argparse.Namespace, digest: str) -> dict[str, Any]:
-    """Fields of `Preprocessing` and `Geometry`, and the output: as flags say, else a file that a job wrote.
+    """Fields of `Preprocessing` and `Geometry`, and the output: from the flags, else from a file that a job wrote.
 
     Raises:
       UsageError: they contradict each other.
@@ -142,7 +142,7 @@ def _feeding(given: argparse.Namespace, digest: str) -> dict[str, Any]:
 
 
 def _filed_feeding(given: argparse.Namespace) -> tuple[str, str, dict[str, Any]] | None:
-    """The flag that names a file, the job that wrote it, and how it says that the model is fed; None without such."""
+    """The flag that names a file, the job that wrote it, and how it feeds the model; None without such a file."""
     if given.model_config is not None:
         return "model_config", "check", vars(read_model_config(absolute_path(given.model_config)))
     if (calibration := calibration_given(given)) is not None:

@@ -1,4 +1,4 @@
-"""Settings named in a message become the flags of a job: `transforms` knows no flags."""
+"""Settings named in a message become flags of a job; `transforms` does not know the flags."""
 
 import re
 

@@ -41,7 +41,7 @@ def items(values: Sequence[str]) -> list[str]:
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our part with flag names spelled with `_`, and the runner's part behind a lone `--`."""
+    """The job's part, its flag names spelled with `_`, and the runner's part behind a lone `--`."""
     argv = list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     ours = []

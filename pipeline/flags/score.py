@@ -27,7 +27,7 @@ class ScoreOptions:
       sources: which images.
       calibrated: whether temperature and epsilon come from a calibration.
       max_rejected: share of rejected records above which the exit code is 3.
-      overwrite: whether an earlier run's results go first.
+      overwrite: whether to remove an earlier run's results first.
       check: whether a few images are looked at first.
       accelerator: Beam's resource hint for the workers that score; not part of the settings.
       arguments: the parsed flags.
@@ -104,7 +104,7 @@ def _detectors(given: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _calibrated(given: argparse.Namespace) -> dict[str, Any]:
-    """ODIN's parameters and the precision, as flags say, else the calibration, else the defaults.
+    """ODIN's parameters and the precision, from the flags, else the calibration, else the defaults.
 
     Raises:
       UsageError: they contradict each other.

@@ -8,11 +8,11 @@ from odin_beam.transforms.forward.precisions import PRECISIONS
 
 
 def add_run_flags(parser: Parser) -> None:
-    """How the run goes; nothing here but the precision changes a score."""
+    """How the run is executed; of these only the precision changes a score."""
     parser.add_argument(
         "--batch_size", type=positive, default=64, metavar="N", help="images scored at once (default: 64)"
     )
-    # No default here, so that a calibration can say it.
+    # No default here, so that a calibration can set it.
     parser.add_argument("--precision", choices=PRECISIONS, help="; ".join(PRECISIONS.values()))
     parser.add_argument(
         "--max_rejected",

@@ -18,7 +18,7 @@ A flag may be repeated, or take several patterns with commas between them, so a 
 
 
 def add_source_flags(parser: Parser) -> None:
-    """What the kinds of sources need beside their pattern."""
+    """Flags that kinds of sources need besides their pattern."""
     parser.add_argument(
         "--noise_count", type=positive, default=10_000, metavar="N", help="images per noise: source (default: 10000)"
     )

@@ -1,9 +1,9 @@
-"""`odin-beam check`: is this model understood? Tested on your images, before hours are spent on scoring.
+"""`odin-beam check`: is the model fed correctly? Tested on your images, before hours are spent on scoring.
 
     odin-beam check --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' --output model.json
     odin-beam score --model classifier.keras --model_config model.json ...
 
-Labels decide: with them the preprocessing is chosen by accuracy, without them only a collapse can be seen.
+With labels the preprocessing is chosen by accuracy; without them only collapsed predictions can be detected.
 """
 
 import io
@@ -35,7 +35,7 @@ IMAGES = 256
 
 
 def run(options: CheckOptions) -> int:
-    """Says what the model is and what the images show, writes model.json; gives the exit code.
+    """Prints what the model is and what the images show, writes model.json; returns the exit code.
 
     Raises:
       UsageError: the model cannot be used as given, or how to feed it cannot be decided.
@@ -83,7 +83,7 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
 
 
 def _given(options: CheckOptions, settings: ScoreSettings) -> Preprocessing | None:
-    """The preprocessing that the command line spells out."""
+    """The preprocessing that the command line gives."""
     arguments = options.arguments
     spelled = arguments.preprocessing or arguments.mean or arguments.channel_order or arguments.model_config
     return settings.preprocessing if spelled else None

@@ -27,7 +27,7 @@ _DATA = Path(__file__).parents[1] / "demo_data"
 
 
 def run(demo: DemoOptions) -> int:
-    """Scores the embedded example and tells how to go on; gives the exit code of `score`."""
+    """Scores the embedded example and prints the next steps; returns the exit code of `score`."""
     argv = [
         f"--model={_DATA / 'classifier.keras'}",
         f"--output={demo.output}",

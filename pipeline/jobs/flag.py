@@ -47,7 +47,7 @@ def run(options: FlagOptions) -> int:
     from odin_beam.transforms.scoring.check_finished import ReadFinished
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    # First the completion marker: flags of two rules beside each other must not look like one result.
+    # The completion marker goes first, so that flags of two rules never look like one result.
     writing.delete([paths.join(output, layout.FLAGS)])
     writing.delete_folder(layout.flags_folder(output))
     pipeline | ReadFinished(output, launch["settings"]) | FlagShards(output, rule, facts)
@@ -68,7 +68,7 @@ def _state(output: str, shards: int) -> tuple[int, str]:
 
 
 def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibration: Calibration) -> None:
-    """Sees that the scores are of the kind that the calibration has.
+    """Checks that the calibration applies to the scores.
 
     Raises:
       UsageError: of another model, fed in another way, at another temperature or epsilon, or without the detector.
@@ -101,10 +101,10 @@ def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibrat
 
 
 def flag_rule(options: FlagOptions, calibration: Calibration) -> FlagRule:
-    """When an image is flagged.
+    """The rule by which an image is flagged.
 
     Raises:
-      UsageError: scores by class are wanted, and there are none.
+      UsageError: scores by class are wanted, and the calibration has none.
     """
     by_class = calibration.class_scores.get(options.detector, {}) if options.per_class else {}
     if options.per_class and not by_class:

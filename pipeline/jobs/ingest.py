@@ -8,11 +8,11 @@ What comes out:
     PREFIX-00000-of-00016.tfrecord ...   tf.train.Example with `image`, `id` and, where known, `label`
     labels.txt                           beside them; class names, line number = label
     PREFIX-rejected.csv                  what was not taken and why, if anything: id, reason, source
-    PREFIX-summary.json                  counts; written last, so its presence means that all is there
+    PREFIX-summary.json                  counts; written last: where it exists, the run is complete
 
 The order is that of the arguments, then of the paths, and running twice gives the same bytes. Every shard is written
 under a temporary name and published by a rename; a run starts by removing what an earlier one of the same PREFIX has
-left, so that no mixture of two can come about.
+left, so that two runs cannot mix.
 
 A label is that of the immediate parent folder. Classes are the folders that hold a file named as an image, or without
 any extension, so that `annotations/*.xml` does not become one; with fewer than two of them there are no labels, unless
@@ -47,7 +47,7 @@ Listed = TypeVar("Listed")
 
 
 def run(options: IngestOptions) -> int:
-    """Writes the shards and tells what is in them; gives the exit code.
+    """Writes the shards and prints what they hold; returns the exit code.
 
     Raises:
       UsageError: before anything is written.
@@ -87,7 +87,7 @@ def _new_shards(matched: Sequence[Matched], class_names: Sequence[str] | None, o
 
 @dataclass(frozen=True)
 class Making:
-    """What makes the shards.
+    """The transform that makes the shards, and what is known about it.
 
     Attributes:
       shards: a PTransform from a pipeline's start to `ShardReport`s.
@@ -117,7 +117,7 @@ def _write(options: IngestOptions, output: OutputNames, making: Making) -> int:
 
 
 def report(output: OutputNames, unit: str, classes: int) -> int:
-    """Prints what a finished run has written and where it lies; gives the exit code."""
+    """Prints what a finished run has written and where it lies; returns the exit code."""
     summary = json.loads(reading.read_bytes(output.summary))
     written, labelled = summary["written"], summary["labelled"]
     shards = f"{output.prefix}-*.tfrecord"
@@ -145,7 +145,7 @@ def report(output: OutputNames, unit: str, classes: int) -> int:
 
 
 def refuse_output(output: OutputNames) -> None:
-    """Sees that PREFIX can begin the names of shards, and that a glob over them will find no others.
+    """Checks that PREFIX can begin the names of shards, and that a glob for them will match no other files.
 
     Raises:
       UsageError: it cannot, or there are others.
@@ -168,7 +168,7 @@ def refuse_output(output: OutputNames) -> None:
 
 
 def _names_beside(output: OutputNames) -> list[str]:
-    """Names that begin with PREFIX, without it."""
+    """Names of files that begin with PREFIX, the PREFIX removed."""
     folder, name = paths.parent(output.prefix), output.prefix.rpartition("/")[2]
     if paths.is_local(folder):
         # Beam would list all that lies below the folder, too.
@@ -179,7 +179,7 @@ def _names_beside(output: OutputNames) -> list[str]:
 
 
 def _published(output: OutputNames) -> tuple[int, str]:
-    """How many shards are done, as number and remark."""
+    """How many shards are done: the number, and an empty remark."""
     present = {output.prefix + name for name in _names_beside(output)}
     count = sum(output.shard(index) in present for index in range(output.shards))
     return count, f"{count:,} of {output.shards:,} shards"
@@ -226,7 +226,7 @@ def _as_usage_error() -> Iterator[None]:
 
 
 def hold_tfrecords(matched: Iterable[Matched]) -> bool:
-    """Whether the files are TFRecord, all or none.
+    """Whether the files are TFRecords; all must be, or none.
 
     Raises:
       UsageError: only some are.
@@ -243,7 +243,7 @@ def hold_tfrecords(matched: Iterable[Matched]) -> bool:
 
 
 def list_images(matched: Sequence[Matched]) -> tuple[list[Member], list[Reject]]:
-    """The files behind all arguments, in order, and what is refused at sight.
+    """The files behind all arguments, in order, and those refused at once.
 
     Raises:
       UsageError: there is nothing to take, or an archive cannot be read.
@@ -285,11 +285,11 @@ def _lines(names: Iterable[str]) -> bytes:
 
 
 def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -> dict[str, int]:
-    """Label of each class, in the order of labels; empty where the folders tell no classes apart.
+    """Label of each class, in the order of labels; empty if the folders do not distinguish classes.
 
     Args:
       members: the image files.
-      class_names: in the order of labels; None for the names of the folders, sorted.
+      class_names: in the order of labels; None takes the names of the folders, sorted.
 
     Raises:
       UsageError: a folder is not in `class_names`, or cannot stand in a line.
@@ -310,17 +310,17 @@ def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -
 
 
 def refuse_other_labels(path: str, labels: Mapping[str, int]) -> None:
-    """Labels that lie beside shards must be theirs.
+    """Checks that a labels.txt already beside the shards has the same class names.
 
     Raises:
-      UsageError: there are others already.
+      UsageError: it has others.
     """
     with _as_usage_error():
         there = _names(reading.read_bytes(path)) if labels and listing.stat_file(path) else None
     if there is not None and there != list(labels):
-        raise UsageError(f"{path} holds other class names: choose a folder of its own for --output, or remove it")
+        raise UsageError(f"{path} holds other class names: choose another folder for --output, or remove it")
 
 
 def _remove_earlier(output: OutputNames) -> None:
-    """So that no mixture with an earlier run can come about; the mark of completion goes first."""
+    """Removes an earlier run's shards, so that the two cannot mix; its summary, the completion marker, goes first."""
     writing.delete([output.summary, output.rejected, *map(output.shard, range(output.shards))])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def run(options: ReportOptions) -> int:
-    """Writes the report and says where it is; gives the exit code.
+    """Writes the report and prints its path; returns the exit code.
 
     Raises:
       UsageError: not an output folder of `score`.
@@ -91,7 +91,7 @@ def _report_settings(
 
 
 def _classifier(settings: ScoreSettings, factory: str | None) -> "tuple[Classifier | None, str | None]":
-    """The classifier that scored, or why it cannot be had."""
+    """The classifier that scored, or why it is not available."""
     from odin_beam.transforms.scoring.scorer import load_settings_classifier
 
     if settings.model_factory != factory:

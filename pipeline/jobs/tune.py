@@ -1,4 +1,4 @@
-r"""`odin-beam tune`: which temperature, which epsilon, from which score on.
+r"""`odin-beam tune`: the best temperature, epsilon and thresholds for a classifier.
 
     odin-beam tune --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' \\
       --output calibration.json
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def run(options: TuneOptions) -> int:
-    """Scores the grid, chooses, and prints what was found; gives the exit code.
+    """Scores the grid, chooses, and prints what was found; returns the exit code.
 
     Raises:
       UsageError: before anything is written.
@@ -64,7 +64,7 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     scoring = scoring_run.prepare(
         settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
     )
-    # What this machine takes for a pass says nothing about Dataflow's.
+    # The time of a pass on this machine says nothing about Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(
         settings, options.objective, options.surrogate, options.per_class, options.output, times
@@ -86,7 +86,7 @@ def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
     """Surrogates of every in-distribution shard, as a source of their own; none without a kind.
 
     Raises:
-      UsageError: a source of the user's has their name.
+      UsageError: one of the user's sources has their name.
     """
     if kind is None:
         return []
@@ -110,11 +110,11 @@ def _refuse_output(options: TuneOptions) -> None:
         try:
             read_calibration(options.output)
         except CalibrationError as e:
-            raise UsageError(f"--output would replace what is no calibration: {e}") from e
+            raise UsageError(f"--output exists and is not a calibration: {e}") from e
 
 
 def _estimate(scoring: "ScoringRun", images: int) -> PassTimes | None:
-    """Says what there is to do, and how long one process takes for it, as measured on one batch."""
+    """Prints how much there is to score, and how long one process takes for it, measured on one batch."""
     if scoring.scorer is None:
         return None
     settings = scoring.settings

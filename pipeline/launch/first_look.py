@@ -18,7 +18,7 @@ RECORDS_TRIED = 16
 
 
 def expected_images(shards: Sequence[Shard], output: str, folder: str, features: FeatureNames) -> dict[str, int]:
-    """How many images each scores file is expected to hold, by its path, after a look at the first ones.
+    """How many images each scores file is expected to hold, by its path, estimated from the first records.
 
     Args:
       shards: all of the run's.
@@ -27,7 +27,7 @@ def expected_images(shards: Sequence[Shard], output: str, folder: str, features:
       features: names of the Example's features.
 
     Raises:
-      UsageError: a source holds no images where they are looked for.
+      UsageError: a source holds no images in the expected feature.
     """
     counts = {}
     for group in _by_kind([shard for shard in shards if not shard.content.is_derived()]):
@@ -38,7 +38,7 @@ def expected_images(shards: Sequence[Shard], output: str, folder: str, features:
 
 
 def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
-    """The shards of each source apart, and in it those of each kind and list."""
+    """Groups of shards by source, kind and list."""
     groups = collections.defaultdict(list)
     for shard in shards:
         groups[shard.source, type(shard.content), shard.content.list_path()].append(shard)
@@ -46,9 +46,9 @@ def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
 
 
 def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) -> float:
-    """Sees that shards of one kind hold images where they are looked for.
+    """Checks that shards of one kind hold images in the expected feature.
 
-    Only what points at a mistake in the command line is refused; damage is the run's to deal with.
+    Refuses only what points to a mistake in the command line; the run itself deals with damage.
 
     Returns:
       Mean size in bytes of the records looked at; 0 where none could be read.

@@ -14,7 +14,7 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.storage import file_system, paths, reading
 
 _COLUMNS = {"uri": pa.string(), "label": pa.int64(), "id": pa.string()}
-# Of a file's name: control characters would break the lines that name it, and lone surrogates are no text at all.
+# Not allowed in a file's name: control characters break the lines that name it, lone surrogates are not text.
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -39,7 +39,7 @@ def table_rows(path: str) -> Iterator[dict[str, Any]]:
             number += 1
             uri = row["uri"]
             if not uri or UNWRITABLE.search(uri):
-                raise UsageError(f"manifest {path}, row {number}: {uri!r} is no uri of an image")
+                raise UsageError(f"manifest {path}, row {number}: {uri!r} is not the URI of an image")
             uri = uri if "://" in uri or uri.startswith("/") else paths.join(folder, uri)
             scheme = file_system.scheme(uri)
             if scheme not in known_schemes:
@@ -56,7 +56,7 @@ def _check_scheme(scheme: str | None, uri: str, path: str, number: int) -> None:
         file_system.check_served(uri)
     except Exception as e:
         raise UsageError(
-            f"manifest {path}, row {number}: {scheme}:// is no file system that is installed ({errors.cause(e)})"
+            f"manifest {path}, row {number}: no file system for {scheme}:// is installed ({errors.cause(e)})"
         ) from e
 
 
@@ -93,6 +93,6 @@ def _typed(batches: Iterable[pa.RecordBatch], path: str) -> Iterator[pa.RecordBa
         if twice := [name for name in there if batch.schema.names.count(name) > 1]:
             raise UsageError(f"manifest {path} has more than one column {twice[0]!r}")
         typed = pa.record_batch([batch[name].cast(_COLUMNS[name]) for name in there], names=there)
-        # Parquet says of bytes that they are text; see that they are.
+        # Parquet declares bytes to be text without checking them.
         typed.validate(full=True)
         yield typed

@@ -13,7 +13,7 @@ from odin_beam.transforms.tables.layout import LISTINGS, scores_file_name
 
 
 def image_list_shards(source: SourcePattern, rows: Iterable[dict], folder: str) -> Iterator[Shard]:
-    """Writes a list of images, and gives its virtual shards.
+    """Writes a list of images and returns its virtual shards.
 
     Args:
       source: whose images these are.

@@ -12,7 +12,7 @@ from odin_beam.transforms.storage.paths import is_local
 
 
 def matching_files(source: SourcePattern, output: str | None) -> list[FileStat]:
-    """The files of a glob, by path, without those in the run's own folder.
+    """The files that match a glob, sorted by path, without those in the run's own folder.
 
     Raises:
       UsageError: there are none, they cannot be listed, or a name cannot be written to a table.
@@ -34,7 +34,7 @@ def matching_files(source: SourcePattern, output: str | None) -> list[FileStat]:
 
 
 def _nothing_there(source: SourcePattern) -> str:
-    """Why a pattern matches nothing, as far as can be seen."""
+    """The likely reason why a pattern matches nothing."""
     pattern = source.pattern
     if is_local(pattern) and os.path.isdir(pattern):
         glob, also = (

@@ -21,7 +21,7 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
       data_dir: where TensorFlow Datasets prepares data sets.
 
     Raises:
-      UsageError: it is not prepared there, has no such split, or is no TFRecord data set of images.
+      UsageError: it is not prepared there, has no such split, or is not a TFRecord data set of images.
     """
     if not paths.is_local(data_dir):
         raise UsageError(
@@ -40,13 +40,13 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
             f"{wanted} is not prepared in {data_dir}: run `tfds build {wanted} --data_dir {data_dir}`, "
             "or give --tfds_data_dir"
         )
-    # Slow to import, and of no use to the other kinds of sources.
+    # Slow to import, and only this kind of source needs it.
     import tensorflow_datasets as tfds
 
     try:
         info = tfds.builder_from_directory(os.path.dirname(info_file)).info
     except Exception as e:
-        raise UsageError(f"{os.path.dirname(info_file)} is no data set that can be read: {e}") from e
+        raise UsageError(f"{os.path.dirname(info_file)} cannot be read as a data set: {e}") from e
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UsageError(f"tfds:{pattern} is prepared as {info.file_format.value}: prepare it as tfrecord")
     if split not in info.splits:

@@ -1,4 +1,4 @@
-"""Shows how a long job is coming along: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a long job: a bar on a terminal, otherwise a line every few seconds."""
 
 import contextlib
 import sys
@@ -20,9 +20,9 @@ def show_progress(label: str, total: int, unit: str, state: Callable[[], tuple[i
 
     Args:
       label: what is being done.
-      total: how far there is to go, in `unit`s.
+      total: the amount of work, in `unit`s.
       unit: of `total`; `B` is scaled to kB, MB and so on.
-      state: how far it has come, and a remark; called from a thread of its own, errors end the display only.
+      state: the work done so far, and a remark; called in a separate thread, errors only end the display.
     """
     terminal = sys.stderr.isatty()
     interval = _TERMINAL_SECONDS if terminal else _LOG_SECONDS
@@ -41,7 +41,7 @@ def show_progress(label: str, total: int, unit: str, state: Callable[[], tuple[i
             print(line, file=sys.stderr, flush=True)
 
     def refresh() -> None:
-        # Whatever ails the display must not touch the job.
+        # A failing display must not stop the job.
         with contextlib.suppress(Exception):
             while not stop.wait(interval):
                 done, remark = state()

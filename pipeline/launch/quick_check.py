@@ -1,4 +1,4 @@
-"""Which preprocessing is right: tried on a few images, by `check` at length and by every scoring run at launch."""
+"""Which preprocessing is right, tried on a few images: thoroughly by `check`, briefly by every run that scores."""
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def choose(
     classes: int,
     labels: np.ndarray,
 ) -> Trial:
-    """The preprocessing to use: the given one if it stands up, else the best on labels.
+    """The preprocessing to use: the given one unless another is clearly better, else the one of highest accuracy.
 
     Raises:
       UsageError: the given one is clearly worse than another; or none is given and there are no labels to choose by,
@@ -91,7 +91,7 @@ def choose(
 
 
 def warnings(trial: Trial, classes: int, labels: np.ndarray) -> list[str]:
-    """What the predictions themselves say against the way the model is fed."""
+    """Warnings, if the predictions suggest that the model is fed wrongly."""
     if is_collapsed(trial, classes, labels):
         return [
             f"WARNING: the predictions fall into {trial.spread:.1f} of {classes} classes: the preprocessing is "

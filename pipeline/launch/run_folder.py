@@ -1,4 +1,4 @@
-"""The output folder of a `score` run: whose it is, what it says, and whether a new run may have it."""
+"""The output folder of a `score` run: which run it belongs to, what it says, and whether a new run may use it."""
 
 import os
 from typing import Any
@@ -15,10 +15,10 @@ from odin_beam.transforms.tables.run_file import differences
 
 
 def refuse_output(output: str) -> None:
-    """Sees that there can be a run's folder of that name.
+    """Checks that a run's folder can have this name.
 
     Raises:
-      UsageError: it is a file, or has a name that could not be listed.
+      UsageError: it is a file, or its name could not be listed.
     """
     if any(c in output for c in "*?["):
         raise UsageError(f"--output {output}: its name must not hold *, ? or [")
@@ -39,10 +39,10 @@ def read_facts(output: str, name: str) -> dict[str, Any] | None:
 
 
 def read_summary(output: str) -> dict[str, Any]:
-    """What a run that has just ended says of itself.
+    """The summary of a run that has just ended.
 
     Raises:
-      StorageError: nothing any more: a run begins by taking away the summary of the one before.
+      StorageError: there is no summary: another run has started here since and removed it.
     """
     summary = read_json(output, layout.SUMMARY)
     if summary is None:
@@ -70,7 +70,7 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
 
 
 def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tuple[dict[str, Any] | None, str | None]:
-    """What `flag` found here, or why that is not known; both None where it was never run or did not end.
+    """What `flag` found here, or why that is unknown; both None if it never ran or did not finish.
 
     Args:
       output: the run's folder.
@@ -89,10 +89,10 @@ def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tupl
 
 
 def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
-    """An output folder belongs to one set of settings.
+    """Checks that the folder belongs to a run of the same settings.
 
     Raises:
-      UsageError: it was made with others, or with unknown ones; the message names the differences.
+      UsageError: it was made with other settings, or with unknown ones; the message names the differences.
     """
     earlier = read_facts(output, layout.RUN)
     if earlier is None:
@@ -108,7 +108,7 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
 
 
 def refuse_overwriting(output: str) -> None:
-    """`--overwrite` is for the folder of an earlier run; in any other folder the same names are somebody's own files.
+    """`--overwrite` is for the folder of an earlier run; in any other folder, files of these names are the user's own.
 
     Raises:
       UsageError: it holds such names, but no run.json.
@@ -125,7 +125,7 @@ def refuse_overwriting(output: str) -> None:
 
 
 def start_afresh(output: str) -> None:
-    """Removes what an earlier run has left in its folder, and nothing else."""
+    """Removes what an earlier run left in its folder, and nothing else."""
     for folder in layout.FOLDERS:
         writing.delete_folder(paths.join(output, folder))
     writing.delete(paths.join(output, name) for name in layout.FILES)

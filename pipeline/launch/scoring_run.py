@@ -1,4 +1,4 @@
-"""What every job that scores does: see that the command makes sense, launch the run, show its progress."""
+"""What every job that scores does: check that the command makes sense, launch the run, show its progress."""
 
 import contextlib
 import sys
@@ -41,7 +41,7 @@ class ScoringRun:
       shards: all of them, finished or not.
       folder: local; where `sources.list_shards` left its lists of images.
       command: the command line, without the program.
-      overwrite: whether what an earlier run left goes first.
+      overwrite: whether to remove first what an earlier run left.
       expected: images that each scores file is expected to hold, by its path.
       shared: handle of `scorer`, for the workers of this process.
       scorer: the classifier; None where an earlier run has finished everything.
@@ -68,7 +68,7 @@ def model_errors() -> Iterator[None]:
 
 
 def resolve_precision(settings: ScoreSettings, options: PipelineOptions) -> ScoreSettings:
-    """float32 in place of `mixed`, with a line that says so, where this machine scores and has no bfloat16."""
+    """float32 in place of `mixed`, with a warning, if this machine scores and has no bfloat16."""
     if settings.precision == "float32" or not runs_here(options) or has_bfloat16():
         return settings
     print("warning: this machine has no bfloat16 support: using float32 instead of mixed", file=sys.stderr)
@@ -84,7 +84,7 @@ def prepare(
     overwrite: bool,
     checked: bool,
 ) -> ScoringRun:
-    """Sees that the run makes sense, and loads the classifier if there is something left to score.
+    """Checks that the run makes sense, and loads the classifier if there is something left to score.
 
     The classifier loaded here serves the workers of this process, too.
 
@@ -95,10 +95,10 @@ def prepare(
       folder: where `sources.list_shards` left its lists of images.
       command: the command line, for `run.json`.
       overwrite: whether to start afresh.
-      checked: whether to see on a few in-distribution images that the classifier is fed correctly.
+      checked: whether to check on a few in-distribution images that the classifier is fed correctly.
 
     Raises:
-      UsageError: it makes none; nothing was written.
+      UsageError: it does not; nothing was written.
     """
     if overwrite:
         run_folder.refuse_overwriting(output)
@@ -125,7 +125,7 @@ def images_to_do(scoring: ScoringRun) -> list[int]:
 
 
 def launch(scoring: ScoringRun) -> None:
-    """Leaves in the folder what this run is, and takes away the completion marker of an earlier one."""
+    """Writes `run.json`, and removes the completion marker of an earlier run."""
     output = scoring.output
     if scoring.overwrite:
         run_folder.start_afresh(output)
@@ -152,7 +152,7 @@ def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:
 
 
 def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> None:
-    """Warns or refuses where a few in-distribution images show that the classifier is fed wrongly."""
+    """Warns or refuses if a few in-distribution images show that the classifier is fed wrongly."""
     inside = [shard for shard in shards if shard.role == "in_distribution"]
     pixels, labels = sample_images(inside, folder, settings, scorer.classifier.input_shape, quick_check.IMAGES)
     if len(pixels):
@@ -185,7 +185,7 @@ def _was_complete(output: str, shards: Sequence[Shard]) -> bool:
 
 
 class _State:
-    """How far a run has come: by its own images where this process scores, by committed shards where others do."""
+    """How far the run is: counted in images if this process scores, in committed shards if other processes do."""
 
     def __init__(self, scoring: ScoringRun):
         self._scores = layout.all_parquet(layout.scores_folder(scoring.output))

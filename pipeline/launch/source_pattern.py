@@ -50,12 +50,12 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a lister works with, beside the pattern.
+    """What a lister needs besides the pattern.
 
     Attributes:
       options: of all sources.
       folder: local; lists of images are written below it.
-      output: the run's folder, if there is one: what lies in it is not an input, whatever a glob says.
+      output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
       seen: paths of loose files that earlier patterns have listed, by source.
     """
 

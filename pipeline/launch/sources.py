@@ -1,4 +1,4 @@
-"""What the PATTERNs of a command line mean: their shards."""
+"""From the PATTERNs of a command line to their shards."""
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch.source_kinds import KINDS
@@ -12,7 +12,7 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
     Args:
       options: the patterns, and what they need.
       folder: local; lists of images are written below it, see `listings.publish_listings`.
-      output: the run's folder, if there is one: what lies in it is not an input, whatever a glob says.
+      output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
 
     Raises:
       UsageError: a pattern matches nothing, cannot be listed, or means nothing.

@@ -1,4 +1,4 @@
-"""Beam's own options: recognised, completed, and refused where a job cannot run as they say."""
+"""Beam's own options: checked, completed, and refused if the job cannot run with them."""
 
 import difflib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def beam_options(flags: Sequence[str], holds_model: bool = False, accelerator: s
 
 
 def refuse_unknown(flags: Sequence[str], parser: Parser) -> None:
-    """Sees that Beam recognises every flag that is not the job's own.
+    """Checks that Beam recognises every flag that is not the job's own.
 
     Raises:
       UsageError: it does not; the message names the job's flag that is closest.
@@ -51,7 +51,7 @@ def refuse_unknown(flags: Sequence[str], parser: Parser) -> None:
 
 
 def refuse_runner(name: str, job: Job, options: Any) -> None:
-    """Sees that the runner can run the job.
+    """Checks that the runner can run the job.
 
     Raises:
       UsageError: it cannot.

@@ -1,9 +1,9 @@
-"""What is different where Dataflow runs a job: options that are set unless given, and what cannot be meant.
+"""What differs on Dataflow: default options, and command lines that cannot work there.
 
     odin-beam score ... --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp \
       --sdk_container_image=IMAGE --accelerator='type:nvidia-tesla-t4;count:1;install-nvidia-driver'
 
-docs/dataflow.md tells the whole way.
+docs/dataflow.md has every step.
 """
 
 from collections.abc import Iterable
@@ -57,7 +57,7 @@ def set_defaults(options: PipelineOptions, holds_model: bool, accelerator: str |
 
 
 def problem(options: PipelineOptions, paths: Iterable[tuple[str, str]], accelerator: str | None) -> str | None:
-    """What about a command line cannot be meant for Dataflow, in one line; None where all is well.
+    """Why a command line cannot work on Dataflow, in one line; None if it can.
 
     Args:
       options: of the job.
@@ -97,7 +97,7 @@ def _other_accelerator(options: PipelineOptions) -> str | None:
 
 
 def handed_over(result: PipelineResult) -> str | None:
-    """What became of a job that goes on without this process; None where its end is to be waited for.
+    """How a job that continues without this process was submitted; None if this process waits for its end.
 
     The launcher of a Flex Template must not wait: it submits the job after this process has ended.
     """

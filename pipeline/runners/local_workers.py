@@ -1,7 +1,7 @@
-"""Worker processes of the local runner that cannot be lost: the launcher ends with them, and they with the launcher.
+"""Worker processes of the local runner: the launcher ends if one dies, and they end with the launcher.
 
-Beam's own handler of them (`SubprocessSdkWorkerHandler`) waits for ever for a worker that dies before it has said
-hello; where one dies later, or the launcher is told to end, it first lets the others finish all that they were given.
+Beam's own handler (`SubprocessSdkWorkerHandler`) waits forever for a worker that dies before it has connected. If one
+dies later, or the launcher is told to end, it first lets the others finish all their work.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from google.protobuf import json_format, text_format
 from odin_beam.pipeline.runners.workers import local_processes
 from odin_beam.transforms.errors import OdinBeamError
 
-# Nothing but a signal wakes a thread that waits for a lock; nobody else sends this one, and by default it does nothing.
+# Only a signal wakes a thread that waits for a lock; nobody else sends this one, and by default it does nothing.
 _WAKE = signal.SIGURG
 # How workers of the present run ended before their time.
 _deaths: list[str] = []
 
 
 class WorkerDied(OdinBeamError):
-    """A worker process is gone before its work was done; the message says how it ended."""
+    """A worker process ended before its work was done; the message says how."""
 
 
 def run_pipeline(pipeline: beam.Pipeline) -> PipelineResult:
-    """`pipeline.run()`, which stops if it works in processes of its own and one of them dies.
+    """`pipeline.run()`, which stops if it uses worker processes and one of them dies.
 
     Raises:
       WorkerDied: one did.
@@ -121,7 +121,7 @@ class _WorkerProcess(GrpcWorkerHandler):
     def close(self) -> None:
         self._closing = True
         if sys.exception() is not None:
-            # The run has failed, or was interrupted: what the worker is at is of use to nobody any more.
+            # The run has failed, or was interrupted: nobody needs what the worker is doing.
             self._process.kill()
         super().close()
 

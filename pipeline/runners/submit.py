@@ -1,4 +1,4 @@
-"""Runs a pipeline: waits for its end, or hands it over to a service that goes on without this process."""
+"""Runs a pipeline: waits for its end, or hands it to a service and returns."""
 
 import contextlib
 

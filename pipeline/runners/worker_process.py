@@ -1,4 +1,4 @@
-"""`python -m pipeline.worker_process`: a worker of the local runner; `local_workers` starts it.
+"""`python -m odin_beam.pipeline.runners.worker_process`: a worker of the local runner; `local_workers` starts it.
 
 It is Beam's own, with two differences. It never outlives its launcher; Beam's may then wait for two minutes, holding
 its memory. It leaves Ctrl-C to the launcher; Beam's prints a trace.
@@ -22,7 +22,7 @@ def main() -> None:
 
 def _end_with_launcher() -> None:
     # The launcher holds the other end of this pipe and never writes to it: it can be read once the launcher is gone,
-    # however that came about.
+    # whatever ended it.
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""How many workers a run has, and what follows from that: threads for each, and shards enough for all."""
+"""How many workers a run has, and what follows from it: threads per worker, and whether there are enough shards."""
 
 import os
 from collections.abc import Collection
@@ -47,7 +47,7 @@ def share_cores(options: PipelineOptions) -> None:
 
 
 def imbalance(images: Collection[int], count: int) -> str | None:
-    """What speaks against an even load, in one line; None where nothing does, or there is one worker.
+    """A warning in one line if the load will be uneven; None if it is even, or there is one worker.
 
     Args:
       images: expected in each shard that is to be scored.

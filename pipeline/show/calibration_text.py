@@ -35,8 +35,8 @@ def _grid(content: dict[str, Any]) -> list[str]:
     if objective["surrogates"]:
         lines += [
             "",
-            f"{', '.join(objective['against'])} are surrogates, made of the in-distribution images: these figures are "
-            "a hint, not how well foreign images are told",
+            f"{', '.join(objective['against'])} are surrogates, made from the in-distribution images: these figures "
+            "are indicative only",
         ]
     return lines
 

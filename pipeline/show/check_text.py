@@ -1,4 +1,4 @@
-"""What `check` says of a model."""
+"""What `check` prints about a model."""
 
 from odin_beam.pipeline.launch.quick_check import name
 from odin_beam.transforms.checking.soundness import Soundness

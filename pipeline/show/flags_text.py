@@ -46,7 +46,7 @@ def _expectations(flags: dict[str, Any]) -> list[str]:
             low, high = own["false_flags_low"], own["false_flags_high"]
             lines.append(
                 f"if all of {name} were in-distribution, {own['false_flags']:,.0f} flags would be expected "
-                f"(95 % interval {low:,.0f} to {high:,.0f}): so many may be false"
+                f"(95 % interval {low:,.0f} to {high:,.0f}): these may be false alarms"
             )
     count = flags["calibration"]["images"]
     if (1 - rule["tpr"]) * (count + 1) < 1:

@@ -33,7 +33,7 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 
 
 def summary_text(summary: dict[str, Any]) -> str:
-    """What happened to the records and shards, source by source, and what went wrong."""
+    """Records and shards of each source, and what went wrong."""
     lines = []
     for name, source in summary["sources"].items():
         rejected = f", {source['rejected']:,} rejected" if source["rejected"] else ""
@@ -48,7 +48,7 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 
 def problems(summary: dict[str, Any]) -> list[str]:
-    """Lines about shards that failed and scores whose shard is no longer there; none where all is well."""
+    """Lines about shards that failed and scores whose shard is no longer there; none if there are none."""
     failed = _some(
         [f"{shard['path']}: {shard['reason']}" for shard in summary["failed_shards"]],
         "failed and not in the results; the same command tries again",

@@ -28,7 +28,7 @@ class Picture:
 
     Attributes:
       row: of the scores, with `score`.
-      image: `data:` URI; None where the image cannot be had any more.
+      image: `data:` URI; None if the image is no longer available.
       overlay: the same with the activation map of the predicted class; None where the model has none.
       problem: why there is no image.
     """
@@ -111,7 +111,7 @@ def laid_over(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture as a `data:` URI, so that the report is one file."""
+    """The picture as a `data:` URI, which keeps the report in one file."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -21,7 +21,7 @@ def png(figure: Figure) -> bytes:
 
 
 def title(content: dict[str, Any]) -> str:
-    """What was looked at, with surrogates called so."""
+    """The sources that were compared, surrogates marked as such."""
     objective = content["objective"]
     return OBJECTIVES[objective["name"]].title + (
         f", against {', '.join(objective['against'])}" if OBJECTIVES[objective["name"]].two_sided else ""

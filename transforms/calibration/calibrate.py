@@ -1,6 +1,6 @@
-"""From the committed scores of a grid to `calibration.json`: the choice of a cell, and scores to hold others against.
+"""From the committed scores of a grid to `calibration.json`: the chosen cell, and scores to compare others against.
 
-Every figure comes from the Parquet that was written, as those of `summarize_scores`.
+Every figure comes from the written Parquet, as in `summarize_scores`.
 """
 
 import platform
@@ -32,23 +32,23 @@ from odin_beam.transforms.tables import layout, parquet
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
-# Below so many images the thresholds of high true positive rates are guesses; a class with fewer gets none of its own.
+# With fewer images, thresholds at high true positive rates are guesses; classes with fewer images get no thresholds.
 FEW_IMAGES = 100
-# From here on the images may be those that the classifier was trained on.
+# From this accuracy on, the images may be those that the classifier was trained on.
 SUSPICIOUS_ACCURACY = 0.995
 
 
 @dataclass(frozen=True)
 class CalibrateSettings:
-    """What is looked for.
+    """Settings of a calibration.
 
     Attributes:
       score: settings of the run, with the grid.
       objective: one of `objectives.OBJECTIVES`.
-      surrogate: kind of the surrogates that stand in for out-of-distribution images; None without.
-      per_class: whether calibration scores are also wanted by predicted class.
+      surrogate: kind of the surrogates that replace out-of-distribution images; None if there are none.
+      per_class: whether to include calibration scores by predicted class.
       output: absolute path of the calibration.
-      times: as measured at launch; None where nothing was left to score.
+      times: measured at launch; None if nothing was left to score.
     """
 
     score: ScoreSettings
@@ -60,7 +60,7 @@ class CalibrateSettings:
 
 
 def compared_columns(settings: ScoreSettings) -> list[str]:
-    """The columns that hold scores: every cell of the grid, and the detectors that need no tuning."""
+    """The columns with scores: every cell of the grid, and the detectors that need no tuning."""
     return [*settings.odin.cells, *CLEAN_DETECTORS]
 
 
@@ -70,7 +70,7 @@ class Calibrate(beam.PTransform):
 
     Args:
       folder: absolute path of the run's folder.
-      settings: what is looked for.
+      settings: of the calibration.
       launched: seconds since the epoch.
     """
 
@@ -105,10 +105,10 @@ def _write(
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
 ) -> str:
-    """Writes the calibration, unless a shard is missing from it, and the completion marker.
+    """Writes the calibration, unless a shard is missing from it, and then the completion marker.
 
     Raises:
-      OutputTakenError: the manifest has become another run's, and with it these files.
+      OutputTakenError: the manifest now belongs to another run, and so do these files.
     """
     roles = roles_of(read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)])))
     if not failed:
@@ -127,11 +127,11 @@ def calibration_content(
     counts: Mapping[str, Counts],
     shards: Sequence[Shard],
 ) -> dict[str, Any]:
-    """What `calibration.json` says, see `calibration`.
+    """The content of `calibration.json`, see `calibration`.
 
     Args:
       folder: of the run.
-      settings: what is looked for.
+      settings: of the calibration.
       roles: source -> role.
       histograms: by source and column.
       counts: by source.
@@ -143,14 +143,16 @@ def calibration_content(
     grid = settings.score.odin
     inside = merged(histograms, [source for source, role in roles.items() if role == "in_distribution"])
     outside = [
-        own for source, role in roles.items() if role != "in_distribution" and (own := merged(histograms, [source]))
+        columns
+        for source, role in roles.items()
+        if role != "in_distribution" and (columns := merged(histograms, [source]))
     ]
     first = next(iter(grid.cells))
     if first not in inside:
         raise CalibrationError("no in-distribution image gave a score: see the rejects")
     if OBJECTIVES[settings.objective].two_sided and not outside:
         raise CalibrationError("no out-of-distribution image gave a score: see the rejects")
-    figures = {column: cell_figures(inside[column], [own[column] for own in outside]) for column in inside}
+    figures = {column: cell_figures(inside[column], [columns[column] for columns in outside]) for column in inside}
     choice = _choose(folder, settings, figures, shards)
     names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in inside}
     scores = {detector: CalibrationScores.of(inside[column]) for detector, column in names.items()}
@@ -185,47 +187,47 @@ def calibration_content(
             "tensorflow": metadata.version("tensorflow"),
             "python": platform.python_version(),
         },
-        "thresholds": {detector: own.table() for detector, own in scores.items()},
-        "scores": {detector: own.as_dict() for detector, own in scores.items()},
+        "thresholds": {detector: distribution.table() for detector, distribution in scores.items()},
+        "scores": {detector: distribution.as_dict() for detector, distribution in scores.items()},
         "class_scores": {
-            detector: {str(predicted): own.as_dict() for predicted, own in classes.items()}
+            detector: {str(predicted): distribution.as_dict() for predicted, distribution in classes.items()}
             for detector, classes in by_class.items()
         },
     }
 
 
 def merged(histograms: Histograms, sources: Iterable[str]) -> dict[str, ScoreHistogram]:
-    """Column -> its scores in all of the sources."""
-    sources, together = set(sources), {}
+    """Column -> its scores in all of these sources."""
+    sources, by_column = set(sources), {}
     for (source, column), histogram in histograms.items():
         if source in sources:
-            together.setdefault(column, ScoreHistogram()).merge(histogram)
-    return together
+            by_column.setdefault(column, ScoreHistogram()).merge(histogram)
+    return by_column
 
 
 def _choose(
     folder: str, settings: CalibrateSettings, figures: Mapping[str, Mapping[str, float]], shards: Sequence[Shard]
 ) -> dict[str, Any]:
-    """The cell to take, and how much better it is than what costs less."""
+    """The chosen cell, and how much better it is than cheaper columns."""
     grid, objective = settings.score.odin, settings.objective
-    best, still = best_cells(grid, figures, objective)
-    paired = _paired_scores(folder, shards, [name for name in (best, still, "msp") if name])
-    over_still = paired.gain(best, still, objective) if best and still else None
-    taken = choose(best, still, over_still)
-    # Means of different scores cannot be compared.
-    over_msp = paired.gain(taken, "msp", objective) if OBJECTIVES[objective].two_sided else None
+    best, unperturbed = best_cells(grid, figures, objective)
+    paired = _paired_scores(folder, shards, [name for name in (best, unperturbed, "msp") if name])
+    over_unperturbed = paired.gain(best, unperturbed, objective) if best and unperturbed else None
+    chosen = choose(best, unperturbed, over_unperturbed)
+    # Means of different scores are not comparable.
+    over_msp = paired.gain(chosen, "msp", objective) if OBJECTIVES[objective].two_sided else None
     return {
-        "cell": taken,
+        "cell": chosen,
         "best_with_perturbation": best,
-        "best_without_perturbation": still,
-        "gain_of_perturbation": asdict(over_still) if over_still else None,
+        "best_without_perturbation": unperturbed,
+        "gain_of_perturbation": asdict(over_unperturbed) if over_unperturbed else None,
         "gain_over_msp": asdict(over_msp) if over_msp else None,
-        "at_edge": at_edge(grid, taken),
+        "at_edge": at_edge(grid, chosen),
     }
 
 
 def _paired_scores(folder: str, shards: Sequence[Shard], columns: Sequence[str]) -> PairedScores:
-    """The rows of all shards, a few columns of them, in-distribution sources as one."""
+    """The rows of all shards in some columns, with all in-distribution sources as one."""
     columns, parts = list(dict.fromkeys(columns)), {}
     for shard in shards:
         side = "" if shard.role == "in_distribution" else shard.source
@@ -244,7 +246,7 @@ def _class_scores(
     folder: str, shards: Sequence[Shard], names: Mapping[str, str]
 ) -> dict[str, dict[int, CalibrationScores]]:
     """Detector -> predicted class -> its in-distribution scores, for classes of at least `FEW_IMAGES` images."""
-    found: dict[str, dict[int, ScoreHistogram]] = {detector: {} for detector in names}
+    histograms: dict[str, dict[int, ScoreHistogram]] = {detector: {} for detector in names}
     for shard in shards:
         if shard.role != "in_distribution":
             continue
@@ -254,7 +256,7 @@ def _class_scores(
             for detector, column in names.items():
                 scores = table[column].to_numpy(zero_copy_only=False).astype(np.float64)
                 for predicted in np.unique(predictions).tolist():
-                    histogram = found[detector].setdefault(predicted, ScoreHistogram())
+                    histogram = histograms[detector].setdefault(predicted, ScoreHistogram())
                     histogram.add(scores[predictions == predicted])
     return {
         detector: {
@@ -262,26 +264,26 @@ def _class_scores(
             for predicted, histogram in sorted(classes.items())
             if histogram.count >= FEW_IMAGES
         }
-        for detector, classes in found.items()
+        for detector, classes in histograms.items()
     }
 
 
 def _warnings(objective: str, count: int, accuracy: Mapping[str, float | None]) -> list[str]:
-    found = []
+    warnings = []
     if objective == "mean_score":
-        found.append(
+        warnings.append(
             "the epsilon of the largest mean in-distribution score can be far from the best one: with CIFAR-10 and "
             "DenseNet-BC it gave an AUROC of 89.4, where epsilon 0 gives 95.8"
         )
     if count < FEW_IMAGES:
-        found.append(
+        warnings.append(
             f"{count} in-distribution images are few: thresholds of high true positive rates are guesses, see their "
             "intervals"
         )
     for source, share in accuracy.items():
         if share is not None and share >= SUSPICIOUS_ACCURACY:
-            found.append(
+            warnings.append(
                 f"{source}: accuracy {100 * share:.1f} %; if these are the images that the classifier was trained on, "
                 "take held-out ones: thresholds would be too high, and flag too much"
             )
-    return found
+    return warnings

@@ -1,14 +1,14 @@
-"""`calibration.json`: what `tune` found for a classifier, and what later scores are held against.
+"""`calibration.json`: the result of `tune` for a classifier, against which later scores are compared.
 
 Its keys:
 
     model, settings     which classifier, and the settings of `score` under which the figures hold
-    objective           what was looked at, against which images, and whether these were surrogates
-    choice, grid        the cell taken, its gains with their intervals, every cell's figures
-    detectors           the same figures of the detectors that need no tuning
+    objective           the objective, the images compared against, and whether these were surrogates
+    choice, grid        the chosen cell, its gains with their intervals, the figures of every cell
+    detectors           the same figures for the detectors that need no tuning
     thresholds          by detector, a table from true positive rate to threshold
     scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`
-    class_scores        by detector and predicted class, where that was asked for
+    class_scores        by detector and predicted class, if requested
     sources, cost, warnings, versions
 """
 
@@ -26,7 +26,7 @@ from odin_beam.transforms.storage import reading, writing
 
 KIND = "odin-beam calibration"
 VERSION = 1
-# Of `settings`: those that a score of any detector depends on, besides the model's digest.
+# The settings that the scores of every detector depend on, besides the model's digest.
 SHARED_SETTINGS = ("preprocessing", "geometry", "precision", "output_name", "model_factory")
 
 
@@ -39,10 +39,10 @@ class Calibration:
         (1000.0, 0.0014)
 
     Attributes:
-      content: all of it, JSON-able.
+      content: the whole file, JSON-compatible.
       settings: of `score`, under which the figures hold.
       scores: by detector.
-      class_scores: by detector, then by predicted class; empty where `tune` did not do so.
+      class_scores: by detector, then by predicted class; empty if not requested.
     """
 
     content: dict[str, Any]
@@ -62,13 +62,13 @@ class Calibration:
 
 
 def read_calibration(path: str) -> Calibration:
-    """Reads what `tune` wrote.
+    """Reads the calibration that `tune` wrote.
 
         >>> odin_beam.read_calibration("calibration.json").scores["odin"].count
         100
 
     Raises:
-      CalibrationError: there is none, another version wrote it, or it is damaged.
+      CalibrationError: the file is missing or damaged, or another version wrote it.
     """
     try:
         content = json.loads(reading.read_bytes(path))
@@ -80,9 +80,9 @@ def read_calibration(path: str) -> Calibration:
         return Calibration(
             content,
             settings,
-            {detector: CalibrationScores.from_dict(said) for detector, said in content["scores"].items()},
+            {detector: CalibrationScores.from_dict(steps) for detector, steps in content["scores"].items()},
             {
-                detector: {int(predicted): CalibrationScores.from_dict(said) for predicted, said in classes.items()}
+                detector: {int(predicted): CalibrationScores.from_dict(steps) for predicted, steps in classes.items()}
                 for detector, classes in content["class_scores"].items()
             },
         )
@@ -93,14 +93,14 @@ def read_calibration(path: str) -> Calibration:
 
 
 def write_calibration(path: str, content: dict[str, Any]) -> None:
-    """Writes it whole or not at all.
+    """Writes the calibration completely or not at all.
 
     Raises:
-      errors.StorageError: the storage refused.
+      errors.StorageError: the storage refused the write.
     """
     lines = []
     for key, value in {"kind": KIND, "version": VERSION, **content}.items():
-        # Nobody reads the long lists, and one number a line would hide the rest.
+        # Nobody reads the long lists, and one number per line would hide the rest.
         text = json.dumps(value, indent=None if key in ("scores", "class_scores") else 2, allow_nan=False)
         lines.append(f"  {json.dumps(key)}: " + text.replace("\n", "\n  "))
     writing.write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

@@ -1,7 +1,7 @@
-"""Which cell of a grid of temperatures and epsilons to take, and how sure that is.
+"""Chooses a cell from a grid of temperatures and epsilons, and measures how certain the choice is.
 
-The best cell by the objective is taken only if it beats the best one without perturbation by more than chance explains:
-the paired bootstrap interval of the gain must lie above 0. A perturbation costs three times the work.
+The best cell by the objective is chosen only if it beats the best cell without perturbation by more than chance: the
+paired bootstrap interval of the gain must lie above 0. A perturbation costs three times the work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from odin_beam.transforms.detectors.odin_settings import OdinGrid
 
 
-# Resamples of the bootstrap, and what its intervals hold.
+# Resamples of the bootstrap, and the confidence level of its intervals.
 RESAMPLES = 500
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much one column is better than another, in units of the objective; above 0 is better.
+    """How much better one column is than another, in units of the objective; above 0 is better.
 
     Attributes:
       over: the other column.
       value: the difference.
       low: lower end of its interval.
-      high: upper end.
+      high: upper end of its interval.
     """
 
     over: str
@@ -50,7 +50,7 @@ def cell_figures(inside: ScoreHistogram, outside: Sequence[ScoreHistogram]) -> d
 
     Args:
       inside: in-distribution scores, not empty.
-      outside: those of each other source; objectives are their mean, so that each source counts the same.
+      outside: scores of each other source; objectives are averaged over these, so that each source counts the same.
     """
     bins = inside.bins()
     middle = bins.lower + (bins.upper - bins.lower) / 2
@@ -59,16 +59,16 @@ def cell_figures(inside: ScoreHistogram, outside: Sequence[ScoreHistogram]) -> d
         metrics = [detection_metrics(inside, other) for other in outside]
         for name, objective in OBJECTIVES.items():
             if objective.two_sided:
-                figures[name] = float(np.mean([objective.of_metrics(one) for one in metrics]))
+                figures[name] = float(np.mean([objective.of_metrics(metric) for metric in metrics]))
     return figures
 
 
 def best_cells(
     grid: "OdinGrid", figures: Mapping[str, Mapping[str, float]], objective: str
 ) -> tuple[str | None, str | None]:
-    """The best cell with epsilon above 0 and the best one with epsilon 0; None where the grid has none.
+    """The best cell with epsilon above 0 and the best cell with epsilon 0; None if the grid has none.
 
-    Of equals the first, that is the lowest temperature and the smallest epsilon.
+    Of equal cells the first is taken, with the lowest temperature and the smallest epsilon.
     """
     sign = OBJECTIVES[objective].sign
 
@@ -80,18 +80,18 @@ def best_cells(
 
 
 def choose(best: str | None, still: str | None, gain: Gain | None) -> str:
-    """The cell to take: the best one with a perturbation if it is certainly better than the best one without.
+    """The chosen cell: the best one with a perturbation if it is certainly better than the best one without.
 
     Args:
-      best: of `best_cells`.
-      still: of `best_cells`.
-      gain: of `best` over `still`, where there are both.
+      best: from `best_cells`.
+      still: from `best_cells`.
+      gain: of `best` over `still`, if both exist.
     """
     return still if best is None or (gain is not None and not gain.certain) else best
 
 
 def at_edge(grid: "OdinGrid", cell_name: str) -> list[str]:
-    """How to go on where a cell lies on the edge of the grid, so that the optimum may lie outside."""
+    """What to try next if a cell lies on the edge of the grid, so that the optimum may lie outside."""
     cell, hints = grid.cells[cell_name], []
     above = [epsilon for epsilon in grid.epsilons if epsilon > 0]
     for name, values, value in (
@@ -107,7 +107,7 @@ def at_edge(grid: "OdinGrid", cell_name: str) -> list[str]:
 
 
 class PairedScores:
-    """The scores of the same images under several columns, for the bootstrap.
+    """The scores of the same images in several columns, for the bootstrap.
 
     Args:
       inside: column -> float64 [N], in-distribution, the same images in the same order in every column.
@@ -118,7 +118,7 @@ class PairedScores:
         self._inside = inside
         self._in_count = len(next(iter(inside.values())))
         self._out_counts = [len(next(iter(source.values()))) for source in outside]
-        # Ranks instead of scores: a resample then is but new counts of them.
+        # Ranks instead of scores: a resample is then only a new count of each rank.
         self._ranks = {
             column: [_ranks(scores, source[column]) for source in outside] for column, scores in inside.items()
         }
@@ -126,7 +126,7 @@ class PairedScores:
     def gain(self, column: str, other: str, objective: str, seed: int = 0) -> Gain:
         """How much better a column is than another, with the percentile interval of the paired bootstrap.
 
-        Images are resampled within their source, the same ones for both columns (Efron and Tibshirani 1993).
+        Images are resampled within their source, the same images for both columns (Efron and Tibshirani 1993).
         """
         rng, sign = np.random.default_rng(seed), OBJECTIVES[objective].sign
 
@@ -143,7 +143,7 @@ class PairedScores:
         return Gain(other, difference(*once), *np.percentile(resampled, [tail, 100 - tail]).tolist())
 
     def _figure(self, column: str, objective: str, in_weights: np.ndarray, out_weights: list[np.ndarray]) -> float:
-        """A column's objective, with each image counted as often as its weight says."""
+        """A column's objective, with each image counted as many times as its weight."""
         if not OBJECTIVES[objective].two_sided:
             return float(self._inside[column] @ in_weights / in_weights.sum())
         of_counts = OBJECTIVES[objective].of_counts

@@ -1,9 +1,9 @@
-"""Calibration: how unusual a score is among in-distribution ones, and what may be flagged for it.
+"""Conformal calibration: how unusual a score is among in-distribution scores, and what may be flagged for it.
 
-* Conformal p-value of a score s: `(1 + #{calibration scores <= s}) / (n + 1)`. Of an in-distribution image that was
-  drawn like the calibration images it is at most u with probability at most u (Vovk et al. 2005).
+* The conformal p-value of a score s is `(1 + #{calibration scores <= s}) / (n + 1)`. For an in-distribution image drawn
+  like the calibration images it is at most u with probability at most u (Vovk et al. 2005).
 * Flagging by Benjamini and Hochberg's rule over such p-values keeps the expected share of in-distribution images among
-  the flagged at or below the level asked for (Bates et al. 2023, https://arxiv.org/abs/2104.08279).
+  the flagged at or below the requested level (Bates et al. 2023, https://arxiv.org/abs/2104.08279).
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from scipy.special import betaincinv
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.tpr_rank import tpr_rank
 
-# Scores kept of a calibration: all of them up to so many; of more, the lower half of this exactly and the rest in steps
-# of rank, so that what is near to being flagged loses nothing.
+# Maximum number of scores kept from a calibration. If there are more, half this number, the lowest ones, are kept
+# exactly and the rest in steps of rank, so that scores near the threshold lose nothing.
 MAX_STEPS = 4096
-# True positive rates of the table of thresholds.
+# True positive rates in the table of thresholds.
 TPRS = (
     *(round(0.50 + 0.05 * i, 2) for i in range(8)),
     *(round(0.90 + 0.01 * i, 2) for i in range(9)),
     *(round(0.99 + 0.001 * i, 3) for i in range(9)),
     *(round(0.999 + 0.0001 * i, 4) for i in range(10)),
 )
-# Of the intervals of realised rates.
+# Confidence level of the intervals of realised rates.
 CONFIDENCE = 0.95
 
 
@@ -35,7 +35,7 @@ class CalibrationScores:
 
     Attributes:
       steps: float64 [S], ascending, S >= 1: the lowest score of each step.
-      at_most: int64 [S], ascending: how many scores lie in this step or below.
+      at_most: int64 [S], ascending: how many scores are in this step or a lower one.
     """
 
     steps: np.ndarray
@@ -71,11 +71,11 @@ class CalibrationScores:
 
     @property
     def count(self) -> int:
-        """n, how many scores there are."""
+        """n, the number of scores."""
         return int(self.at_most[-1])
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
-        """Conformal p-values; where steps hold several scores rounded up, by less than 0.1 % for most n.
+        """Conformal p-values; if steps contain several scores, rounded up, by less than 0.1 % for most n.
 
         Args:
           scores: float [N], finite.
@@ -98,9 +98,9 @@ class CalibrationScores:
         return float(self.steps[self._index(tpr)])
 
     def realised_tpr(self, tpr: float) -> tuple[float, float, float]:
-        """What the true positive rate on new in-distribution images will be, with the threshold of `tpr`.
+        """The true positive rate to expect on new in-distribution images, with the threshold for `tpr`.
 
-        With k of n calibration scores at or above the threshold it follows Beta(k, n + 1 - k), ties making it larger.
+        With k of n calibration scores at or above the threshold it follows Beta(k, n + 1 - k); ties make it larger.
 
         Returns:
           (expected rate, lower and upper end of the central 95 % interval).
@@ -115,7 +115,7 @@ class CalibrationScores:
         return int(np.searchsorted(self.at_most, self.count - tpr_rank(tpr, self.count), side="right"))
 
     def table(self) -> list[dict[str, Any]]:
-        """Thresholds for `TPRS`, JSON-able: `tpr`, `threshold`, `expected_tpr` and `realised_tpr` (low, high)."""
+        """Thresholds for `TPRS`, JSON-compatible: `tpr`, `threshold`, `expected_tpr`, `realised_tpr` (low, high)."""
         rows = []
         for tpr in TPRS:
             expected, low, high = self.realised_tpr(tpr)
@@ -124,15 +124,15 @@ class CalibrationScores:
         return rows
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The scores as JSON-compatible values."""
         return {"count": self.count, "steps": self.steps.tolist(), "at_most": self.at_most.tolist()}
 
     @classmethod
     def from_dict(cls, said: dict[str, Any]) -> Self:
-        """From what `as_dict` gave.
+        """Reads what `as_dict` wrote.
 
         Raises:
-          KeyError, TypeError, ValueError: it is something else.
+          KeyError, TypeError, ValueError: it is not the output of `as_dict`.
         """
         at_most = np.array(said["at_most"])
         if at_most.dtype != np.int64:
@@ -141,13 +141,13 @@ class CalibrationScores:
 
 
 def benjamini_hochberg(p_values: ScoreHistogram, fdr: float) -> float:
-    """The largest p-value to flag, by Benjamini and Hochberg's rule: 0 flags nothing.
+    """The largest p-value to flag by Benjamini and Hochberg's rule; 0 flags nothing.
 
-    That is the largest p with `p <= fdr * #{p-values <= p} / m`, of m p-values in all. A histogram that has dropped
-    bits stands for the largest p-values that it may hold, so that it never flags more than the rule allows.
+    It is the largest p with `p <= fdr * #{p-values <= p} / m`, for m p-values in total. A bin with dropped bits counts
+    as its largest p-value, so that the rule never flags more than it allows.
 
     Args:
-      p_values: of everything that is to be flagged or not, each in (0, 1].
+      p_values: of all images to be judged, each in (0, 1].
       fdr: the false discovery rate to keep, in (0, 1).
     """
     bins = p_values.bins()

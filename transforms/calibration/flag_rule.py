@@ -1,4 +1,4 @@
-"""When an image is flagged: by threshold or by false discovery rate."""
+"""Decides which images are flagged: by threshold or by false discovery rate."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 
 @dataclass(frozen=True, eq=False)
 class FlagRule:
-    """When an image is flagged.
+    """Which images are flagged.
 
         >>> calibration = odin_beam.read_calibration("calibration.json")
         >>> rule = odin_beam.FlagRule("odin", calibration.scores["odin"], {}, tpr=0.95)
@@ -19,8 +19,8 @@ class FlagRule:
 
     Attributes:
       detector: column of the scores files.
-      calibration: its in-distribution scores.
-      by_class: its in-distribution scores by predicted class, used instead of `calibration` where a class has them.
+      calibration: the detector's in-distribution scores.
+      by_class: its in-distribution scores by predicted class, used instead of `calibration` for the classes present.
       tpr: flags the scores below the threshold of this true positive rate, in (0, 1); None with `fdr`.
       fdr: flags by Benjamini and Hochberg's rule at this false discovery rate, in (0, 1); None with `tpr`.
     """
@@ -32,44 +32,44 @@ class FlagRule:
     fdr: float | None = None
 
     def p_values(self, scores: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Conformal p-values, each against the calibration scores that count for the predicted class.
+        """Conformal p-values, each against the calibration scores for the predicted class.
 
         Args:
-          scores: float [N]; NaN where there is none.
+          scores: float [N]; NaN if missing.
           predictions: int [N].
 
         Returns:
-          float64 [N], in (0, 1], NaN where there is no score.
+          float64 [N], in (0, 1], NaN without a score.
         """
-        found = np.full(len(scores), np.nan)
+        p_values = np.full(len(scores), np.nan)
         for calibration, rows in self._groups(predictions):
             rows = rows & np.isfinite(scores)
-            found[rows] = calibration.p_values(scores[rows])
-        return found
+            p_values[rows] = calibration.p_values(scores[rows])
+        return p_values
 
     def flagged(
         self, scores: np.ndarray, predictions: np.ndarray, p_values: np.ndarray, largest_p: float | None
     ) -> np.ndarray:
-        """Which images are flagged, bool [N]; False where there is no score.
+        """Which images are flagged, bool [N]; False without a score.
 
         Args:
           scores: as in `p_values`.
           predictions: as in `p_values`.
-          p_values: of these.
+          p_values: of these images.
           largest_p: the largest p-value to flag; None flags by threshold.
         """
         if largest_p is not None:
             return p_values <= largest_p
-        found = np.zeros(len(scores), bool)
+        flags = np.zeros(len(scores), bool)
         for calibration, rows in self._groups(predictions):
-            found |= rows & (scores < calibration.threshold(self.tpr))
-        return found
+            flags |= rows & (scores < calibration.threshold(self.tpr))
+        return flags
 
     def false_flags(self, predictions: np.ndarray) -> tuple[float, float, float]:
-        """How many of these images the thresholds of `tpr` flag if all are in-distribution.
+        """How many of these images the thresholds for `tpr` flag if all are in-distribution.
 
         Returns:
-          (expected number, lower and upper end of a 95 % interval; with several classes a wider one).
+          (expected number, lower and upper end of a 95 % interval; wider than that with several classes).
         """
         totals = np.zeros(3)
         for calibration, rows in self._groups(predictions):
@@ -78,11 +78,11 @@ class FlagRule:
         return tuple(totals.tolist())
 
     def _groups(self, predictions: np.ndarray) -> Iterable[tuple[CalibrationScores, np.ndarray]]:
-        """Calibration scores, and the rows (bool [N]) that they count for; every row is in one group."""
+        """Calibration scores, and the rows (bool [N]) they apply to; every row is in one group."""
         rest = np.ones(len(predictions), bool)
         for predicted in np.unique(predictions).tolist() if self.by_class else ():
-            if own := self.by_class.get(predicted):
+            if scores := self.by_class.get(predicted):
                 rows = predictions == predicted
                 rest &= ~rows
-                yield own, rows
+                yield scores, rows
         yield self.calibration, rest

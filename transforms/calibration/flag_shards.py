@@ -1,9 +1,9 @@
-"""From committed scores to a flag per image: threshold, or false discovery rate, against a calibration.
+"""Flags images by their committed scores: by threshold, or by false discovery rate, against a calibration.
 
     OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet   one row per scored image: `FLAG_SCHEMA`
     OUTPUT/flags.json                                  counts and rates by source; written last
 
-Scores are read, never made: another threshold is another run over the same Parquet.
+Scores are read, never computed: another threshold is another run over the same Parquet.
 """
 
 import functools
@@ -39,7 +39,7 @@ from odin_beam.transforms.tables.schemas import FLAG_SCHEMA
 
 
 def _temporary_name(shard: Shard) -> str:
-    # Not that of the scores: another run may be at work on these.
+    # Different from the name for scores: another run may be writing those.
     return f"flags-{shard.file_name}"
 
 
@@ -47,8 +47,8 @@ def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple
     """Rows of a scores file -> rows of `FLAG_SCHEMA`, and their counts (`shards` is 0).
 
     Args:
-      rule: when an image is flagged.
-      table: the columns `shard`, `index`, `id`, `prediction` and the detector's.
+      rule: which images are flagged.
+      table: the columns `shard`, `index`, `id`, `prediction` and the detector's column.
       largest_p: see `FlagRule.flagged`.
     """
     scores, predictions = _arrays(rule, table)
@@ -56,24 +56,24 @@ def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple
     flagged = rule.flagged(scores, predictions, p_values, largest_p)
     missing = np.isnan(p_values)
     columns = [table[name].combine_chunks() for name in ("shard", "index", "id", "prediction")]
-    made = [pa.array(scores, mask=missing), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
+    flag_columns = [pa.array(scores, mask=missing), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
     false_flags = rule.false_flags(predictions[~missing]) if rule.tpr is not None else ()
     counts = FlagCounts(0, len(scores), int(missing.sum()), int(flagged.sum()), *false_flags)
-    return pa.RecordBatch.from_arrays([*columns, *made], schema=FLAG_SCHEMA), counts
+    return pa.RecordBatch.from_arrays([*columns, *flag_columns], schema=FLAG_SCHEMA), counts
 
 
 def _arrays(rule: FlagRule, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N] scores, NaN where there is none, and int32 [N] predictions."""
+    """float64 [N] scores, NaN if missing, and int32 [N] predictions."""
     scores = table[rule.detector].to_numpy(zero_copy_only=False).astype(np.float64)
     return scores, table["prediction"].to_numpy()
 
 
 def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | None) -> FlagCounts:
-    """Writes a shard's flags, whole or not at all.
+    """Writes a shard's flags, completely or not at all.
 
     Raises:
-      errors.StorageError: its scores cannot be read.
-      errors.OutputError: its flags cannot be written.
+      errors.StorageError: the scores cannot be read.
+      errors.OutputError: the flags cannot be written.
     """
     parts = [FlagCounts(shards=1)]
     stream = parquet.ParquetStream(output, _temporary_name(shard), FLAG_SCHEMA)
@@ -84,16 +84,16 @@ def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | Non
             parts.append(counts)
             with parquet.as_output_error(output):
                 stream.write(rows)
-        said = {"detector": rule.detector, "tpr": rule.tpr, "fdr": rule.fdr, "largest_p_value": largest_p}
+        metadata = {"detector": rule.detector, "tpr": rule.tpr, "fdr": rule.fdr, "largest_p_value": largest_p}
         with parquet.as_output_error(output):
-            stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(said)})
+            stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(metadata)})
     finally:
         stream.discard()
     return add_up(FlagCounts, parts)
 
 
 class ReadPValues(beam.DoFn):
-    """`Shard` of the archive -> a `ScoreHistogram` of its images' p-values; of other sources nothing."""
+    """`Shard` of the archive -> a `ScoreHistogram` of its images' p-values; nothing for shards of other sources."""
 
     def __init__(self, output: str, rule: FlagRule):
         self._output = output
@@ -112,7 +112,7 @@ class ReadPValues(beam.DoFn):
                 p_values = self._rule.p_values(*_arrays(self._rule, table))
                 histogram.add(p_values[~np.isnan(p_values)])
         except errors.StorageError:
-            # The second pass says which shards failed.
+            # The second pass reports which shards failed.
             return
         yield histogram
 
@@ -142,12 +142,12 @@ class FlagShards(beam.PTransform):
         >>> rule = odin_beam.FlagRule("odin", calibration.scores["odin"], {}, tpr=0.95)
         >>> flags = odin_beam.FlagShards("/data/scores", rule)
 
-    With `FlagRule.fdr` the scores are read twice: for a histogram of the p-values, and to be flagged.
+    With `FlagRule.fdr` the scores are read twice: for a histogram of the p-values, and for the flags.
 
     Args:
       output: absolute path of the run's folder.
-      rule: when an image is flagged.
-      facts: what `flags.json` says beside the counts.
+      rule: which images are flagged.
+      facts: what `flags.json` says besides the counts.
     """
 
     output: str
@@ -195,7 +195,7 @@ def write_flags_summary(
     failed: Iterable[tuple[Shard, str]],
     discoveries: Discoveries | None,
 ) -> str:
-    """Writes `flags.json`, the marker that all flags are there, and removes what attempts have left."""
+    """Writes `flags.json`, which marks the flags as complete, and removes leftovers of earlier attempts."""
     shards = read_manifest(output)
     state = scores_state(read_json(output, layout.RUN)["settings"], shards)
     write_json(output, layout.FLAGS, flags_summary(rule, roles_of(shards), facts, state, counts, failed, discoveries))

@@ -1,4 +1,4 @@
-"""`flags.json`: counts and rates by source, what to expect, and of which scores the flags are."""
+"""`flags.json`: counts and rates by source, what to expect, and which scores the flags belong to."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from odin_beam.transforms.tables import scores_file
 
 @dataclass(frozen=True)
 class FlagCounts:
-    """What was counted in some shards of a source.
+    """Counts over some shards of a source.
 
     Attributes:
-      shards: flagged.
+      shards: number of flagged shards.
       images: rows in the flags files.
-      without_score: of these, those that the detector gave no score.
-      flagged: of these, those that are flagged.
+      without_score: images without a score from the detector.
+      flagged: images that are flagged.
       false_flags: expected number of flags if all images are in-distribution; 0 with `FlagRule.fdr`.
-      false_flags_low: lower end of the 95 % interval of that.
-      false_flags_high: upper end.
+      false_flags_low: lower end of its 95 % interval.
+      false_flags_high: upper end of its 95 % interval.
     """
 
     shards: int = 0
@@ -36,18 +36,18 @@ class FlagCounts:
 
     @property
     def share(self) -> float | None:
-        """Flagged share of the images that have a score; None without such."""
+        """Flagged share of the images with a score; None if there are none."""
         scored = self.images - self.without_score
         return self.flagged / scored if scored else None
 
 
 @dataclass(frozen=True)
 class Discoveries:
-    """What Benjamini and Hochberg's rule found.
+    """The result of Benjamini and Hochberg's rule.
 
     Attributes:
-      images: m, how many p-values it was given.
-      largest_p: the largest p-value that it flags; 0 flags nothing.
+      images: m, the number of p-values.
+      largest_p: the largest p-value that is flagged; 0 flags nothing.
     """
 
     images: int
@@ -55,24 +55,24 @@ class Discoveries:
 
 
 def archive_sources(roles: Mapping[str, str]) -> list[str]:
-    """The sources over which false discoveries are counted: those of unknown role, or where there is none, all."""
+    """The sources over which false discoveries are counted: those with role `input`, or all if there are none."""
     return [source for source, role in roles.items() if role == "input"] or list(roles)
 
 
 def scores_state(settings: dict[str, Any], shards: Iterable[Shard]) -> str:
-    """SHA-256, in hex, of all that determines a run's rows: flags made at another state are of other scores."""
+    """SHA-256, in hex, of everything that determines a run's rows: if it differs, the flags belong to other scores."""
     fingerprints = sorted((s.source, s.file_name, scores_file.fingerprint(settings, s)) for s in shards)
     return hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class FlagFacts:
-    """What `flags.json` says beside the counts.
+    """What `flags.json` says besides the counts.
 
     Attributes:
-      calibration: path and what it was made of, JSON-able.
-      per_class: whether thresholds by predicted class were asked for.
-      launched: seconds since the epoch; now, unless given.
+      calibration: path and origin of the calibration, JSON-compatible.
+      per_class: whether thresholds by predicted class were requested.
+      launched: seconds since the epoch; defaults to now.
     """
 
     calibration: dict[str, Any] = field(default_factory=dict)
@@ -89,18 +89,18 @@ def flags_summary(
     failed: Iterable[tuple[Shard, str]],
     discoveries: Discoveries | None,
 ) -> dict[str, Any]:
-    """The content of `flags.json`, JSON-able.
+    """The content of `flags.json`, JSON-compatible.
 
     `realised_tpr` is the share of an in-distribution source that is not flagged, `realised_fpr` that of an
-    out-of-distribution one, as the metrics have it: the positive class is in-distribution.
+    out-of-distribution source, as in the metrics: the positive class is in-distribution.
     """
     failed = sorted(failed, key=lambda pair: (pair[0].source, pair[0].path))
     sources = {}
     for source, role in roles.items():
-        own = counts.get(source, FlagCounts())
-        accepted = None if own.share is None else 1 - own.share
+        source_counts = counts.get(source, FlagCounts())
+        accepted = None if source_counts.share is None else 1 - source_counts.share
         rates = {"in_distribution": "realised_tpr", "out_distribution": "realised_fpr"}
-        sources[source] = {"role": role, **asdict(own), "share": own.share}
+        sources[source] = {"role": role, **asdict(source_counts), "share": source_counts.share}
         if role in rates:
             sources[source][rates[role]] = accepted
     return {
@@ -128,7 +128,7 @@ def _described(
     flagged = {source: counts[source].flagged for source in archive if source in counts}
     known = all(roles[source] != "input" for source in archive)
     false = sum(count for source, count in flagged.items() if roles[source] == "in_distribution")
-    smallest = min(1 / (1 + own.count) for own in (rule.calibration, *rule.by_class.values()))
+    smallest = min(1 / (1 + scores.count) for scores in (rule.calibration, *rule.by_class.values()))
     return {
         "fdr": rule.fdr,
         "largest_p_value": discoveries.largest_p,

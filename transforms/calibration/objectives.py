@@ -1,4 +1,4 @@
-"""What `tune` can look for, one object each. Imports no TensorFlow."""
+"""The objectives of `tune`, one object each. Imports no TensorFlow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from odin_beam.transforms.metrics.detection_metrics import (
 
 @dataclass(frozen=True)
 class Objective:
-    """What a cell is judged by.
+    """The figure by which a cell is judged.
 
     Attributes:
-      title: as figures and tables show it.
+      title: in figures and tables.
       unit: of a gain, in words.
       help: for the command line.
-      higher_is_better: else lower is.
-      of_metrics: takes the figure from detection metrics; None for an objective of in-distribution scores alone.
+      higher_is_better: otherwise lower is better.
+      of_metrics: takes the figure from detection metrics; None for an objective on in-distribution scores only.
       of_counts: the same from counts of the same ascending values, int64 [B] in- and out-of-distribution.
     """
 
@@ -39,12 +39,12 @@ class Objective:
 
     @property
     def factor(self) -> int:
-        """What a figure is multiplied by to be shown: shares are shown in percent."""
+        """Factor for displaying a figure: shares are shown in percent."""
         return 100 if self.two_sided else 1
 
     @property
     def sign(self) -> int:
-        """What a figure is multiplied by so that higher is better."""
+        """Factor that makes higher figures better."""
         return 1 if self.higher_is_better else -1
 
 
@@ -65,7 +65,7 @@ OBJECTIVES = {
         of_metrics=lambda metrics: metrics.auroc,
         of_counts=auroc_of_counts,
     ),
-    # Generalized ODIN (Hsu et al. 2020, https://arxiv.org/abs/2002.11297), for epsilon alone.
+    # Generalized ODIN (Hsu et al. 2020, https://arxiv.org/abs/2002.11297), only for epsilon.
     "mean_score": Objective(
         "mean in-distribution score",
         "of mean score",

@@ -1,1 +1,1 @@
-"""Is a classifier understood? What can be read off the model, and what only images can prove."""
+"""Checks that a classifier is understood: what its layers reveal, and what only images can show."""

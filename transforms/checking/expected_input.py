@@ -1,4 +1,4 @@
-"""What a model's own first layers say of the input that it expects."""
+"""What a model's first layers reveal about the input it expects."""
 
 import keras
 import numpy as np
@@ -8,15 +8,15 @@ from odin_beam.transforms.model.saved_model import SavedModel
 
 
 def own_preprocessing(model: keras.Model | SavedModel) -> tuple[str | None, Preprocessing | None]:
-    """What the model's own normalising layer asks of its input.
+    """The input that the model's own normalising layer expects.
 
     Args:
-      model: a Keras model; nested models are looked into, a SavedModel cannot be.
+      model: a Keras model, including its nested models; a SavedModel cannot be inspected.
 
     Returns:
-      (the layer in words, the preprocessing that it asks for), or (None, None) where there is no such layer before the
-      first convolution or dense layer. `Rescaling` by 1/127.5 or 1/255 asks for bytes. So does `Normalization` with
-      a mean above 2; with a smaller one it asks for [0, 1].
+      (the layer in words, the preprocessing that it expects), or (None, None) if there is no such layer before the
+      first convolution or dense layer. `Rescaling` by 1/127.5 or 1/255 expects bytes. So does `Normalization` with
+      a mean above 2; with a smaller mean it expects [0, 1].
     """
     for layer in [] if isinstance(model, SavedModel) else _flat_layers(model):
         if isinstance(layer, keras.layers.Rescaling):

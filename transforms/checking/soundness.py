@@ -1,4 +1,4 @@
-"""What ODIN needs of a classifier, measured on one batch of images."""
+"""What ODIN needs from a classifier, measured on one batch of images."""
 
 import time
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from odin_beam.transforms.model.classifier import Classifier
 
 @dataclass(frozen=True)
 class Soundness:
-    """What ODIN needs of a classifier, measured on one batch.
+    """What ODIN needs from a classifier, measured on one batch.
 
     Attributes:
       gradient_share: share of the pixels whose gradient is not 0.
-      repeatable: the same batch twice gives the same logits to the bit.
+      repeatable: whether the same batch twice gives bit-identical logits.
       alone_difference: largest relative difference between an image's logits alone and in a batch.
-      images_per_second: of the whole method at epsilon > 0, after warming up.
+      images_per_second: of the whole method at epsilon > 0, after a warm-up.
     """
 
     gradient_share: float
@@ -31,12 +31,12 @@ class Soundness:
 
 
 def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> Soundness:
-    """Measures it on the first images.
+    """Measures the soundness on the first images.
 
     Args:
       classifier: with the preprocessing to use.
       pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
-      settings: temperature; epsilon only matters to the speed.
+      settings: temperature; epsilon only affects the speed.
     """
     batch = tf.constant(pixels[:BATCH])
     logits = classifier.logits(batch).numpy()
@@ -52,7 +52,7 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
 
 
 def gradient_share(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> float:
-    """Share of the first images' pixels to which a gradient that is not 0 comes back.
+    """Share of the first images' pixels whose gradient is not 0.
 
     Args:
       classifier: with the preprocessing to use.

@@ -1,7 +1,7 @@
-"""Preprocessings tried on images: which one is right, and whether any is.
+"""Tries preprocessings on images, to see which one is right, and whether any is.
 
 Wrong preprocessing does not show in the confidence of the predictions: bytes fed to a model of [0, 1] pixels give
-10 % accuracy at a mean confidence of 1.000. What shows it is comparing candidates on labelled images.
+10 % accuracy at a mean confidence of 1.000. Comparing candidates on labelled images reveals it.
 """
 
 import math
@@ -16,9 +16,9 @@ from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.model.preprocessing import NAMED_PREPROCESSING, Preprocessing
 
-# Standard errors of the difference of two accuracies beyond which the lower one is clearly worse.
+# Standard errors of the difference of two accuracies beyond which the lower accuracy is clearly worse.
 CLEARLY_WORSE = 3.0
-# An effective number of predicted classes below this share of what to expect counts as collapsed.
+# Predictions have collapsed if their effective number of classes is below this share of the expected number.
 COLLAPSED_SHARE = 0.25
 # Accuracy within this many standard errors of 1/K counts as chance.
 CHANCE = 3.0
@@ -30,9 +30,9 @@ class Trial:
     """One preprocessing, tried on images.
 
     Attributes:
-      preprocessing: what was tried.
+      preprocessing: the preprocessing tried.
       predictions: int64 [N].
-      correct: bool [L], of the L labelled images in their order.
+      correct: bool [L], for the L labelled images in their order.
       confidence: mean maximum softmax probability.
     """
 
@@ -43,7 +43,7 @@ class Trial:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the labelled images predicted right; None without labels."""
+        """Share of the labelled images predicted correctly; None without labels."""
         return float(self.correct.mean()) if len(self.correct) else None
 
     @property
@@ -53,7 +53,7 @@ class Trial:
 
 
 def effective_classes(classes: np.ndarray) -> float:
-    """Exponential of the entropy of a class histogram: K for K equally frequent classes, 1 for a single one.
+    """Exponential of the entropy of a class histogram: K for K equally frequent classes, 1 for a single class.
 
     Args:
       classes: int [N], N >= 1.
@@ -63,13 +63,13 @@ def effective_classes(classes: np.ndarray) -> float:
 
 
 def candidates(channels: int, *further: Preprocessing | None) -> list[Preprocessing]:
-    """The preprocessings worth trying: every named one that the channels allow, and the further ones; none twice."""
+    """All named preprocessings that fit the channels, and the further ones, without duplicates."""
     named = [candidate for candidate in map(Preprocessing, NAMED_PREPROCESSING) if channels in candidate.channels()]
     return list(dict.fromkeys([*named, *(extra for extra in further if extra is not None)]))
 
 
 def compiled(classifier: Classifier) -> Classifier:
-    """The same classifier with its model as one graph, which pays from the second batch on."""
+    """The same classifier with its model compiled to one graph, which pays off from the second batch on."""
     signature = [tf.TensorSpec([None, *classifier.input_shape], tf.float32)]
     return replace(
         classifier, model_logits=tf.function(classifier.model_logits, input_signature=signature, autograph=False)
@@ -79,13 +79,13 @@ def compiled(classifier: Classifier) -> Classifier:
 def try_preprocessing(
     classifier: Classifier, preprocessing: Preprocessing, pixels: np.ndarray, labels: np.ndarray
 ) -> Trial:
-    """Classifies images under one preprocessing.
+    """Classifies images with one preprocessing.
 
     Args:
-      classifier: of any preprocessing; the model behind it is used under the one to try.
-      preprocessing: to try.
+      classifier: with any preprocessing; it is replaced by the one to try.
+      preprocessing: the preprocessing to try.
       pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
-      labels: int64 [N], -1 where an image has none.
+      labels: int64 [N], -1 for an image without a label.
     """
     other = classifier.preprocessed(preprocessing)
     with ThreadPoolExecutor(device.cores()) as pool:
@@ -102,28 +102,28 @@ def _batches(pixels: np.ndarray):
 
 
 def clearly_worse(trial: Trial, other: Trial) -> bool:
-    """Whether a trial's accuracy is below another's on the same images by more than chance (McNemar's test)."""
+    """Whether a trial is less accurate than another on the same images by more than chance (McNemar's test)."""
     only_other = int(np.sum(other.correct & ~trial.correct))
     only_this = int(np.sum(trial.correct & ~other.correct))
     return only_other - only_this > CLEARLY_WORSE * math.sqrt(max(1, only_other + only_this))
 
 
 def best(trials: list[Trial], preferred: Preprocessing | None) -> Trial:
-    """The trial of the highest accuracy; the preferred one, or the first, where it is not clearly worse than that."""
+    """The most accurate trial; or the preferred one, else the first, if it is not clearly worse than that."""
     top = max(trials, key=lambda trial: trial.accuracy)
-    wanted = [trial for trial in trials if trial.preprocessing == preferred] or [top]
-    return top if clearly_worse(wanted[0], top) else wanted[0]
+    choices = [trial for trial in trials if trial.preprocessing == preferred] or [top]
+    return top if clearly_worse(choices[0], top) else choices[0]
 
 
 def is_collapsed(trial: Trial, classes: int, labels: np.ndarray) -> bool:
-    """Whether the predictions fall into far fewer classes than the labels, or without labels than there could be."""
+    """Whether the predictions use far fewer classes than the labels, or, without labels, than expected."""
     labelled = labels[labels >= 0]
     expected = effective_classes(labelled) if len(labelled) else min(classes, len(trial.predictions) / 4)
     return expected >= 2 and trial.spread < max(1.5, COLLAPSED_SHARE * expected)
 
 
 def is_at_chance(trial: Trial, classes: int) -> bool:
-    """Whether the accuracy cannot be told from guessing, 1/K."""
+    """Whether the accuracy is indistinguishable from guessing, 1/K."""
     if not len(trial.correct):
         return False
     error = math.sqrt((1 / classes) * (1 - 1 / classes) / len(trial.correct))

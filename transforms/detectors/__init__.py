@@ -1,1 +1,1 @@
-"""Scores of how in-distribution an image is: ODIN, and those of the clean forward pass. High = in-distribution."""
+"""Scores of how in-distribution an image is: ODIN, and detectors on the clean forward pass. High = in-distribution."""

@@ -1,4 +1,4 @@
-"""Detectors that look at what the last dense layer takes; pure functions. High = in-distribution."""
+"""Detectors on the input of the last dense layer; pure functions. High = in-distribution."""
 
 import tensorflow as tf
 
@@ -11,7 +11,7 @@ def grad_norm(logits: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
 
     Args:
       logits: float [N, K].
-      features: float [N, F], what the last dense layer takes.
+      features: float [N, F], the input of the last dense layer.
 
     Returns:
       float64 [N], >= 0.
@@ -28,8 +28,8 @@ def activation_map(logits: tf.Tensor, maps: tf.Tensor, kernel: tf.Tensor) -> tf.
 
     Args:
       logits: float [N, K].
-      maps: float [N, h, w, F], what global average pooling takes.
-      kernel: float [F, K], weights of the dense layer behind it.
+      maps: float [N, h, w, F], the input of global average pooling.
+      kernel: float [F, K], weights of the dense layer after it.
 
     Returns:
       float64 [N, h, w].
@@ -41,8 +41,8 @@ def activation_map(logits: tf.Tensor, maps: tf.Tensor, kernel: tf.Tensor) -> tf.
 def cam_var(logits: tf.Tensor, maps: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Variance over the pixels of the predicted class's activation map.
 
-    After ODIN_keras_version (https://github.com/RRoundTable/ODIN_keras_version), whose "var" was the standard
-    deviation: the same order, other numbers.
+    From ODIN_keras_version (https://github.com/RRoundTable/ODIN_keras_version), whose "var" was the standard
+    deviation: the same order, different values.
 
     Args:
       logits: float [N, K].

@@ -1,4 +1,4 @@
-"""Detectors that look at the logits of the clean forward pass; pure functions. High = in-distribution."""
+"""Detectors on the logits of the clean forward pass; pure functions. High = in-distribution."""
 
 import tensorflow as tf
 
@@ -55,7 +55,7 @@ def neg_entropy(logits: tf.Tensor) -> tf.Tensor:
 
 
 def margin(logits: tf.Tensor) -> tf.Tensor:
-    """Difference of the two largest softmax probabilities, `p_(1) - p_(2)`.
+    """Difference between the two largest softmax probabilities, `p_(1) - p_(2)`.
 
     Args:
       logits: float [N, K], K >= 2.
@@ -72,12 +72,12 @@ def gen(logits: tf.Tensor, gamma: float = 0.1, top: int = 100) -> tf.Tensor:
 
     GEN (Liu, Lochman and Zach 2023, https://openaccess.thecvf.com/content/CVPR2023/html/
     Liu_GEN_Pushing_the_Limits_of_Softmax-Based_Out-of-Distribution_Detection_CVPR_2023_paper.html), with the paper's
-    gamma = 0.1 and M = 100; with fewer classes all of them count.
+    gamma = 0.1 and M = 100; with fewer classes, all of them count.
 
     Args:
       logits: float [N, K].
       gamma: in (0, 1).
-      top: M, how many probabilities enter.
+      top: M, how many probabilities are summed.
 
     Returns:
       float64 [N], <= 0.
@@ -85,7 +85,7 @@ def gen(logits: tf.Tensor, gamma: float = 0.1, top: int = 100) -> tf.Tensor:
     logits = tf.cast(logits, tf.float64)
     p = tf.nn.softmax(logits)
     largest = tf.one_hot(tf.argmax(logits, axis=1), tf.shape(logits)[1], on_value=True, off_value=False)
-    # Of a certain prediction 1 - p would cancel to 0, of which the power gamma is far from it.
+    # For a certain prediction 1 - p would cancel to 0, but the power gamma of the exact value is far from 0.
     rest = tf.where(largest, tf.reduce_sum(tf.where(largest, tf.zeros_like(p), p), axis=1, keepdims=True), 1 - p)
     k = tf.minimum(top, tf.shape(logits)[1])
     indices = tf.math.top_k(p, k).indices

@@ -1,13 +1,13 @@
 """ODIN: temperature scaling and input perturbation (Liang, Li and Srikant 2018, https://arxiv.org/abs/1706.02690).
 
-Pure TensorFlow: a function from pixels to logits goes in, scores come out. High = in-distribution.
+Pure TensorFlow: takes a function from pixels to logits, returns scores. High = in-distribution.
 
 * `S(x; T) = max_i softmax(f(x) / T)_i`
 * `x~ = x - eps * sign(grad_x [-log S_yhat(x; T)])` with `yhat = argmax f(x)`, the predicted class; `sign(0) = 0`
 * the ODIN score is `S(x~; T)`
 
-`x` is in [0, 1] pixel units and whatever normalisation the classifier wants is part of `f`. Nothing is rounded or
-clipped after the perturbation.
+`x` is in [0, 1] pixel units, and any normalisation the classifier needs is part of `f`. Nothing is rounded or clipped
+after the perturbation.
 """
 
 import math
@@ -21,7 +21,7 @@ LogitsFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
 class NoGradient(ValueError):
-    """The logits are no differentiable function of the pixels."""
+    """The logits are not a differentiable function of the pixels."""
 
 
 def max_softmax(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
@@ -41,7 +41,7 @@ def max_softmax(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
 
 
 def score_logit(logits: tf.Tensor, temperature: float | tf.Tensor) -> tf.Tensor:
-    """`T (log S(x; T) + log K)`: the score in a readable form, monotone in it and of order 1 at any T.
+    """`T (log S(x; T) + log K)`: the score in a readable form, monotone in the score and of order 1 at any T.
 
     Args:
       logits: float32 or float64 [N, K].
@@ -60,11 +60,11 @@ def _gaps_to_maximum(logits: tf.Tensor) -> tf.Tensor:
 
 
 def backward_seed(logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    """What the backward pass starts from: a positive multiple, per image, of `d[-log S_yhat(x; T)] / d logits`.
+    """The seed of the backward pass: a positive multiple, per image, of `d[-log S_yhat(x; T)] / d logits`.
 
     That derivative is `(softmax(f / T) - onehot(yhat)) / T`. Only the sign of the pixels' gradient is used, so each
-    image's row may be divided by `(1 - p_yhat) / T`. What is left is the softmax over the *other* classes minus
-    onehot(yhat): no difference of nearly equal numbers, which in float32 at T = 1 turns 8 % of the signs over.
+    image's row may be divided by `(1 - p_yhat) / T`. This leaves the softmax over the *other* classes minus
+    onehot(yhat). It avoids a difference of nearly equal numbers, which in float32 at T = 1 flips 8 % of the signs.
 
     Args:
       logits: float32 or float64 [N, K], K >= 2.
@@ -84,8 +84,8 @@ def gradient_signs(
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """The clean logits, and `sign(grad_x [-log S_yhat(x; T)])` for each temperature.
 
-    One forward, which all temperatures share, and one input-gradient per temperature; without temperatures one forward.
-    The gradient is taken with respect to the pixels alone, never the weights.
+    One forward pass, shared by all temperatures, and one input-gradient per temperature; without temperatures, one
+    forward pass. The gradient is taken with respect to the pixels only, never the weights.
 
     Args:
       logits_function: `f`, from pixels to logits [N, K].
@@ -117,16 +117,16 @@ def perturbed(pixels: tf.Tensor, sign: tf.Tensor, epsilon: float | tf.Tensor) ->
 
     Args:
       pixels: float32 [N, H, W, C].
-      sign: of `gradient_signs`, of the same shape.
+      sign: from `gradient_signs`, of the same shape.
       epsilon: >= 0, in [0, 1] pixel units.
     """
     return pixels - tf.cast(epsilon, pixels.dtype) * sign
 
 
 def odin(logits_function: LogitsFunction, pixels: tf.Tensor, settings: OdinSettings) -> tuple[tf.Tensor, tf.Tensor]:
-    """The clean logits, and the logits from which ODIN takes its score.
+    """The clean logits, and the logits that ODIN computes its score from.
 
-    Two forwards and one input-gradient; with `epsilon = 0` one forward.
+    Two forward passes and one input-gradient; with `epsilon = 0` one forward pass.
 
     Args:
       logits_function: `f`, from pixels to logits [N, K].
@@ -134,7 +134,7 @@ def odin(logits_function: LogitsFunction, pixels: tf.Tensor, settings: OdinSetti
       settings: temperature and epsilon.
 
     Returns:
-      (clean logits, perturbed logits), each [N, K]; feed the latter to `max_softmax` and `score_logit`.
+      (clean logits, perturbed logits), each [N, K]; pass the latter to `max_softmax` and `score_logit`.
     """
     if settings.epsilon == 0:
         logits = logits_function(pixels)

@@ -14,7 +14,7 @@ class OdinSettings:
 
     Attributes:
       temperature: T > 0.
-      epsilon: magnitude of the perturbation, >= 0, in [0, 1] pixel units; 0 leaves the image as it is.
+      epsilon: magnitude of the perturbation, >= 0, in [0, 1] pixel units; 0 leaves the image unchanged.
     """
 
     temperature: float = 1000.0
@@ -29,10 +29,10 @@ class OdinSettings:
 
 @dataclass(frozen=True)
 class OdinGrid:
-    """Every temperature with every epsilon, to choose from.
+    """All combinations of temperatures and epsilons, to choose from.
 
     Attributes:
-      temperatures: as in `OdinSettings`; at least one, none twice.
+      temperatures: as in `OdinSettings`; at least one, without duplicates.
       epsilons: likewise.
     """
 
@@ -44,12 +44,12 @@ class OdinGrid:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be at least one number, and none twice, not {list(values)}")
-        # Whatever is wrong with a number is said here.
+        # Creating the cells checks every number.
         _ = self.cells
 
     @property
     def cells(self) -> dict[str, OdinSettings]:
-        """The settings of every cell by its name, which serves as a column's: `odin_T1000_eps0p0014`."""
+        """The settings of each cell by name, which is also its column's name: `odin_T1000_eps0p0014`."""
         return {
             f"odin_T{_digits(temperature)}_eps{_digits(epsilon)}": OdinSettings(temperature, epsilon)
             for temperature in self.temperatures
@@ -58,7 +58,7 @@ class OdinGrid:
 
 
 def _digits(value: float) -> str:
-    """A number that can be part of a column's name anywhere: a dot would be taken for a nested field."""
+    """A number in a form that is valid in any column name: a dot would be taken for a nested field."""
     if not math.isfinite(value):
         return str(value)
     return format(Decimal(repr(float(value))).normalize(), "f").replace(".", "p")

@@ -1,4 +1,4 @@
-"""Runs of the classifier: how many a setting takes, and how long they take. Imports no TensorFlow."""
+"""Passes through the classifier: how many a setting needs, and how long they take. Imports no TensorFlow."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 
 
 class Passes(NamedTuple):
-    """Runs of the classifier, per image or in all.
+    """Numbers of passes through the classifier, per image or in total.
 
     Attributes:
       forward: from pixels to logits.
@@ -22,7 +22,7 @@ class PassTimes(NamedTuple):
 
     Attributes:
       forward: seconds of a forward pass.
-      gradient: seconds of an input-gradient; 0 where there is none.
+      gradient: seconds of an input-gradient; 0 if none is computed.
     """
 
     forward: float
@@ -30,17 +30,17 @@ class PassTimes(NamedTuple):
 
     @property
     def odin_cost(self) -> float:
-        """How many times the time of one forward pass ODIN takes, with epsilon above 0."""
+        """Time of ODIN with epsilon above 0, as a multiple of one forward pass."""
         return (2 * self.forward + self.gradient) / self.forward
 
 
 def expected_passes(settings: OdinSettings | OdinGrid) -> Passes:
-    """What one image takes: `1 + |T| |eps > 0|` forwards and, where an epsilon is above 0, `|T|` gradients."""
+    """Passes per image: `1 + |T| |eps > 0|` forwards and, if any epsilon is above 0, `|T|` gradients."""
     cells = score_cells(settings).values()
-    moved = [cell for cell in cells if cell.epsilon > 0]
-    return Passes(1 + len(moved), len({cell.temperature for cell in moved}))
+    perturbed = [cell for cell in cells if cell.epsilon > 0]
+    return Passes(1 + len(perturbed), len({cell.temperature for cell in perturbed}))
 
 
 def score_cells(settings: OdinSettings | OdinGrid) -> dict[str, OdinSettings]:
-    """The ODIN columns, and the settings of each; a single one is called `odin`."""
+    """The ODIN columns and the settings of each; a single column is called `odin`."""
     return settings.cells if isinstance(settings, OdinGrid) else {"odin": settings}

@@ -1,7 +1,7 @@
-"""Every detector, one row each. Imports no TensorFlow.
+"""All detectors, one row each. Imports no TensorFlow.
 
 A new detector is a function in this folder and a row here: the columns of the scores, the choices of the flags, the
-titles of the figures and the table in docs/detectors.md follow from it.
+titles of the figures and the table in docs/detectors.md are derived from it.
 
     >>> odin_beam.DETECTORS[:3]
     ('odin', 'msp', 'max_logit')
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detector:
-    """One detector. For each of them, high = in-distribution.
+    """One detector. High = in-distribution for all of them.
 
     Attributes:
       name: of its column, and on the command line.
       function: module of this folder and function, `module.function`, from `needs` to float64 [N]; empty for ODIN,
-        which takes passes of its own.
+        which needs additional passes.
       formula: what it computes, for the table in the docs; `f` logits, `p` softmax, `h` features of the last layer.
       source: the paper.
       needs: the fields of `Activations` that it takes, in order.
-      true_logits: whether a constant added to all logits of an image changes it, so that log-probabilities will not do.
-      columns: the Parquet columns and their types, when they are not one float32 column of its name.
-      histogram: title of its histogram in the report, drawn over the last of its columns; None for no histogram.
+      true_logits: whether adding a constant to all logits of an image changes it, so that log-probabilities do not do.
+      columns: the Parquet columns and their types, unless it has one float32 column of its name.
+      histogram: title of its histogram in the report, which shows the last of its columns; None for no histogram.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Detector:
 
     @property
     def typed_columns(self) -> tuple[tuple[str, str], ...]:
-        """(name, Arrow type) of its Parquet columns; the detector's own name is among them."""
+        """(name, Arrow type) of its Parquet columns, which include one with the detector's name."""
         return self.columns or ((self.name, "float32"),)
 
     def __call__(self, activations: "Activations") -> Any:
@@ -62,7 +62,7 @@ _ROWS = (
         "largest softmax probability at temperature T, of the image moved by epsilon towards its predicted class",
         "Liang et al. 2018",
         needs=(),
-        # The score itself would be a single bar at T = 1000.
+        # A histogram of the score itself would be a single bar at T = 1000.
         columns=(("odin", "float64"), ("odin_logit", "float64")),
         histogram="ODIN score, T (log S + log K)",
     ),
@@ -116,7 +116,7 @@ _ROWS = (
 ALL = {row.name: row for row in _ROWS}
 # Names, in the order of the columns.
 DETECTORS = tuple(ALL)
-# Those that the clean forward pass gives.
+# Detectors that need only the clean forward pass.
 CLEAN_DETECTORS = {name: row for name, row in ALL.items() if row.function}
 # Column -> title.
 HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in _ROWS if row.histogram}

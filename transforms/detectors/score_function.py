@@ -1,11 +1,11 @@
-"""From pixels to score columns: ODIN and the detectors of the clean forward, compiled for one classifier.
+"""From pixels to score columns: ODIN and the detectors on the clean forward pass, compiled for one classifier.
 
     score = ScoreFunction(classifier, OdinSettings(1000, 0.0014), ("odin", "msp"))
     scored = score(pixels)
     scored.columns["odin"]
 
-A grid of settings shares all work that can be shared: one clean forward, one input-gradient per temperature, one
-forward per temperature and epsilon above 0.
+A grid of settings shares as much work as possible: one clean forward pass, one input-gradient per temperature, one
+forward pass per temperature and epsilon above 0.
 """
 
 import logging
@@ -30,12 +30,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """A batch's scores, and what they took.
+    """A batch's scores, and the passes they took.
 
     Attributes:
       columns: `prediction` int32 [N]; `finite` bool [N], False for an image with a NaN or infinite logit, whose other
-        columns mean nothing; and one float64 [N] per score.
-      passes: that were run, summed over the images.
+        columns are meaningless; and one float64 [N] per score.
+      passes: number of passes, summed over the images.
     """
 
     columns: dict[str, np.ndarray]
@@ -43,7 +43,7 @@ class Scored(NamedTuple):
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
-    """One batch of several in a row, of at least one."""
+    """Concatenates one or more consecutive batches."""
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
 
@@ -53,11 +53,11 @@ class ScoreFunction:
 
     Args:
       classifier: with its preprocessing.
-      settings: temperature and epsilon, or a grid of them: then each cell has a column of its own name, see `OdinGrid`.
-      chosen: detectors to compute, of `score_table.DETECTORS`. Without `odin` the perturbation is left out, and so are
-        the detectors that the classifier gives no scores for, see `Classifier.unavailable`.
-      precision: of `score_table.PRECISIONS`.
-      batch_size: on a GPU, smaller batches are filled up to it: XLA compiles for each number of images anew.
+      settings: temperature and epsilon, or a grid of them: then each cell has its own column, see `OdinGrid`.
+      chosen: detectors to compute, from `registry.DETECTORS`. Without `odin` there is no perturbation. Detectors that
+        the classifier gives no scores for are left out, see `Classifier.unavailable`.
+      precision: one of `precisions.PRECISIONS`.
+      batch_size: on a GPU, smaller batches are padded to this size: XLA compiles anew for each number of images.
 
     Raises:
       odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
@@ -91,16 +91,16 @@ class ScoreFunction:
         scalar = tf.TensorSpec([], tf.float64)
 
         def traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
-            made = tf.function(function, input_signature=signature, autograph=False, jit_compile=xla or None)
-            # Whether there is a gradient shows when the graph is made; better now than at the first image. And a call
-            # of the graph itself takes half as long to start as one of the function that has to find it.
-            return made.get_concrete_function()
+            compiled = tf.function(function, input_signature=signature, autograph=False, jit_compile=xla or None)
+            # Tracing shows whether there is a gradient; better now than at the first image. And calling the concrete
+            # graph starts in half the time of a call of the function, which has to look the graph up.
+            return compiled.get_concrete_function()
 
         self._clean = traced(self._clean_columns, pixels)
         if self._temperatures:
-            self._moved = traced(self._moved_columns, pixels, pixels, scalar, scalar)
+            self._perturbed = traced(self._perturbed_columns, pixels, pixels, scalar, scalar)
         if any(cell.epsilon == 0 for cell in self._cells.values()):
-            self._unmoved = traced(self._odin_columns, logits, scalar)
+            self._unperturbed = traced(self._odin_columns, logits, scalar)
         forward, gradient = self._clean_passes
         self.passes = Passes(forward + sum(cell.epsilon > 0 for cell in self._cells.values()), gradient)
         if xla:
@@ -110,15 +110,15 @@ class ScoreFunction:
                 _LOG.info("XLA cannot compile the model: %s", e.message)
                 self._trace(classifier, xla=False)
             except tf.errors.ResourceExhaustedError:
-                # Of so many images; whoever calls tries with less.
+                # Out of memory at this batch size; the caller retries with a smaller one.
                 pass
 
     def __call__(self, pixels: np.ndarray | tf.Tensor, advance: Callable[[float], None] = lambda share: None) -> Scored:
         """Scores a batch.
 
         Args:
-          pixels: float32 [N, H, W, C] in [0, 1], N >= 1; on the device already, or to be copied there.
-          advance: told, as the work goes on, what share of it has been done since it was told last.
+          pixels: float32 [N, H, W, C] in [0, 1], N >= 1; on the device already, or copied there.
+          advance: called during the work with the share of it done since the last call.
         """
         lock = threading.Lock()
 
@@ -143,23 +143,23 @@ class ScoreFunction:
         for name, cell in self._cells.items():
             epsilon, temperature = (tf.constant(value, tf.float64) for value in (cell.epsilon, cell.temperature))
             if cell.epsilon > 0:
-                scores = self._moved(pixels, signs[cell.temperature], epsilon, temperature)
+                scores = self._perturbed(pixels, signs[cell.temperature], epsilon, temperature)
                 forward += 1
             else:
-                scores = self._unmoved(logits, temperature)
+                scores = self._unperturbed(logits, temperature)
             finite.append(scores["finite"])
             columns[name] = scores["odin"]
             if self._readable:
                 columns["odin_logit"] = scores["odin_logit"]
-            # Queued work on a device is not done work; a score at hand is.
+            # Work queued on a device is not yet done; a score that has been fetched is.
             columns[name] = columns[name].numpy()
             advance((cell.epsilon > 0) / all_passes)
-        columns["finite"] = np.logical_and.reduce([np.asarray(one) for one in finite])
+        columns["finite"] = np.logical_and.reduce([np.asarray(flags) for flags in finite])
         arrays = {name: np.asarray(column)[:n] for name, column in columns.items()}
         return Scored(arrays, Passes(forward * n, gradient * n))
 
     def time_passes(self, pixels: np.ndarray) -> PassTimes:
-        """Measures the passes on some images, after a run to warm up.
+        """Measures the passes on some images, after a warm-up run.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
@@ -167,18 +167,18 @@ class ScoreFunction:
         one, parts, seconds = tf.constant(1.0, tf.float64), batch_parts.split(pixels, self._at_once), {}
         steps = {"clean": lambda part: self._clean(tf.convert_to_tensor(part))[1].numpy()}
         if self._temperatures:
-            steps["moved"] = lambda part: self._moved(part, tf.zeros_like(part), one, one)["odin"].numpy()
+            steps["perturbed"] = lambda part: self._perturbed(part, tf.zeros_like(part), one, one)["odin"].numpy()
         for name, step in steps.items():
             batch_parts.compute(step, parts, self._pool)
             started = time.perf_counter()
             batch_parts.compute(step, parts, self._pool)
             seconds[name] = (time.perf_counter() - started) / len(pixels)
-        forward = seconds.get("moved", seconds["clean"])
+        forward = seconds.get("perturbed", seconds["clean"])
         gradient = max(0.0, seconds["clean"] - forward) / max(1, len(self._temperatures))
         return PassTimes(forward, gradient)
 
     def _clean_columns(self, pixels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[tf.Tensor]]:
-        """What the clean forward gives: columns, logits, and the gradient's sign for each temperature."""
+        """The results of the clean forward pass: columns, logits, and the gradient's sign for each temperature."""
         passes = []
 
         def forward(inputs: tf.Tensor) -> tf.Tensor:
@@ -192,7 +192,7 @@ class ScoreFunction:
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
         return columns, logits, signs
 
-    def _moved_columns(
+    def _perturbed_columns(
         self, pixels: tf.Tensor, sign: tf.Tensor, epsilon: tf.Tensor, temperature: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         return self._odin_columns(self._forward.activations(odin.perturbed(pixels, sign, epsilon)).logits, temperature)

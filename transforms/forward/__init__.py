@@ -1,1 +1,1 @@
-"""The forward pass in its fastest form: frozen, folded, in mixed precision, split over cores."""
+"""The forward pass in its fastest form: frozen, folded, in mixed precision, split across cores."""

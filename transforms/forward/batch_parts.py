@@ -1,7 +1,7 @@
-"""A batch on several cores: each takes a part of it through all the layers.
+"""A batch on several cores: each core takes part of the batch through all layers.
 
-All cores on one layer after the other wait for each other and hand the activations around; a core that stays with a
-few images finds them in its cache. On a GPU a batch stays whole.
+If all cores share each layer, they wait for each other and exchange activations; a core that keeps a few images finds
+them in its cache. On a GPU the batch stays whole.
 """
 
 import math
@@ -16,16 +16,16 @@ import numpy as np
 
 from odin_beam.transforms.model import device
 
-# Of the images that a core takes at once where nothing is known of the layers, or none of them fits into its cache: 12
-# of 32 x 32, and 8 however large they are.
+# Images in a part if nothing is known about the layers, or if no layer's output fits into the core's cache: 12 of
+# 32 x 32, and 8 whatever their size.
 _PIXELS_AT_ONCE = 12 * 32 * 32
 _IMAGES_AT_ONCE = 8
-# Of a core's own cache, for the largest of the arrays that layers hand on; filters take the rest.
+# Share of a core's cache for the largest array passed between layers; filters take the rest.
 _SHARE_OF_CACHE = 7 / 8
-# As many as it takes to handle so many numbers in one forward pass: starting on a part takes a third of a millisecond,
-# which is to be little of its time.
+# A part computes at least this many values in one forward pass: starting a part takes a third of a millisecond, which
+# should be a small share of its time.
 _VALUES_AT_ONCE = 1 << 22
-# And as many as it takes to handle so many numbers for each weight, which every part reads from memory.
+# It also computes at least this many values per weight, since every part reads all weights from memory.
 _VALUES_PER_WEIGHT = 10
 _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 Result = TypeVar("Result")
@@ -33,11 +33,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Work:
-    """What a forward pass handles.
+    """The amount of work in a forward pass.
 
     Attributes:
-      values: numbers that the layers compute for one image, all together.
-      largest: those of the array that has the most.
+      values: numbers that all layers together compute for one image.
+      largest: size of the largest array that a layer computes for one image.
       weights: numbers that are the same for all images.
     """
 
@@ -49,13 +49,13 @@ class Work:
 def images_per_part(shape: Sequence[int], bits: int = 32, work: Work | None = None) -> int:
     """How many images a core takes through all layers at once.
 
-    Two at least of what layers hand on are to fit into the cache that a core has for itself, or it is left out of
-    account. The size of that cache counts, nothing that is measured: parts of other sizes give other last bits.
+    The largest array passed between layers should fit into the core's private cache for at least two images; otherwise
+    the cache is ignored. Only the size of that cache counts, no measurement: other part sizes give other last bits.
 
     Args:
       shape: (H, W, C) of an image.
-      bits: of a number that one layer hands to the next.
-      work: of the layers; None where that is not known.
+      bits: of a number passed from one layer to the next.
+      work: of the layers; None if unknown.
     """
     usual = max(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE * 32 // (bits * math.prod(shape[:2])))
     if work is None:
@@ -66,23 +66,23 @@ def images_per_part(shape: Sequence[int], bits: int = 32, work: Work | None = No
 
 
 def _cache_bytes() -> int:
-    """Of the second level, which on server processors each core has for itself; 0 where the system does not say."""
+    """Size of the second-level cache, which is private to a core on server processors; 0 if the system does not say."""
     try:
-        said = _CACHE.read_text().strip()
+        size = _CACHE.read_text().strip()
     except OSError:
         return 0
-    return int(said[:-1]) * 1024 if said.endswith("K") and said[:-1].isdecimal() else 0
+    return int(size[:-1]) * 1024 if size.endswith("K") and size[:-1].isdecimal() else 0
 
 
 def split(pixels: np.ndarray, at_once: int) -> list[np.ndarray]:
-    """The parts of a batch, of sizes that differ by one at most; with GPUs the batch stays whole.
+    """The parts of a batch, whose sizes differ by one at most; with GPUs the batch stays whole.
 
-    They are as many for each core of the machine. How many of these the process uses must not count: an image's logits
-    depend, in their last bit, on the size of its part.
+    Each core of the machine gets the same number of parts. The number of cores the process uses must not matter: the
+    last bits of an image's logits depend on the size of its part.
 
     Args:
       pixels: [N, H, W, C], N >= 1.
-      at_once: images in a part, at most.
+      at_once: maximum number of images in a part.
     """
     if device.on_gpu():
         return [pixels]
@@ -94,14 +94,14 @@ def split(pixels: np.ndarray, at_once: int) -> list[np.ndarray]:
 def compute(
     work: Callable[[np.ndarray], Result], parts: Sequence[np.ndarray], pool: ThreadPoolExecutor
 ) -> list[Result]:
-    """`work` of each part, in order. An error is raised when nothing runs any more."""
+    """`work` of each part, in order. An error is raised only after everything has stopped running."""
     if len(parts) == 1:
         return [work(parts[0])]
     running = [pool.submit(work, part) for part in parts]
     done = wait(running, return_when=FIRST_EXCEPTION).done
-    for one in running:
-        one.cancel()
+    for future in running:
+        future.cancel()
     wait(running)
-    for one in done:
-        one.result()
-    return [one.result() for one in running]
+    for future in done:
+        future.result()
+    return [future.result() for future in running]

@@ -1,15 +1,15 @@
-"""Normalisation layers disappear into the convolutions around them: the same logits in fewer passes over memory.
+"""Folds normalisation layers into the convolutions around them: the same logits in fewer passes over memory.
 
 In inference a batch normalisation (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167) multiplies each channel
 by a constant and adds another. With all weights known,
 
-* behind a convolution the factor goes into its filters: `s (w * x + a) + b = (s w) * x + (s a + b)`;
-* before a ReLU whose output only convolutions take, a positive factor goes into the filters of these:
+* after a convolution the factor goes into its filters: `s (w * x + a) + b = (s w) * x + (s a + b)`;
+* before a ReLU whose output goes only to convolutions, a positive factor goes into their filters:
   `w * relu(s x + b) = (w s) * relu(x + b / s)`.
 
-What is left is one addition per channel, which TensorFlow computes together with the convolution if it follows one; the
-factor is gone from the way back to the pixels too. Dense layers count as convolutions here. `join_with_relus` has the
-sums that follow no convolution computed in one operation as well.
+What remains is one addition per channel, which TensorFlow fuses with a preceding convolution; the factor also
+disappears from the backward pass to the pixels. Dense layers count as convolutions here. `join_with_relus` makes the
+sums that do not follow a convolution one operation too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,27 +22,27 @@ from odin_beam.transforms.forward.frozen_graph import FrozenGraph
 
 _ADDITIONS = ("BiasAdd", "AddV2")
 _TYPES = (tf.float32.as_datatype_enum, tf.bfloat16.as_datatype_enum)
-# Name of a gradient among TensorFlow's.
+# Name under which the gradient is registered with TensorFlow.
 _TIMES_ONE = "OdinBeamTimesOne"
-# What a positive factor per channel can be moved across.
+# Operations that commute with a positive factor per channel.
 _INDIFFERENT = ("MaxPool", "AvgPool", "Pad")
 
 
 def fold(graph: FrozenGraph) -> None:
-    """Rewrites the graph in place: normalisations next to convolutions and dense layers go into these."""
+    """Folds normalisations next to convolutions and dense layers into these; rewrites the graph in place."""
     for rewrite in (_split_normalisation, _scale_filters_before, _join_shifts, _scale_filters_after):
         for node in list(graph.nodes.values()):
             rewrite(graph, node)
 
 
 def join_with_relus(graph: FrozenGraph, shape: Sequence[int]) -> None:
-    """Rewrites the graph in place: what `fold` left of a normalisation before a ReLU becomes one operation with it.
+    """Joins what `fold` left of a normalisation with the ReLU after it; rewrites the graph in place.
 
-    It becomes a depthwise convolution of one pixel, which oneDNN computes together with its bias and the ReLU. In
-    bfloat16 that takes a fifth of the time of TensorFlow's own product, sum and ReLU; in float32 it gains nothing.
+    The two become a depthwise convolution of one pixel, which oneDNN fuses with its bias and the ReLU. In bfloat16 that
+    takes a fifth of the time of TensorFlow's separate product, sum and ReLU; in float32 it gains nothing.
 
     Args:
-      graph: folded; TensorFlow joins a convolution with the sum and the ReLU behind it already.
+      graph: folded; TensorFlow already fuses a convolution with the sum and ReLU after it.
       shape: (H, W, C) of an image.
     """
     shapes = graph.shapes(shape)
@@ -76,12 +76,12 @@ def _join_with_relu(graph: FrozenGraph, node: node_def_pb2.NodeDef, shapes: dict
 
 @tf.RegisterGradient(_TIMES_ONE)
 def _gradient_of_times_one(_: tf.Operation, gradient: tf.Tensor) -> tuple[tf.Tensor, None]:
-    """Of a depthwise convolution that multiplies by 1: no operation at all."""
+    """The gradient of a depthwise convolution that multiplies by 1: it passes through without any operation."""
     return gradient, None
 
 
 def _split_normalisation(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:
-    """A normalisation in one operation becomes a product and a sum."""
+    """Splits a fused normalisation into a product and a sum."""
     if node.op != "FusedBatchNormV3" or _attribute(node, "is_training").b or not _channels_last(node):
         return
     weights = [graph.value(tensor) for tensor in node.input[1:5]]
@@ -95,7 +95,7 @@ def _split_normalisation(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None
 
 
 def _scale_filters_before(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:
-    """`s (w * x + a) = (s w) * x + s a`, where nothing else takes what is multiplied."""
+    """`s (w * x + a) = (s w) * x + s a`, if the unscaled tensor is not used anywhere else."""
     before, factor = _tensor_and_channels(graph, node, ("Mul",))
     if factor is None or len(graph.consumers(before)) > 1:
         return
@@ -134,7 +134,7 @@ def _join_shifts(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:
 
 
 def _scale_filters_after(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:
-    """`w * relu(s x + b) = (w s) * relu(x + b / s)`, for s > 0 and where only convolutions take the ReLU's output."""
+    """`w * relu(s x + b) = (w s) * relu(x + b / s)`, for s > 0 and if the ReLU's output goes only to convolutions."""
     if node.op != "Relu":
         return
     added = graph.producer(node.input[0])
@@ -161,21 +161,20 @@ def _scale_filters_after(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None
 
 
 def _takers(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> Iterator[node_def_pb2.NodeDef | None]:
-    """What takes the output of a node, across pooling and padding; None where it is an output of the graph."""
+    """The consumers of a node's output, looking past pooling and padding; None stands for an output of the graph."""
     for taker in graph.consumers(node.name):
         if taker is not None and taker.op in _INDIFFERENT and _channels_last(taker):
             yield from _takers(graph, taker)
         else:
-            # As filters it would be another matter.
+            # As filters the output could not be scaled.
             yield taker if taker is not None and graph.producer(taker.input[0]).name == node.name else None
 
 
 def _tensor_and_channels(
     graph: FrozenGraph, node: node_def_pb2.NodeDef, operations: tuple[str, ...]
 ) -> tuple[str, np.ndarray | None]:
-    """The operand of a sum or product whose other operand is a constant per channel, and that, float64 [C] or [1].
-
-    (node's name, None) for any other node.
+    """The operand of a sum or product whose other operand is constant per channel, and that constant, float64 [C] or
+    [1]; (node's name, None) for any other node.
     """
     if node.op in operations and _channels_last(node) and _attribute(node, "T").type in _TYPES:
         for tensor, other in (tuple(node.input[:2]), tuple(node.input[1::-1])):
@@ -186,7 +185,7 @@ def _tensor_and_channels(
 
 
 def _filters(graph: FrozenGraph, node: node_def_pb2.NodeDef | None) -> np.ndarray | None:
-    """float64 filters [kh, kw, in, out] or matrix [in, out] of a convolution or dense layer; None of anything else."""
+    """float64 filters [kh, kw, in, out] or matrix [in, out] of a convolution or dense layer; None for other nodes."""
     if node is None or node.op not in ("Conv2D", "DepthwiseConv2dNative", "MatMul") or not _channels_last(node):
         return None
     if _attribute(node, "transpose_a").b or _attribute(node, "transpose_b").b:
@@ -202,12 +201,12 @@ def _channels_last(node: node_def_pb2.NodeDef) -> bool:
 
 
 def _attribute(node: node_def_pb2.NodeDef, name: str) -> attr_value_pb2.AttrValue:
-    # Asking the map itself would make one.
+    # Indexing the map would create the attribute.
     return node.attr[name] if name in node.attr else attr_value_pb2.AttrValue()
 
 
 def _make_bias(graph: FrozenGraph, node: node_def_pb2.NodeDef, source: str, shift: np.ndarray) -> None:
-    """Turns a sum into the one operation that is computed together with a convolution."""
+    """Turns a sum into the operation that TensorFlow fuses with a convolution."""
     node.op, node.input[:] = "BiasAdd", [source, _constant(graph, shift, node)]
 
 

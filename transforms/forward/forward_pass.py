@@ -1,4 +1,4 @@
-"""A classifier's forward pass in the form in which it runs fastest: folded, and in mixed precision where that is asked.
+"""A classifier's forward pass in its fastest form: folded, and in mixed precision if requested.
 
 A model that cannot be rewritten, or whose logits or gradients change when it is, runs as it was loaded.
 """
@@ -18,12 +18,13 @@ from odin_beam.transforms.model import device
 from odin_beam.transforms.model.activations import Activations
 from odin_beam.transforms.model.classifier import Classifier
 
-# Of two images that folded and plain logits, relative to the largest, may differ by; it is rounding, some 1e-6.
+# Largest difference between the folded and plain logits of two images, relative to the largest logit; rounding gives
+# about 1e-6.
 _LOGITS_TOLERANCE = 1e-4
-# Of the length of the pixels' gradient; ReLUs that rounding switches make some 1e-3, in a ResNet-50 whose weights are
-# random 3e-2.
+# Largest difference of the pixels' gradient, relative to its length; ReLUs that switch by rounding give about 1e-3,
+# or 3e-2 in a ResNet-50 with random weights.
 _GRADIENT_TOLERANCE = 1e-1
-# Of logits in mixed precision, relative to the largest; it is some 1e-2.
+# Largest difference of logits in mixed precision, relative to the largest logit; about 1e-2 is usual.
 _MIXED_TOLERANCE = 1e-1
 _LOG = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ class ForwardPass:
     """How the classifier is run.
 
     Attributes:
-      activations: float32 pixels [N, H, W, C] in [0, 1] -> what is known of them; gradients flow through.
-      work: of its layers; None where that is not known.
+      activations: float32 pixels [N, H, W, C] in [0, 1] -> their activations; differentiable.
+      work: of its layers; None if unknown.
     """
 
     activations: Callable[[tf.Tensor], Activations]
@@ -42,19 +43,19 @@ class ForwardPass:
 
 
 def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardPass:
-    """What gives what `classifier.activations` gives, sooner; in float32 the logits' relative difference is below 1e-4.
+    """Computes what `classifier.activations` does, faster; in float32 the logits' relative difference is below 1e-4.
 
     Args:
       classifier: with its preprocessing.
-      precision: of `score_table.PRECISIONS`; in place of `mixed` it is float32, and a warning is logged, where the
-        hardware has no bfloat16, or the model cannot be rewritten or is changed too much by it.
+      precision: one of `precisions.PRECISIONS`; `mixed` falls back to float32, with a warning in the log, if the
+        hardware has no bfloat16 support, or if the model cannot be rewritten or changes too much.
     """
     names: list[str] = []
 
     def tensors(pixels: tf.Tensor) -> list[tf.Tensor]:
-        found = {name: value for name, value in vars(classifier.activations(pixels)).items() if value is not None}
-        names[:] = found
-        return list(found.values())
+        present = {name: value for name, value in vars(classifier.activations(pixels)).items() if value is not None}
+        names[:] = present
+        return list(present.values())
 
     def as_loaded(reason: object) -> ForwardPass:
         _LOG.log(
@@ -64,7 +65,7 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         )
         return ForwardPass(classifier.activations, None)
 
-    # What a model may hold has no end, and all of it runs as it was loaded, if not so fast.
+    # Models can contain anything; those that cannot be rewritten still run as loaded, only slower.
     try:
         graph = freeze(tensors, classifier.input_shape)
         folding.fold(graph)
@@ -105,7 +106,7 @@ def _probe(classifier: Classifier) -> tf.Tensor:
 
 
 def _agree(classifier: Classifier, folded: ForwardPass) -> bool:
-    """Whether both give the same logits, and the same gradient of the pixels, for images of noise."""
+    """Whether both give the same logits, and the same gradient of the pixels, on noise images."""
     pixels = _probe(classifier)
     (logits, gradient), (folded_logits, folded_gradient) = (
         _logits_and_gradient(activations, pixels) for activations in (classifier.activations, folded.activations)

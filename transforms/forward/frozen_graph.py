@@ -1,6 +1,6 @@
-"""A forward pass as a graph whose weights are constants, to be rewritten before it runs.
+"""A forward pass as a graph whose weights are constants, so that it can be rewritten before it runs.
 
-`folding` and `mixed_precision` do so. What comes out is a function again, through which gradients flow.
+`folding` and `mixed_precision` rewrite it. The result is again a differentiable function.
 """
 
 import math
@@ -16,22 +16,22 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from odin_beam.transforms.forward.batch_parts import Work
 
-# A graph is one message of at most 2 GiB, of which several copies are made; weights beyond this stay variables.
+# A graph is one message of at most 2 GiB, of which several copies are made; with more weights the model is not frozen.
 MOST_BYTES = 1 << 28
 
 _CALLS = re.compile("Call|If$|While$|Case$")
 
 
 class NotFreezable(Exception):
-    """The forward pass is no plain graph of tensors and constants; the message says why."""
+    """The forward pass is not a plain graph of tensors and constants; the message says why."""
 
 
 @dataclass
 class FrozenGraph:
-    """Nodes by name, the one input and the outputs.
+    """A graph: its nodes by name, its input and its outputs.
 
     Attributes:
-      nodes: all of them by name.
+      nodes: all nodes by name.
       pixels: name of the placeholder for float32 [N, H, W, C].
       outputs: tensors, as `name` or `name:1`.
     """
@@ -42,11 +42,11 @@ class FrozenGraph:
     _values: dict[str, np.ndarray] = field(default_factory=dict)
 
     def producer(self, tensor: str) -> node_def_pb2.NodeDef:
-        """The node that a tensor comes from."""
+        """The node that produces a tensor."""
         return self.nodes[_node_name(tensor)]
 
     def value(self, tensor: str) -> np.ndarray | None:
-        """Of a constant; None of anything else."""
+        """The value of a constant; None for any other tensor."""
         node = self.producer(tensor)
         if node.op != "Const":
             return None
@@ -55,12 +55,12 @@ class FrozenGraph:
         return self._values[node.name]
 
     def consumers(self, name: str) -> list[node_def_pb2.NodeDef | None]:
-        """The nodes that take something of a node, once per input; None stands for an output of the graph."""
-        found = [node for node in self.nodes.values() for tensor in node.input if _node_name(tensor) == name]
-        return found + [None for tensor in self.outputs if _node_name(tensor) == name]
+        """The nodes that use a node's output, once per input; None stands for an output of the graph."""
+        consumers = [node for node in self.nodes.values() for tensor in node.input if _node_name(tensor) == name]
+        return consumers + [None for tensor in self.outputs if _node_name(tensor) == name]
 
     def add(self, op: str, near: str, inputs: Iterable[str] = (), **types: tf.DType) -> str:
-        """Another node, of a name that starts like `near`; `types` are its attributes. Returns its name."""
+        """Adds a node whose name starts like `near`; `types` are its type attributes. Returns its name."""
         node = node_def_pb2.NodeDef(name=self._free_name(f"{near}/{op}"), op=op, input=inputs)
         for name, dtype in types.items():
             node.attr[name].type = dtype.as_datatype_enum
@@ -68,14 +68,14 @@ class FrozenGraph:
         return node.name
 
     def add_constant(self, value: np.ndarray, near: str) -> str:
-        """Another constant; returns its name."""
+        """Adds a constant; returns its name."""
         name = self.add("Const", near, dtype=tf.as_dtype(value.dtype))
         self.nodes[name].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
         self._values[name] = value
         return name
 
     def replace(self, tensors: dict[str, str]) -> None:
-        """Has all that takes a key take its value, or what that is replaced with in turn; then those are gone."""
+        """Replaces each key by its value, or by that value's own replacement; nodes no longer needed are removed."""
 
         def last(tensor: str) -> str:
             while tensor in tensors:
@@ -88,7 +88,7 @@ class FrozenGraph:
         self.prune()
 
     def prune(self) -> None:
-        """Leaves out the nodes that no output needs."""
+        """Removes the nodes that no output needs."""
         self.nodes = self._needed(self.outputs)
 
     def function(self, shape: Sequence[int]) -> tf.types.experimental.ConcreteFunction:
@@ -96,22 +96,22 @@ class FrozenGraph:
         return _function(self.nodes, self.outputs, [tf.TensorSpec([None, *shape], tf.float32)], [self.pixels])
 
     def shapes(self, shape: Sequence[int]) -> dict[str, tf.TensorShape]:
-        """Of what each node gives first, for pixels [N, *shape]."""
-        found = {op.name: op.outputs[0].shape for op in self.function(shape).graph.get_operations() if op.outputs}
-        return found | {self.pixels: tf.TensorShape([None, *shape])}
+        """Shape of each node's first output, for pixels [N, *shape]."""
+        shapes = {op.name: op.outputs[0].shape for op in self.function(shape).graph.get_operations() if op.outputs}
+        return shapes | {self.pixels: tf.TensorShape([None, *shape])}
 
     def compute_constants(self) -> None:
-        """Puts one constant in the place of all that follows from constants alone, and leaves identities out."""
+        """Replaces everything that depends only on constants by a constant, and removes identities."""
         plain = [node for node in self.nodes.values() if node.op == "Identity" and len(node.input) == 1]
         self.replace({node.name: node.input[0] for node in plain})
         constant: dict[str, bool] = {}
         for node in self.in_order():
             sources = [constant[_node_name(tensor)] for tensor in node.input]
             constant[node.name] = node.op == "Const" or (bool(sources) and all(sources))
-        taken = {tensor for node in self.nodes.values() if not constant[node.name] for tensor in node.input}
+        used = {tensor for node in self.nodes.values() if not constant[node.name] for tensor in node.input}
         computed = sorted(
             tensor
-            for tensor in taken.union(self.outputs)
+            for tensor in used.union(self.outputs)
             if constant[_node_name(tensor)] and self.producer(tensor).op != "Const"
         )
         if computed:
@@ -136,7 +136,7 @@ class FrozenGraph:
         return name
 
     def in_order(self) -> list[node_def_pb2.NodeDef]:
-        """Nodes, each after those it takes something of."""
+        """The nodes, each after the nodes it depends on."""
         order, seen, open_names = [], set(), [(name, False) for name in self.nodes]
         while open_names:
             name, ready = open_names.pop()
@@ -157,14 +157,14 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
       shape: of one image.
 
     Raises:
-      NotFreezable: it has state besides weights, branches, loops or calls, or too many weights.
+      NotFreezable: the pass has state besides weights, branches, loops or calls, or too many weights.
     """
     traced = tf.function(forward, autograph=False).get_concrete_function(tf.TensorSpec([None, *shape], tf.float32))
     if sum(variable.shape.num_elements() * variable.dtype.size for variable in traced.variables) > MOST_BYTES:
         raise NotFreezable("it has too many weights for constants")
     try:
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
-    # The converter meets whatever a model may hold. What it makes nothing of, TensorFlow runs as it is.
+    # The converter sees every kind of model. If it fails, TensorFlow runs the model as it is.
     except Exception as e:
         raise NotFreezable(f"{type(e).__name__}: {e}") from e
     nodes = {node.name: node for node in frozen.graph.as_graph_def().node}
@@ -172,7 +172,7 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
         known = op_def_registry.get(node.op)
         if node.op != "Placeholder" and (known is None or known.is_stateful or _CALLS.search(node.op)):
             raise NotFreezable(f"it holds {node.op}")
-        # Without state there is no order to keep, nor are there variables to be beside.
+        # Without state there is no order to preserve, and there are no variables to colocate with.
         node.input[:] = [tensor for tensor in node.input if not tensor.startswith("^")]
         node.attr.pop("_class", None)
     outputs = [tensor.name.removesuffix(":0") for tensor in frozen.outputs]
@@ -185,10 +185,10 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
 
 
 def _leave_swish_to_its_operations(graph: FrozenGraph) -> None:
-    """Takes the gradient that TensorFlow has for swish away from it; that of its operations is the same.
+    """Removes TensorFlow's custom gradient of swish; its operations have the same gradient.
 
-    Swish is `x * sigmoid(beta * x)` (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941). TensorFlow's gradient
-    for it, which saves memory, is tied to the graph it was made in.
+    Swish is `x * sigmoid(beta * x)` (Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941). TensorFlow's custom
+    gradient, which saves memory, is tied to the graph in which it was created.
     """
     replaced = {}
     for node in graph.nodes.values():
@@ -210,7 +210,7 @@ def _is_swish(graph: FrozenGraph, tensor: str) -> bool:
 
 
 def work(function: tf.types.experimental.ConcreteFunction) -> Work:
-    """What a frozen graph's function handles; a side that the graph leaves open counts as 1."""
+    """The amount of work in a frozen graph's function; an unknown dimension counts as 1."""
     values, weights = [], []
     for op in function.graph.get_operations():
         known = [tensor.shape for tensor in op.outputs if tensor.shape.rank is not None]

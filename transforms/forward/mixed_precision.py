@@ -1,8 +1,8 @@
-"""Half the bits where they are not missed: bfloat16 behind the first convolution of a forward pass.
+"""Mixed precision: bfloat16 after the first convolution of a forward pass.
 
 bfloat16 has 8 bits of mantissa: on a pixel near 1 a step of epsilon = 0.0014 is rounded away. So the perturbed pixels,
 their normalisation and the first convolutions stay float32, and so do the pooled features and the logits, which are
-few numbers. In between, what one layer hands to the next is rounded; the hardware sums up products in float32.
+few numbers. In between, values passed from layer to layer are rounded; the hardware sums products in float32.
 """
 
 import re
@@ -17,22 +17,22 @@ from odin_beam.transforms.forward.frozen_graph import FrozenGraph
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
 _INDIFFERENT = ("BiasAdd", "AddV2", "Mul", "Sub", "Relu", "Relu6", "Sigmoid", "ConcatV2", "MaxPool", "AvgPool", "Pad")
-# The first generation of GPUs that computes with it: Ampere.
+# The first GPU generation that computes in bfloat16: Ampere.
 _COMPUTE_CAPABILITY = (8, 0)
 
 
 def has_bfloat16() -> bool:
-    """Whether what computes here, GPU or processor, multiplies bfloat16 numbers itself."""
+    """Whether the GPU, or else the processor, multiplies bfloat16 numbers natively."""
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        return all(found.get("compute_capability", (0, 0)) >= _COMPUTE_CAPABILITY for found in details)
-    # Other systems than Linux do not say it in a file.
+        return all(detail.get("compute_capability", (0, 0)) >= _COMPUTE_CAPABILITY for detail in details)
+    # Only Linux reports it in a file.
     processor = Path("/proc/cpuinfo")
     return processor.exists() and bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", processor.read_text()))
 
 
 def round_inside(graph: FrozenGraph) -> None:
-    """Rewrites a forward pass in place: from behind its first convolutions to before its last ones in bfloat16."""
+    """Rewrites a forward pass in place, with bfloat16 from after its first convolutions to before its last ones."""
     rounded = _inside(graph)
     narrow: dict[str, str] = {}
     for node in [graph.nodes[name] for name in rounded]:
@@ -86,5 +86,5 @@ def _narrowed(graph: FrozenGraph, tensor: str) -> str:
     value = graph.value(tensor)
     if value is None:
         return graph.add("Cast", tensor.partition(":")[0], [tensor], SrcT=tf.float32, DstT=tf.bfloat16)
-    # Axes and paddings are whole numbers.
+    # Axes and paddings are integers.
     return tensor if value.dtype != np.float32 else graph.add_constant(value.astype(tf.bfloat16.as_numpy_dtype), tensor)

@@ -1,8 +1,8 @@
-"""The precisions that a forward pass can have, one row each. Imports no TensorFlow."""
+"""The precisions available for a forward pass, one row each. Imports no TensorFlow."""
 
 # Name -> help.
 PRECISIONS = {
     "float32": "float32 (default)",
     # See `mixed_precision`.
-    "mixed": "mixed: bfloat16 behind the first convolution, where the hardware supports it",
+    "mixed": "mixed: bfloat16 after the first convolution, where the hardware supports it",
 }

@@ -1,13 +1,13 @@
-"""Encoded images and raw pixels become arrays.
+"""Turns encoded images and raw pixels into arrays.
 
-Policy, the same for every format:
+The policy is the same for every format:
 
-* PNG, JPEG, GIF (first frame) and BMP are recognised by their content, never by a name.
-* Alpha is dropped, not blended; palettes are resolved; CMYK becomes RGB; 16 bits become 8 by their high byte.
+* PNG, JPEG, GIF (first frame) and BMP are recognised by their content, never by a file name.
+* Alpha is dropped, not blended; palettes are resolved; CMYK becomes RGB; 16 bits become 8 by keeping the high byte.
 * Colour becomes grey by ITU-R 601 luma (0.299 R + 0.587 G + 0.114 B); grey becomes colour by repetition.
-* EXIF orientation is ignored, as Keras' own loaders do.
-* JPEG is decoded with the accurate integer transform, as Pillow does, unless the geometry says `fast`, which is what
-  TensorFlow does by default. The two differ by up to a few steps of 1/255, more than a usual epsilon.
+* EXIF orientation is ignored, as in Keras' own loaders.
+* JPEG is decoded with the accurate integer transform, as Pillow does, unless the geometry says `fast`, which is
+  TensorFlow's default. The two differ by up to a few steps of 1/255, more than a usual epsilon.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def pixels(
     Args:
       record: a parsed Example.
       input_shape: (height, width, channels) of the classifier's input; channels is 1 or 3.
-      geometry: what to do with images of another size.
-      out: array to put it into; None for one of its own.
+      geometry: how to handle images of another size.
+      out: array to write to; None to allocate one.
 
     Returns:
       float32 array of `input_shape`, in [0, 1].
@@ -61,8 +61,8 @@ def pixels(
 def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     """Whether the bytes are a uint8 tensor of this shape rather than an encoded image.
 
-    The long signatures decide for an encoded image whatever the length. BMP's two letters alone do not, since one
-    raw image in 65,536 begins with them: there the length decides, unless the header repeats it.
+    The long signatures mark an encoded image whatever the length. BMP's two letters alone do not, since one raw image
+    in 65,536 begins with them: the length decides, unless the header repeats it.
     """
     if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
         return False
@@ -77,7 +77,7 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
     Args:
       data: PNG, JPEG, GIF or BMP.
       channels: 1 or 3.
-      jpeg: see `Geometry`; JPEG in CMYK or to be changed between grey and colour is always `accurate`.
+      jpeg: see `Geometry`; CMYK JPEG, and JPEG to be converted between grey and colour, is always `accurate`.
 
     Returns:
       uint8 array [height, width, channels], channels 1 or 3.
@@ -100,7 +100,7 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
 
 
 def check_header(data: bytes) -> None:
-    """Sees from the header that this is an image which `decode` may take on; decodes nothing.
+    """Checks by the header that the bytes are an image that `decode` can attempt; decodes nothing.
 
     Raises:
       ImageError: `not_an_image`, or `too_many_pixels` above `limits.MAX_PIXELS`.
@@ -116,7 +116,7 @@ def check_header(data: bytes) -> None:
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """An encoded image with its header read; whatever then goes wrong with it becomes an `ImageError`."""
+    """An encoded image with its header read; any later error while using it becomes an `ImageError`."""
     try:
         with Image.open(io.BytesIO(data), formats=NAMES) as image:
             width, height = image.size
@@ -128,7 +128,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as e:
         raise ImageError("too_many_pixels", f"more than twice the limit of {limits.MAX_PIXELS} pixels") from e
     except Exception as e:
-        # A decoder fed with hostile bytes may raise nearly anything; none of it may end the shard.
+        # A decoder may raise nearly anything on hostile bytes; no error may end the shard.
         raise ImageError("undecodable", _undecodable(data, e)) from e
 
 
@@ -141,7 +141,7 @@ def _undecodable(data: bytes, error: Exception) -> str:
 
 
 def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], by the same policy as encoded images."""
+    """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], with the same policy as encoded images."""
     image = image[..., :3]
     if image.shape[2] == channels:
         return image
@@ -151,8 +151,8 @@ def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def ignore_pillow_warnings() -> None:
-    """Silences what Pillow would say of images that are dealt with here, for the whole process."""
-    # Images above the bound are rejected.
+    """Silences, for the whole process, Pillow's warnings about images that are handled here."""
+    # Images above the limit are rejected.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    # Alpha is dropped on purpose.
+    # Alpha is dropped deliberately.
     warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)

@@ -1,4 +1,4 @@
-"""What a `tf.train.Example` says: its encoded image, label and id."""
+"""What a `tf.train.Example` contains: its encoded image, label and id."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from odin_beam.transforms.shards.shard import FeatureNames
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What the scorer needs of one Example.
+    """What the scorer needs from one Example.
 
     Attributes:
       image: encoded image, or raw uint8 pixels.
       label: class index, or None.
       id: the id feature, or None.
-      raw_shape: (height, width, channels) from features of those names, for raw pixels; None when they are absent.
-        Channels may be named `depth`, or left to the number of bytes.
+      raw_shape: (height, width, channels) from features of those names, for raw pixels; None if they are missing.
+        Channels may be called `depth`, or follow from the number of bytes.
     """
 
     image: bytes
@@ -31,7 +31,7 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
     """Reads one serialized `tf.train.Example`.
 
     Raises:
-      ImageError: `not_an_example`, or `no_image` with the features there are.
+      ImageError: `not_an_example`, or `no_image` with the names of the existing features.
     """
     try:
         features = tf.train.Example.FromString(payload).features.feature
@@ -45,19 +45,19 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
 
 
 def missing_image(name: str, features) -> str:
-    """Says what stands where the image was looked for."""
-    there = ", ".join(sorted(features)[:20]) or "none"
+    """Says what was found in place of the image."""
+    names = ", ".join(sorted(features)[:20]) or "none"
     if name not in features:
-        return f"no feature {name!r}; features there: {there}"
+        return f"no feature {name!r}; features there: {names}"
     kind = features[name].WhichOneof("kind")
     if kind is None:
-        return f"feature {name!r} is empty; features there: {there}"
+        return f"feature {name!r} is empty; features there: {names}"
     count = len(getattr(features[name], kind).value)
-    return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {there}"
+    return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {names}"
 
 
 def _label(features, name: str) -> int | None:
-    """A single number of at least 0; TensorFlow Datasets writes -1 where there is no label."""
+    """A single number of at least 0; TensorFlow Datasets writes -1 for a missing label."""
     values = features[name].int64_list.value if name in features else ()
     return values[0] if len(values) == 1 and values[0] >= 0 else None
 

@@ -1,4 +1,4 @@
-"""The image formats that are read, one row each; they are recognised by their content, never by a name."""
+"""The supported image formats, one row each; they are recognised by their content, never by a file name."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Format:
     """One format.
 
     Attributes:
-      name: as Pillow calls it.
-      signatures: what its files begin with.
+      name: Pillow's name for it.
+      signatures: the first bytes of its files.
       extensions: of its files, in lower case.
-      decides: whether a signature is long enough to tell an image from raw pixels of any size.
+      decides: whether a signature is long enough to distinguish an image from raw pixels of any size.
     """
 
     name: str
@@ -29,11 +29,11 @@ FORMATS = (
 )
 NAMES = tuple(row.name for row in FORMATS)
 EXTENSIONS = tuple(extension for row in FORMATS for extension in row.extensions)
-# Signatures that alone tell an encoded image.
+# Signatures that suffice to identify an encoded image.
 SIGNATURES = tuple(signature for row in FORMATS if row.decides for signature in row.signatures)
 IN_WORDS = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
 
 def format_of(head: bytes) -> str | None:
-    """The format of a file that begins like this, where its signature decides; None for any other."""
+    """The format of a file with these first bytes, if its signature decides; None for any other."""
     return next((row.name for row in FORMATS if row.decides and head.startswith(row.signatures)), None)

@@ -1,4 +1,4 @@
-"""How an image of any size comes to the classifier's size; numbers only, no pixels."""
+"""How an image of any size is brought to the classifier's size; only numbers, no pixels."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,19 +14,19 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area", "lanczos3", "lanczos
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image is decoded and, if it is of another size, brought to the classifier's.
+    """How an image is decoded and, if its size differs, brought to the classifier's size.
 
         >>> odin_beam.Geometry(image_size=(224, 224), resize="shorter_side", crop="center").interpolation
         'bilinear'
 
     Attributes:
-      image_size: (height, width) of the classifier's input; None where the classifier itself fixes it.
+      image_size: (height, width) of the classifier's input; None if the classifier itself fixes it.
       resize: `stretch` to the size; `shorter_side` scales, keeping the aspect ratio, until the image covers the size;
-        `none` leaves the pixels alone.
+        `none` leaves the pixels unchanged.
       crop: `center` cuts the middle out of an image that is larger than the size; `none` does not.
       interpolation: a method of `tf.image.resize`.
-      antialias: whether shrinking averages (as Pillow does) or samples (as Keras' loaders do).
-      jpeg: inverse transform of JPEG, `accurate` (as Pillow and `keras.utils.load_img`) or `fast` (as
+      antialias: whether shrinking averages (like Pillow) or samples (like Keras' loaders).
+      jpeg: inverse transform of JPEG, `accurate` (as in Pillow and `keras.utils.load_img`) or `fast` (as in
         `tf.io.decode_jpeg` and `keras.utils.image_dataset_from_directory`).
     """
 
@@ -53,11 +53,11 @@ class Geometry:
 
 
 class Placement(NamedTuple):
-    """How an image comes to the classifier's size.
+    """How an image is brought to the classifier's size.
 
     Attributes:
       size: (height, width) to scale it to.
-      corner: (row, column) of the upper left corner of what is kept of that.
+      corner: (row, column) of the upper left corner of the part of the scaled image that is kept.
     """
 
     size: tuple[int, int]
@@ -65,16 +65,16 @@ class Placement(NamedTuple):
 
 
 def placement(there: tuple[int, int], wanted: tuple[int, int], geometry: Geometry) -> Placement:
-    """How an image comes to the size that is wanted.
+    """How to bring an image to the requested size.
 
     Args:
       there: (height, width) of the image.
       wanted: (height, width) of the classifier's input.
-      geometry: how.
+      geometry: the rules for scaling and cropping.
 
     Raises:
-      ImageError: `wrong_size` where the geometry does not lead to the size, `too_many_pixels` where an image is so
-        elongated that scaling its shorter side would blow it up.
+      ImageError: `wrong_size` if the geometry does not lead to that size, `too_many_pixels` if the image is so
+        elongated that scaling its shorter side would make it huge.
     """
     scaled = there if there == wanted or geometry.resize == "none" else _scaled_size(there, wanted, geometry)
     top, left = (scaled[0] - wanted[0]) // 2, (scaled[1] - wanted[1]) // 2

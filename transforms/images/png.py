@@ -1,4 +1,4 @@
-"""Plain PNG images, decoded without the parsing around the decoder."""
+"""Plain PNG images, decoded without the parsing that surrounds the decoder."""
 
 import struct
 import zlib
@@ -16,11 +16,11 @@ _PNG_MODES = {0: "L", 2: "RGB", 6: "RGBA"}
 
 
 def plain_png(data: bytes) -> Image.Image | None:
-    """The image of a PNG in which nothing can be understood in two ways; None for any other bytes.
+    """The image of an unambiguous PNG; None for any other bytes.
 
-    That is: 8 bits of grey, RGB or RGBA, not interlaced; nothing but IHDR, one IDAT and IEND, all checksums right; and
-    an IDAT which Pillow would hand to its decoder in one piece. The same decoder does here what it does there, without
-    the parsing around it, which takes longer than the decoding of a small image.
+    Unambiguous means: 8 bits of grey, RGB or RGBA, not interlaced; only IHDR, one IDAT and IEND, all checksums right;
+    and an IDAT that Pillow would hand to its decoder in one piece. The decoder is the same as in Pillow, without the
+    surrounding parsing, which takes longer than decoding a small image.
     """
     if len(data) < _PNG_HEADER.size + _PNG_CHUNK.size or not data.startswith(_PNG_START):
         return None
@@ -37,5 +37,5 @@ def plain_png(data: bytes) -> Image.Image | None:
     try:
         return Image.frombytes(mode, (width, height), data[start:end], "zip", mode, 0)
     except Exception:
-        # What is wrong with it is for the caller's other way to say.
+        # The caller's fallback says what is wrong with it.
         return None

@@ -1,4 +1,4 @@
-"""Pixels of any size become pixels in [0, 1] of the classifier's size."""
+"""Brings pixels of any size to the classifier's size and to [0, 1]."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +11,10 @@ def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry, out: np.nd
 
     Args:
       image: uint8 [h, w, channels].
-      size: (height, width) wanted.
-      geometry: how.
-      out: float32 [height, width, channels] to put it into; None for an array of its own. Where images are large,
-        asking the system for the memory of each takes longer than decoding.
+      size: (height, width) of the result.
+      geometry: the rules for scaling and cropping.
+      out: float32 [height, width, channels] to write to; None to allocate an array. For large images, allocating
+        memory for each takes longer than decoding.
 
     Returns:
       float32 [height, width, channels] in [0, 1].
@@ -29,12 +29,12 @@ def fit(image: np.ndarray, size: tuple[int, int], geometry: Geometry, out: np.nd
 
 
 def to_unit(image: np.ndarray, geometry: Geometry, out: np.ndarray | None = None) -> np.ndarray:
-    """An image of the right size in [0, 1].
+    """Scales an image of the right size to [0, 1].
 
     Args:
-      image: uint8 or float32 [height, width, channels], of 0 to 255 or, by its interpolation, somewhat beyond.
-      geometry: by which it was resized.
-      out: float32 of that shape to put it into; None for an array of its own.
+      image: uint8 or float32 [height, width, channels], 0 to 255 or, depending on the interpolation, slightly beyond.
+      geometry: used to resize it.
+      out: float32 of that shape to write to; None to allocate an array.
 
     Returns:
       float32 [height, width, channels] in [0, 1].
@@ -46,6 +46,6 @@ def to_unit(image: np.ndarray, geometry: Geometry, out: np.ndarray | None = None
 
 def _resized(image: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
     with tf.device("/CPU:0"):
-        # Of a batch of one: TensorFlow makes that of it anyway, and takes its time.
+        # A batch of one: TensorFlow would otherwise add that dimension itself, which is slower.
         resized = tf.image.resize(image[None], size, geometry.interpolation, antialias=geometry.antialias)
     return np.asarray(resized)[0].astype(np.float32, copy=False)

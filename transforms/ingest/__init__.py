@@ -1,1 +1,1 @@
-"""Images in folders and archives become TFRecord shards."""
+"""Turns images in folders and archives into TFRecord shards."""

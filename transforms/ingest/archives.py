@@ -1,10 +1,10 @@
 """Zip and tar archives: listed without unpacking, read in bounded memory.
 
-Nothing is unpacked to disk, so a hostile name can do no harm. Members of a zip or a plain tar are read in place.
+Nothing is unpacked to disk, so a hostile name is harmless. Members of a zip or an uncompressed tar are read in place.
 A compressed tar can only be streamed: once to list it, and then for every output shard from its beginning to the
-shard's last member, so that N shards decompress it about N / 2 times. Where that hurts, decompress it first (`gunzip`).
-Members that stand in the archive in another order than that of their ids pass through an anonymous temporary file as
-large as the output shard: an archive on remote storage is thus read forwards, and memory stays bounded.
+shard's last member, so N shards decompress it about N / 2 times. If that takes too long, decompress it first
+(`gunzip`). Members whose order in the archive differs from the order of their ids pass through an anonymous temporary
+file as large as the output shard: so an archive on remote storage is read forwards, and memory stays bounded.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from odin_beam.transforms.storage import listing, reading
 from odin_beam.transforms.storage.listing import FileStat
 from odin_beam.transforms.storage.random_access import open_random_access
 
-# A tar header may announce an extension, such as a long name, of any length; tarfile would read it whole.
+# A tar header may announce an extension, such as a long name, of any length; tarfile would read all of it.
 _MAX_TAR_HEADER_BYTES = 1 << 20
 _SPOOL_BYTES = 1 << 26
 _SKIP_BYTES = 1 << 20
@@ -50,7 +50,7 @@ def archive_of(file: FileStat) -> Container:
 
 
 class _Entry(NamedTuple):
-    """A member as its archive lists it; `problem` says what is wrong with it at first sight."""
+    """A member as listed in its archive; `problem` says why it is rejected, if that shows in the listing."""
 
     name: str
     place: int
@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
 
 
 class _Broken(Exception):
-    """An archive cannot be followed any further; the message says why."""
+    """The rest of an archive cannot be read; the message says why."""
 
 
 def list_archive(archive: Container) -> tuple[list[Member], list[Reject]]:
@@ -104,7 +104,7 @@ def _zip_problem(info: zipfile.ZipInfo, archive: Container) -> str | None:
     if info.flag_bits & 1:
         return "encrypted: unpack it and pack it without a password"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The modules for the others cannot bound what a few input bytes expand to.
+        # The decompressors for other methods cannot limit how far a few input bytes expand.
         return "compressed by another method than deflate: unpack it and pack it again"
     if not 0 <= info.header_offset < archive.size:
         return _OUTSIDE
@@ -125,17 +125,17 @@ def _tar_entries(archive: Container) -> Iterator[_Entry]:
         headers = _TarHeaders(stream)
         with _reading(), tarfile.open(fileobj=headers, mode="r:") as opened:
             while (info := opened.next()) is not None:
-                # The list that tarfile keeps would hold every header of the archive in memory.
+                # tarfile's own list would keep every header of the archive in memory.
                 opened.members.clear()
                 if info.size < 0:
                     raise _Broken("a member of negative size")
                 if not info.isdir():
                     yield _Entry(info.name, info.offset_data, info.size, _tar_problem(info))
-        # tarfile takes every header that it does not understand for the end.
+        # tarfile takes any header that it does not understand for the end.
         if headers.last_read != bytes(tarfile.BLOCKSIZE):
             raise _Broken("cut off" if len(headers.last_read) < tarfile.BLOCKSIZE else "a damaged header")
         if archive.kind == "tar.gz":
-            # Its only checksum stands at its very end.
+            # The only checksum is at the very end.
             with _reading():
                 while stream.read(_SKIP_BYTES):
                     pass
@@ -152,7 +152,7 @@ def _tar_problem(info: tarfile.TarInfo) -> str | None:
 
 
 class _TarHeaders:
-    """The stream that tarfile reads headers from: refuses oversized ones, and keeps what was read last."""
+    """The stream that tarfile reads headers from; it refuses oversized headers, and remembers the last bytes read."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -179,7 +179,7 @@ def _tar_stream(archive: Container) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    """What is wrong with an archive's bytes may make a reader raise nearly anything; it all means `_Broken`."""
+    """Turns any error that a reader raises on an archive's damaged bytes into `_Broken`."""
     try:
         yield
     except (_Broken, StorageError):
@@ -189,14 +189,14 @@ def _reading() -> Iterator[None]:
 
 
 def check_unchanged(archive: Container) -> None:
-    """In an archive that was replaced, other bytes stand at the same place."""
-    now = listing.stat_file(archive.path)
-    if now is None or (now.size, now.modified) != (archive.size, archive.modified):
+    """Checks that the archive was not replaced since it was listed: other bytes would be in the same places."""
+    current = listing.stat_file(archive.path)
+    if current is None or (current.size, current.modified) != (archive.size, archive.modified):
         raise StorageError(f"{archive.path} has changed since it was listed: run again")
 
 
 def read_in_order(archive: Container, members: list[Member]) -> Iterator[MemberBytes]:
-    """Reads an archive from front to back, and gives the members in the order given."""
+    """Reads an archive from front to back, and returns the members in the given order."""
     by_place = sorted(members, key=lambda member: member.place)
     if by_place == members:
         yield from _read_archive(archive, members)

@@ -1,21 +1,21 @@
-"""Image files in folders, behind globs and in archives: lists them, and reads them one at a time.
+"""Lists image files in folders, behind globs and in archives, and reads them one at a time.
 
-Which kind a file is, its name tells: `.zip`, `.tar`, `.tar.gz` and `.tgz` are archives (whether a tar is compressed,
-its first bytes tell), all else is a loose file. Whether it is an image is not decided here.
+The name says what kind a file is: `.zip`, `.tar`, `.tar.gz` and `.tgz` are archives (whether a tar is compressed, its
+first bytes say), everything else is a loose file. Whether it is an image is not decided here.
 
 * An id is the path inside the archive, or relative to the folder or to the fixed part of the glob, always with `/`. If
-  several arguments stand for loose files, their ids are relative to what these folders have in common, so that they
-  and the class names stay apart.
-* Hidden files (`.DS_Store`, anything below `.git`) and `__MACOSX` are passed over in silence.
-* Nothing is unpacked to disk, so a hostile name can do no harm. A leading `/` or `./` is dropped from it; a name with
-  `..`, a drive letter or control characters is rejected, as are links, devices and encrypted members.
-* No more of a file is read than `limits.MAX_RECORD_BYTES`, whatever it declares.
+  several arguments stand for loose files, their ids are relative to the folder that these have in common, so that the
+  ids and the class names stay distinct.
+* Hidden files (`.DS_Store`, anything below `.git`) and `__MACOSX` are skipped silently.
+* Nothing is unpacked to disk, so a hostile name is harmless. A leading `/` or `./` is dropped from it; names with
+  `..`, a drive letter or control characters are rejected, as are links, devices and encrypted members.
+* No more than `limits.MAX_RECORD_BYTES` are read from a file, whatever size it declares.
 
-What it costs: members of a zip or a plain tar are read where they stand. A compressed tar can only be streamed: once
-to list it, and then for every output shard from its beginning to the shard's last member, so that N shards decompress
-it about N / 2 times. Where that hurts, decompress it first (`gunzip`). Members that stand in the archive in another
-order than that of their ids pass through an anonymous temporary file as large as the output shard: an archive on
-remote storage is thus read forwards, and memory stays bounded.
+Costs: members of a zip or an uncompressed tar are read in place. A compressed tar can only be streamed: once to list
+it, and then for every output shard from its beginning to the shard's last member, so N shards decompress it about N / 2
+times. If that takes too long, decompress it first (`gunzip`). Members whose order in the archive differs from the order
+of their ids pass through an anonymous temporary file as large as the output shard: so an archive on remote storage is
+read forwards, and memory stays bounded.
 """
 
 import itertools
@@ -49,7 +49,7 @@ class Matched:
 
     Attributes:
       root: the folder or the fixed part of the glob, with its closing `/`.
-      files: by path, hidden ones left out.
+      files: sorted by path, without hidden files.
     """
 
     root: str
@@ -57,10 +57,10 @@ class Matched:
 
 
 def match_files(pattern: str) -> Matched:
-    """Lists a folder (and all below it), a glob, or one file.
+    """Lists a folder (and everything below it), a glob, or a single file.
 
     Raises:
-      StorageError: it cannot be listed.
+      StorageError: the listing failed.
     """
     fixed = _FIXED_PART.match(pattern)[0]
     folder = pattern.rstrip("/") + "/"
@@ -74,7 +74,7 @@ def match_files(pattern: str) -> Matched:
 
 
 def with_common_root(arguments: Sequence[Matched]) -> list[Matched]:
-    """The same files; where several arguments stand for loose ones, as seen from the folder above all of these."""
+    """The same files; if several arguments stand for loose files, these are relative to their common folder."""
     loose = [argument for argument in arguments if not all(is_archive(file.path) for file in argument.files)]
     roots = {argument.root for argument in loose}
     if len(roots) < 2:
@@ -85,12 +85,12 @@ def with_common_root(arguments: Sequence[Matched]) -> list[Matched]:
 
 
 def is_archive(path: str) -> bool:
-    """Whether a file is an archive, by its name."""
+    """Whether a file is an archive, judging by its name."""
     return path.lower().endswith((".zip", *_TAR_NAMES, *_OTHER_ARCHIVES))
 
 
 def _list_literally(start: str, glob: str = "") -> list[FileStat]:
-    """Files by a path that may hold glob characters of its own, which Beam has no way to quote."""
+    """Files by a path that may itself contain glob characters, which Beam cannot escape."""
     listed = listing.list_files(re.sub(r"[*?[]", "?", start) + glob)
     return [file for file in listed if file.path.startswith(start)]
 
@@ -100,23 +100,23 @@ def _parent(path: str) -> str:
 
 
 def is_tfrecord(path: str) -> bool:
-    """Whether a file is TFRecord, by its name."""
+    """Whether a file is TFRecord, judging by its name."""
     return bool(_TFRECORD_NAME.search(path))
 
 
 def list_members(matched: Matched) -> tuple[list[Member], list[Reject]]:
-    """The files behind an argument, by path, each archive's members in its place; and what is seen to be of no use.
+    """The files behind an argument, sorted by path, with each archive's members in its place; and the rejects.
 
     Raises:
-      StorageError: an archive cannot be read; what is wrong with its bytes does not raise.
+      StorageError: an archive cannot be read; damaged bytes do not raise.
     """
     folder = Container("folder", matched.root)
     members, rejects = [], []
     for file in matched.files:
         name = file.path.removeprefix(matched.root)
         if file.path.lower().endswith((".zip", *_TAR_NAMES)):
-            found, refused = list_archive(archive_of(file))
-            members += found
+            archived, refused = list_archive(archive_of(file))
+            members += archived
             rejects += refused
         elif file.path.lower().endswith(_OTHER_ARCHIVES):
             reason = "an archive of a kind that is not read: unpack it, or pack it as .zip or .tar"
@@ -129,10 +129,10 @@ def list_members(matched: Matched) -> tuple[list[Member], list[Reject]]:
 
 
 def read_members(members: Iterable[Member]) -> Iterator[MemberBytes]:
-    """Reads members one at a time, in the order given.
+    """Reads members one at a time, in the given order.
 
     Raises:
-      StorageError: an archive cannot be read any more, or is not the one that was listed.
+      StorageError: an archive can no longer be read, or has changed since it was listed.
     """
     for container, group in itertools.groupby(members, key=lambda member: member.container):
         if container.kind == "folder":

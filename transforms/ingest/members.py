@@ -1,4 +1,4 @@
-"""One image file in a folder or an archive, its id, and why it may not be taken."""
+"""An image file in a folder or an archive, its id, and the reasons for rejecting it."""
 
 import re
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ _MAX_NAME_LENGTH = 4096
 
 @dataclass(frozen=True)
 class Container:
-    """What holds image files.
+    """A folder or archive that contains image files.
 
     Attributes:
       kind: `folder`, `zip`, `tar` or `tar.gz`.
-      path: of the archive; of a folder with its closing `/`.
+      path: of the archive; for a folder, with its closing `/`.
       size: bytes of the archive, as listed.
       modified: of the archive, as listed.
     """
@@ -30,8 +30,8 @@ class Member:
     """One file in a container.
 
     Attributes:
-      container: what holds it.
-      id: its path there.
+      container: the folder or archive that contains it.
+      id: its path in there.
       place: position in a zip's directory; offset of its data in a tar (decompressed); 0 in a folder.
       size: bytes, as declared.
     """
@@ -44,13 +44,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Reject:
-    """A file or record that is not taken.
+    """A rejected file or record.
 
     Attributes:
-      id: as it would have been, made printable.
+      id: the id it would have had, made printable.
       reason: why, in words.
-      source: path of the archive, folder or shard that holds it.
-      damage: whether the input is at fault, and images may be missing, rather than the file being no image.
+      source: path of the archive, folder or shard that contains it.
+      damage: whether the input is damaged, so that images may be missing, rather than the file not being an image.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class MemberBytes:
-    """A member's bytes, or why there are none (`problem`; with `damage` as in `Reject`)."""
+    """A member's bytes, or why they are missing (`problem`; `damage` as in `Reject`)."""
 
     member: Member
     data: bytes | None
@@ -70,7 +70,7 @@ class MemberBytes:
 
 
 def is_hidden(member_id: str) -> bool:
-    """Whether a file is one that its owner does not see."""
+    """Whether a file is hidden from its owner."""
     return any(part.startswith(".") or part == "__MACOSX" for part in member_id.split("/"))
 
 
@@ -81,7 +81,7 @@ def folder_of(member_id: str) -> str | None:
 
 
 def printable(name: str) -> str:
-    """A name as it may be shown: control characters and bytes that are no UTF-8 as escapes."""
+    """A name in printable form: control characters and bytes that are not UTF-8 are escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:_MAX_NAME_LENGTH])
 
 
@@ -95,7 +95,7 @@ def member_id(name: str) -> str:
     """The id of an archive's member: its name with `/` for every separator, relative to the archive's root.
 
     Raises:
-      ValueError: the name means no harmless place; the message says why.
+      ValueError: the name is not a safe path; the message says why.
     """
     if len(name) > _MAX_NAME_LENGTH:
         raise ValueError("the name is too long")

@@ -1,4 +1,4 @@
-"""Where the shards and everything beside them go."""
+"""The paths of the shards and everything beside them."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from odin_beam.transforms.storage import paths
 
 @dataclass(frozen=True)
 class OutputNames:
-    """Where everything of one output goes.
+    """The paths of all files of one output.
 
     Attributes:
-      prefix: absolute path that the names begin with.
-      shards: how many shards there are.
+      prefix: absolute path that all names begin with.
+      shards: number of shards.
     """
 
     prefix: str
@@ -34,7 +34,7 @@ class OutputNames:
 
     @property
     def unfinished(self) -> str:
-        """Folder of what is only there while the job runs."""
+        """Folder for files that exist only while the job runs."""
         return f"{self.prefix}-unfinished"
 
     @property

@@ -1,9 +1,9 @@
-"""TFRecord files -> as many TFRecord shards as wanted: the same payloads in the same order, bad records left out.
+"""TFRecord files -> the requested number of TFRecord shards: the same payloads in the same order, without bad records.
 
-Two passes, both in Beam, both in bounded memory: the first reads every file once and counts its good records, the
-second lets every output shard copy its contiguous range. So that a range in the middle of a large file need not be
-read from the file's beginning, the first pass notes where a record starts every `MARK_BYTES`; a gzip file has no such
-places, and each shard that takes from one decompresses it from the beginning.
+Two passes, both in Beam and in bounded memory: the first reads every file once and counts its good records, the second
+lets every output shard copy its contiguous range. To avoid reading a large file from its beginning for a range in the
+middle, the first pass notes the start of a record every `MARK_BYTES`; a gzip file has no such places, and every shard
+that copies from it decompresses it from the beginning.
 """
 
 import itertools
@@ -22,20 +22,20 @@ from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.storage.random_access import open_random_access
 
 MARK_BYTES = 1 << 26
-# Of what can be wrong with a record, that which leaves the records behind it alone.
+# The problems of a record that do not affect the records after it.
 _ONE_RECORD = ("bad_payload_checksum", "record_too_large")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first pass finds in a file.
+    """The result of the first pass over a file.
 
     Attributes:
       position: of the file among the inputs.
       path: of the file.
-      good: how many records can be copied.
-      marks: (good records before, byte offset) of places to start reading at; the file's beginning is the first.
-      rejects: the records that cannot.
+      good: number of records that can be copied.
+      marks: (good records before, byte offset) of places to start reading at; the first is the file's beginning.
+      rejects: the records that cannot be copied.
     """
 
     position: int
@@ -46,10 +46,10 @@ class Scan:
 
 
 def scan_file(position: int, path: str) -> Scan:
-    """Reads a file from end to end.
+    """Reads a file from beginning to end.
 
     Raises:
-      errors.StorageError: it cannot be read.
+      errors.StorageError: the file cannot be read.
     """
     good, marks, rejects = 0, [(0, 0)], []
     for record in framing.read_file(path):
@@ -69,10 +69,10 @@ def _reject(record: Record, path: str) -> Reject:
 
 
 def payloads(scans: Iterable[Scan], start: int, stop: int) -> Iterator[bytes]:
-    """The good records `start` to `stop` of all files in a row.
+    """The good records `start` to `stop` of all files in sequence.
 
     Raises:
-      errors.StorageError: a file cannot be read, or is not the one that was scanned.
+      errors.StorageError: a file cannot be read, or has changed since it was scanned.
     """
     before = 0
     for scan in scans:
@@ -106,12 +106,12 @@ def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardR
     """Writes and publishes one output shard.
 
     Args:
-      index: its number.
+      index: the shard's number.
       scans: of all input files, in any order.
-      output: where it goes.
+      output: names of the output files.
 
     Returns:
-      What was written; the rejects of all files are in the report of the first shard.
+      What was written; the report of the first shard contains the rejects of all files.
 
     Raises:
       errors.StorageError: an input cannot be read, or the shard cannot be written.
@@ -128,11 +128,11 @@ def copy_range(index: int, scans: Iterable[Scan], output: OutputNames) -> ShardR
 
 @dataclass
 class Reshard(beam.PTransform):
-    """A pipeline's start -> `ShardReport`s, the shards being published.
+    """A pipeline's start -> `ShardReport`s of the published shards.
 
     Args:
       paths: TFRecord files, in order.
-      output: where the shards go, and how many.
+      output: names of the output files, and how many shards.
     """
 
     paths: Sequence[str]

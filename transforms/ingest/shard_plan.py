@@ -1,7 +1,7 @@
-"""Which image files go into which output shard: planned at launch, kept in a Parquet file, read by the workers.
+"""The assignment of image files to output shards: planned at launch, stored in a Parquet file, read by the workers.
 
-The file has one row group per shard, so that a worker reads its own alone, and the job's description does not grow with
-the archive.
+The file has one row group per shard, so a worker reads only its own, and the job description does not grow with the
+archive.
 """
 
 import io
@@ -16,7 +16,7 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.ingest.members import Container, Member, Reject
 from odin_beam.transforms.storage import reading, writing
 
-# Names are bytes here, since a file's name need not be UTF-8.
+# Names are stored as bytes, since a file's name may not be valid UTF-8.
 _SCHEMA = pa.schema(
     [
         pa.field("kind", pa.string()),
@@ -37,9 +37,9 @@ class ShardPlan:
     """One output shard.
 
     Attributes:
-      index: its number.
+      index: the shard's number.
       members: the files that go into it, in order.
-      rejects: what was refused at sight; all in the plan of the first shard.
+      rejects: files rejected during listing; all are in the plan of the first shard.
     """
 
     index: int
@@ -48,7 +48,7 @@ class ShardPlan:
 
 
 def plan_shards(members: Sequence[Member], rejects: Iterable[Reject], shards: int) -> list[ShardPlan]:
-    """Cuts a list into `shards` contiguous ranges whose lengths differ by one at most."""
+    """Splits a list into `shards` contiguous ranges whose lengths differ by at most one."""
     bounds = [index * len(members) // shards for index in range(shards + 1)]
     return [
         ShardPlan(index, tuple(members[start:stop]), () if index else tuple(rejects))
@@ -60,7 +60,7 @@ def write_plans(path: str, plans: Iterable[ShardPlan]) -> None:
     """Writes the plans of all shards, in order.
 
     Raises:
-      errors.StorageError: the storage refused.
+      errors.StorageError: the storage refused the write.
     """
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
@@ -74,7 +74,7 @@ def read_plan(path: str, index: int) -> ShardPlan:
     """Reads the plan of one shard.
 
     Raises:
-      errors.StorageError: it cannot be read.
+      errors.StorageError: the plan cannot be read.
     """
     try:
         with reading.open_seekable(path) as stream:

@@ -1,4 +1,4 @@
-"""What `ingest` wrote and what it rejected: the table of rejects, and the summary."""
+"""What `ingest` wrote and rejected: the table of rejects, and the summary."""
 
 import csv
 import io
@@ -18,13 +18,13 @@ REJECTS_SHOWN = 10
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of one output shard.
+    """The result of writing one output shard.
 
     Attributes:
-      index: its number.
-      written: records in it.
-      labelled: those with a label.
-      rejects: what was to go into it, and did not.
+      index: the shard's number.
+      written: number of records in the shard.
+      labelled: number of records with a label.
+      rejects: files that should have gone into the shard and did not.
     """
 
     index: int
@@ -36,10 +36,10 @@ class ShardReport:
 class WriteSummary(beam.DoFn):
     """The list of all `ShardReport`s -> the rejects as a table, if there are any, and the summary.
 
-    The summary comes last: its presence means that the output is complete.
+    The summary is the completion marker: it is written last.
 
     Args:
-      output: where the shards are.
+      output: names of the output files.
     """
 
     def __init__(self, output: OutputNames):
@@ -64,7 +64,7 @@ def rejects_table(rejects: Iterable[Reject]) -> bytes:
 
 
 def summary(reports: Sequence[ShardReport], rejects: Sequence[Reject]) -> dict[str, Any]:
-    """What was written and what was not, in JSON; shows some rejects, those of damaged input first."""
+    """What was written and what was not, JSON-compatible; shows some rejects, those of damaged input first."""
     shown = sorted(rejects, key=lambda reject: not reject.damage)[:REJECTS_SHOWN]
     return {
         "shards": len(reports),

@@ -1,4 +1,4 @@
-"""One TFRecord file in the making, published whole."""
+"""Writes a TFRecord file and publishes it when it is complete."""
 
 import contextlib
 import uuid
@@ -11,14 +11,14 @@ from odin_beam.transforms.storage import file_system, paths, writing
 
 
 class TFRecordWriter:
-    """A shard in the making: a context that publishes it when left in peace, and drops it after an error.
+    """A context manager that writes a shard: it publishes the shard on a normal exit and drops it after an error.
 
     Args:
-      output: names of the output.
+      output: names of the output files.
       index: the shard's number.
 
     Raises:
-      errors.StorageError: on entry, on leaving or from `write`: the storage refused.
+      errors.StorageError: the storage refused, on entry, on exit or in `write`.
     """
 
     def __init__(self, output: OutputNames, index: int):
@@ -43,7 +43,7 @@ class TFRecordWriter:
                     self._stream.close()
                 writing.publish(self._temporary, self._final)
         finally:
-            # After an error that error is the one to report, not that the remains would not go.
+            # After an error, report that error, not a failure to clean up.
             with contextlib.suppress(Exception):
                 self._stream.close()
             with contextlib.suppress(Exception):

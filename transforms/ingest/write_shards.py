@@ -1,9 +1,9 @@
 """Image files -> TFRecord shards of `tf.train.Example`, with TensorFlow Datasets' feature names.
 
-One element is one output shard: the DoFn reads its files one after the other and writes their Examples to a temporary
-file, whose rename to the final name publishes the shard whole. Images never cross a shuffle; reports do.
+One element is one output shard: the DoFn reads the shard's files in sequence and writes their Examples to a temporary
+file, whose rename to the final name publishes the complete shard. Images never cross a shuffle; reports do.
 
-Features: `image` (the encoded bytes as they are), `label` (int64; absent where there is none), `id` (bytes).
+Features: `image` (the encoded bytes unchanged), `label` (int64; absent if unknown), `id` (bytes).
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from odin_beam.transforms.ingest.tfrecord_writer import TFRecordWriter
 
 
 def example(image: bytes, label: int | None, member_id: str) -> bytes:
-    """A serialized `tf.train.Example`; the same bytes for the same arguments."""
+    """A serialized `tf.train.Example`; the same arguments give the same bytes."""
     features = {"image": _bytes_feature(image), "id": _bytes_feature(member_id.encode("utf-8", "surrogateescape"))}
     if label is not None:
         features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    made = tf.train.Example(features=tf.train.Features(feature=features))
-    return made.SerializeToString(deterministic=True)
+    message = tf.train.Example(features=tf.train.Features(feature=features))
+    return message.SerializeToString(deterministic=True)
 
 
 def _bytes_feature(value: bytes) -> tf.train.Feature:
@@ -40,9 +40,9 @@ def write_shard(plan: ShardPlan, labels: Mapping[str, int], output: OutputNames)
     """Writes and publishes one shard; the in-memory heart of the job.
 
     Args:
-      plan: which shard, and what goes into it.
-      labels: label of each class, by the name of its folder; files in other folders get none.
-      output: where it goes.
+      plan: which shard, and the files that go into it.
+      labels: label of each class, by the name of its folder; files in other folders get no label.
+      output: names of the output files.
 
     Raises:
       errors.StorageError: an archive cannot be read, or the shard cannot be written.
@@ -62,7 +62,7 @@ def write_shard(plan: ShardPlan, labels: Mapping[str, int], output: OutputNames)
 
 
 class _Refused(Exception):
-    """A file gives no Example; the message says why."""
+    """A file cannot become an Example; the message says why."""
 
 
 def _payload(content: MemberBytes, label: int | None) -> bytes:
@@ -79,7 +79,7 @@ def _payload(content: MemberBytes, label: int | None) -> bytes:
 
 
 class WriteShard(beam.DoFn):
-    """Number of a shard -> its `ShardReport`; arguments as in `write_shard`."""
+    """A shard's number -> its `ShardReport`; arguments as in `write_shard`."""
 
     def __init__(self, labels: Mapping[str, int], output: OutputNames):
         self._labels = labels
@@ -94,11 +94,11 @@ class WriteShard(beam.DoFn):
 
 @dataclass
 class WriteShards(beam.PTransform):
-    """A pipeline's start -> `ShardReport`s, the shards of the plan being published.
+    """A pipeline's start -> `ShardReport`s of the published shards.
 
     Args:
       labels: label of each class, by the name of its folder.
-      output: where the plan is, where the shards go, and how many.
+      output: names of the output files, including the plan, and how many shards.
     """
 
     labels: Mapping[str, int]

@@ -1,1 +1,1 @@
-"""From scores to detection metrics, in memory that does not grow with the archive."""
+"""Computes detection metrics from scores, in memory that does not grow with the archive."""

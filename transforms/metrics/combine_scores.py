@@ -1,4 +1,4 @@
-"""From committed scores files to one histogram per source and column, and counts per source. Never rows."""
+"""From committed scores files to one histogram per source and column, and counts per source; never rows."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ Histograms = Mapping[tuple[str, str], ScoreHistogram]
 
 
 def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[str, ScoreHistogram]]:
-    """A scores file's counts, and a histogram of each of the columns that it has scores in.
+    """A scores file's counts, and a histogram of each column that contains scores.
 
     Raises:
-      errors.StorageError: the file is not whole, or cannot be read.
+      errors.StorageError: the file is incomplete, or cannot be read.
     """
     commit = scores_file.read_commit(path)
     if commit is None:
@@ -39,7 +39,7 @@ def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[s
 
 
 class ReadScores(beam.DoFn):
-    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts). Never rows."""
+    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts); never rows."""
 
     def __init__(self, output: str, columns: Sequence[str]):
         self._output = output
@@ -58,7 +58,7 @@ class CombineScores(beam.PTransform):
 
     Args:
       output: absolute path of the run's folder.
-      columns: of the scores files, for histograms.
+      columns: of the scores files, to make histograms of.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""What was counted in the shards of a source."""
+"""Counts of the shards and records of a source."""
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -9,15 +9,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted in some shards of a source.
+    """Counts over some shards of a source.
 
     Attributes:
-      shards: committed.
+      shards: committed shards.
       framed: records found; `scored + rejected`.
       scored: rows in the scores files.
       rejected: rows in the rejects files.
       labelled: scored rows with a label.
-      correct: labelled rows whose prediction is the label.
+      correct: labelled rows whose prediction equals the label.
     """
 
     shards: int = 0
@@ -29,15 +29,15 @@ class Counts:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of labelled rows predicted right; None without labels."""
+        """Share of labelled rows predicted correctly; None without labels."""
         return self.correct / self.labelled if self.labelled else None
 
 
 def add_up(kind: type[T], counts: Iterable[T]) -> T:
-    """The sum of counts, field by field; of none it is zero.
+    """The sum of counts, field by field; zero if there are none.
 
     Args:
-      kind: a dataclass of numbers that are 0 by default.
-      counts: of that kind.
+      kind: a dataclass of numbers with default 0.
+      counts: instances of it.
     """
     return kind(*map(sum, zip(*map(astuple, [kind(), *counts]), strict=True)))

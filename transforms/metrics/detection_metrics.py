@@ -1,11 +1,11 @@
-"""How well scores tell in- from out-of-distribution images, computed from two `ScoreHistogram`s.
+"""How well scores separate in- from out-of-distribution images, computed from two `ScoreHistogram`s.
 
-In-distribution is the positive class, and a high score means in-distribution. Metrics that say `out` take
+In-distribution is the positive class, and a high score means in-distribution. Metrics with `out` in their name take
 out-of-distribution as positive, with the scores negated.
 
-From exact histograms the metrics are those of the scores themselves and agree with scikit-learn. From histograms that
-have dropped bits, a metric's value takes each bin for one tie, and comes with bounds that hold the value of the scores
-themselves, whatever their order within the bins (up to the rounding of float64).
+For exact histograms the metrics are those of the scores themselves and agree with scikit-learn. For histograms with
+dropped bits, a metric's value treats each bin as a tie, and comes with bounds that contain the value of the scores
+themselves, whatever their order within the bins (up to float64 rounding).
 """
 
 from collections.abc import Callable
@@ -29,20 +29,20 @@ class DetectionMetrics:
         ['aupr_in', 'aupr_in_trapezoid']
 
     Attributes:
-      in_count: in-distribution scores.
-      out_count: out-of-distribution scores.
-      exact: whether both histograms are, so that every bound is a point.
+      in_count: number of in-distribution scores.
+      out_count: number of out-of-distribution scores.
+      exact: whether both histograms are exact, so that every bound is a point.
       fpr_at_95_tpr: share of out-of-distribution scores that are at least `threshold_at_95_tpr`.
       detection_error: minimum over all thresholds of `0.5 (1 - TPR) + 0.5 FPR` (Liang et al. 2018).
-      auroc: share of (in, out) pairs that are in the right order, a tie counting one half.
-      aupr_in: average precision, as `sklearn.metrics.average_precision_score`.
+      auroc: share of (in, out) pairs in the right order; a tie counts one half.
+      aupr_in: average precision, as in `sklearn.metrics.average_precision_score`.
       aupr_out: the same with out-of-distribution positive.
       threshold_at_95_tpr: the largest threshold with TPR >= 0.95.
       fpr_at_95_tpr_out_positive: share of in-distribution scores that are at most t, the smallest score such that 95 %
         of the out-of-distribution scores are at most t.
       aupr_in_trapezoid: area under linear interpolation, `sklearn.metrics.auc` of `precision_recall_curve`.
       aupr_out_trapezoid: the same with out-of-distribution positive.
-      bounds: (low, high) of each metric above, by its name.
+      bounds: (low, high) for each metric above, by name.
     """
 
     in_count: int
@@ -65,14 +65,14 @@ class DetectionMetrics:
 
 
 def detection_metrics(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram) -> DetectionMetrics:
-    """All metrics of in-distribution against out-of-distribution scores.
+    """All metrics of in-distribution versus out-of-distribution scores.
 
         >>> inside, outside = (odin_beam.ScoreHistogram.of(scores) for scores in ([3.0, 4.0, 5.0], [1.0, 2.0, 3.5]))
         >>> round(odin_beam.detection_metrics(inside, outside).auroc, 3)
         0.889
 
     Raises:
-      ValueError: one side holds no scores.
+      ValueError: one side has no scores.
     """
     for side, histogram in (("in", in_histogram), ("out-of", out_histogram)):
         if histogram.count == 0:
@@ -100,8 +100,8 @@ def roc_curve(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram, point
     Args:
       in_histogram: not empty.
       out_histogram: not empty.
-      points: about how many are kept: half of them evenly along the curve, half evenly in the logarithm of the FPR, so
-        that either scale shows it.
+      points: about how many points to keep: half of them spaced evenly along the curve, half evenly in the logarithm
+        of the FPR, so that the curve looks right on either scale.
 
     Returns:
       `fpr` and `tpr`, ascending from (0, 0) to (1, 1).
@@ -119,20 +119,20 @@ def roc_curve(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram, point
 
 
 def auroc_of_counts(in_counts: np.ndarray, out_counts: np.ndarray) -> float:
-    """AUROC of scores that are given as counts of the same ascending values, int64 [B] each; a tie counts one half."""
+    """AUROC of scores given as counts of the same ascending values, int64 [B] each; a tie counts one half."""
     return _auroc(_Ranking.of(in_counts[::-1], out_counts[::-1])).value
 
 
 def fpr_at_95_tpr_of_counts(in_counts: np.ndarray, out_counts: np.ndarray) -> float:
-    """FPR at the largest threshold with TPR >= 0.95, of scores given as in `auroc_of_counts`."""
+    """FPR at the largest threshold with TPR >= 0.95, for scores given as in `auroc_of_counts`."""
     return _fpr_at_95_tpr(_Ranking.of(in_counts[::-1], out_counts[::-1])).value
 
 
 def threshold_at_tpr(histogram: ScoreHistogram, tpr: float = _TPR) -> float:
     """The largest threshold that at least a share `tpr` of the scores reaches.
 
-    It is the score of rank `ceil(tpr * count)` from the top or, where the histogram has dropped bits, the smallest
-    score of that score's bin.
+    It is the score of rank `ceil(tpr * count)` from the top or, if the histogram has dropped bits, the smallest score
+    in that score's bin.
 
     Args:
       histogram: in-distribution scores.
@@ -145,14 +145,14 @@ def threshold_at_tpr(histogram: ScoreHistogram, tpr: float = _TPR) -> float:
 
 
 class _Estimate(NamedTuple):
-    """A metric's value with each bin taken for a tie, and what it can be over all orders within the bins."""
+    """A metric's value with each bin treated as a tie, and its range over all orders within the bins."""
 
     value: float
     low: float
     high: float
 
     def bounds(self, exact: bool) -> tuple[float, float]:
-        """The interval, widened to hold the value despite rounding; where bins are ties, the value alone."""
+        """The interval, widened to contain the value despite rounding; if bins are ties, only the value."""
         return (self.value, self.value) if exact else (min(self.low, self.value), max(self.high, self.value))
 
 
@@ -160,7 +160,7 @@ class _Estimate(NamedTuple):
 class _Ranking:
     """Counts by bin, from the most to the least positive score; int64 [B] each.
 
-    With a threshold below the bin, `tp` positives and `fp` negatives are accepted; with one above it, `tp_above` and
+    A threshold below the bin accepts `tp` positives and `fp` negatives; a threshold above it accepts `tp_above` and
     `fp_above`.
     """
 
@@ -177,12 +177,12 @@ class _Ranking:
         return cls(positives, negatives, tp - positives, fp - negatives, tp, fp)
 
     def mean_over_positives(self, totals: np.ndarray) -> float:
-        """A quantity that every positive has, from its sums by bin, float64 [B]."""
+        """Mean over the positives of a quantity given by its sums by bin, float64 [B]."""
         return float(np.sum(totals) / self.tp[-1])
 
 
 def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
-    """`tp / (tp + fp)`, and 1 where nothing is accepted, as in scikit-learn."""
+    """`tp / (tp + fp)`, and 1 if nothing is accepted, as in scikit-learn."""
     return np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
 
 
@@ -197,7 +197,7 @@ def _threshold_at_tpr(histogram: ScoreHistogram, tpr: float) -> _Estimate:
 
 
 def _fpr_at_95_tpr(ranking: _Ranking) -> _Estimate:
-    """The threshold lies somewhere in the bin that holds the positive of that rank."""
+    """The threshold lies somewhere in the bin that contains the positive of that rank."""
     index = int(np.searchsorted(ranking.tp, tpr_rank(_TPR, int(ranking.tp[-1]))))
     low = float(ranking.fp_above[index] / ranking.fp[-1])
     high = float(ranking.fp[index] / ranking.fp[-1])
@@ -205,16 +205,16 @@ def _fpr_at_95_tpr(ranking: _Ranking) -> _Estimate:
 
 
 def _detection_error(ranking: _Ranking) -> _Estimate:
-    """At best a bin's positives all lie above its negatives; at worst no threshold within a bin is of use."""
+    """At best, all of a bin's positives are above its negatives; at worst, no threshold within a bin helps."""
     fnr = (ranking.tp[-1] - ranking.tp) / ranking.tp[-1]
-    # Accepting nothing costs one half, as does accepting everything, which the last bin stands for.
+    # Accepting nothing costs one half, and so does accepting everything, which is the last bin's threshold.
     value = float(np.min(fnr + ranking.fp / ranking.fp[-1]) / 2)
     low = float(np.min(fnr + ranking.fp_above / ranking.fp[-1]) / 2)
     return _Estimate(value, low, value)
 
 
 def _auroc(ranking: _Ranking) -> _Estimate:
-    """All pairs within a bin are in the wrong order, or all are in the right one."""
+    """All pairs within a bin are in the wrong order, or all are in the right order."""
     # float64 because the number of pairs can exceed int64.
     positives, pairs = ranking.positives.astype(np.float64), float(ranking.tp[-1]) * float(ranking.fp[-1])
     low = float(positives @ (ranking.fp[-1] - ranking.fp) / pairs)
@@ -223,10 +223,10 @@ def _auroc(ranking: _Ranking) -> _Estimate:
 
 
 def _average_precision(ranking: _Ranking) -> _Estimate:
-    """Average precision is the mean over the positives of the precision at each one's score.
+    """Average precision is the mean over the positives of the precision at each positive's score.
 
-    Within a bin that is at most the precision with all the bin's positives and none of its negatives accepted, reached
-    when the positives tie above the negatives. It is least when the positives follow the negatives one by one: with
+    Within a bin the precision is at most that with all the bin's positives and none of its negatives accepted, reached
+    when the positives tie above the negatives. It is least when the positives follow the negatives without ties: with
     T = tp_above and F = fp, sum over k = 1 .. P of (T + k) / (T + k + F) = P - F sum 1 / (T + F + k). As 1/x is convex,
     the last sum is at most its integral from T + F + 1/2 to T + F + P + 1/2.
     """
@@ -241,20 +241,20 @@ def _trapezoid(ranking: _Ranking) -> _Estimate:
     """Area under the precision-recall curve, interpolated linearly between ties.
 
     With a fixed number F of negatives accepted, precision (T + k) / (T + k + F) is concave in k, the positives accepted
-    within the bin. So the area is least when all the bin's negatives come first and its positives tie, one trapezoid;
-    and it is at most the integral over k from 0 to P with none of the bin's negatives accepted,
+    within the bin. So the area is least when all the bin's negatives come first and its positives tie, giving a single
+    trapezoid; it is at most the integral over k from 0 to P with none of the bin's negatives accepted,
     P - F log(1 + P / (T + F)), T = tp_above, F = fp_above.
     """
     r = ranking
     value = r.positives * (_precision(r.tp_above, r.fp_above) + _precision(r.tp, r.fp)) / 2
     low = r.positives * (_precision(r.tp_above, r.fp) + _precision(r.tp, r.fp)) / 2
-    # Where T + F is 0, so is F.
+    # If T + F is 0, so is F.
     high = r.positives - r.fp_above * np.log1p(r.positives / np.maximum(r.tp_above + r.fp_above, 1))
     return _Estimate(*(r.mean_over_positives(totals) for totals in (value, low, high)))
 
 
 class _Sides(NamedTuple):
-    """What a metric is computed from.
+    """The inputs of a metric.
 
     Attributes:
       inside: in-distribution scores.
@@ -272,9 +272,9 @@ class Metric:
     """One metric.
 
     Attributes:
-      compute: what gives it.
-      short: title of its column where metrics are shown, empty for one that is only written; shown metrics are shares.
-      lower_is_better: else higher is.
+      compute: the function that computes it.
+      short: title of its column in tables; empty if it is only written to the file. Metrics in tables are shares.
+      lower_is_better: otherwise higher is better.
     """
 
     compute: Callable[[_Sides], _Estimate]
@@ -287,7 +287,7 @@ class Metric:
         return bool(self.short)
 
 
-# By name, as `DetectionMetrics` has them: a metric is a function, a field there and a row here.
+# By name, as in `DetectionMetrics`: a metric is a function, a field there and a row here.
 METRICS = {
     "fpr_at_95_tpr": Metric(lambda sides: _fpr_at_95_tpr(sides.in_first), "FPR@95TPR", lower_is_better=True),
     "detection_error": Metric(lambda sides: _detection_error(sides.in_first), "det. error", lower_is_better=True),

@@ -1,6 +1,6 @@
-"""What the report shows, from committed scores files: curves, histograms, shares per class, rejects, extremes.
+"""The data of the report, from committed scores files: curves, histograms, shares per class, rejects, extremes.
 
-Only histograms, counts and a few rows per shard leave the workers, so that memory does not grow with the archive.
+Only histograms, counts and a few rows per shard leave the workers, so memory does not grow with the archive.
 """
 
 import functools
@@ -26,9 +26,9 @@ from odin_beam.transforms.tables import layout, parquet, scores_file
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
-# Rows at either end of each source's ranking.
+# Rows at each end of each source's ranking.
 GALLERY = 12
-# Points of a curve and bars of a histogram: more than a figure shows.
+# Points of a curve and bars of a histogram: more than a figure can show.
 CURVE_POINTS = 400
 BARS = 60
 _ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
@@ -36,13 +36,13 @@ _ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What the report is about.
+    """The subject of the report.
 
     Attributes:
       output: absolute path of the run's folder.
-      roles: source -> role, of every source of the manifest.
+      roles: source -> role, for every source of the manifest.
       ranked_by: column by which a source's images are ranked.
-      threshold: of `ranked_by`, at 95 % true positive rate; None without in-distribution source.
+      threshold: of `ranked_by`, at 95 % true positive rate; None without an in-distribution source.
     """
 
     output: str
@@ -77,45 +77,45 @@ class ReadForReport(beam.DoFn):
 
 
 def extremes(table: pa.Table, ranked_by: str, shard: Shard) -> dict[str, list[tuple]]:
-    """The rows of the lowest and of the highest scores.
+    """The rows with the lowest and the highest scores.
 
     Args:
       table: columns of a scores file.
-      ranked_by: one of them; rows without it do not count.
-      shard: whose rows these are.
+      ranked_by: one of these columns; rows without a value in it are ignored.
+      shard: the shard with these rows.
 
     Returns:
-      For `lowest` and `highest` up to `GALLERY` tuples (rank, shard path, index, row), best first by the tuple's order;
-      rank is the score, negated for `highest`.
+      For each of `lowest` and `highest`, up to `GALLERY` tuples (rank, shard path, index, row), best first in tuple
+      order; rank is the score, negated for `highest`.
     """
     scores = table[ranked_by].to_numpy(zero_copy_only=False).astype(np.float64)
-    found = {}
+    entries = {}
     for end, sign in (("lowest", 1.0), ("highest", -1.0)):
         ranks = np.where(np.isnan(scores), np.inf, sign * scores)
         first = np.argsort(ranks, kind="stable")[:GALLERY]
         rows = table.take(first[np.isfinite(ranks[first])]).select(list(_ROW)).to_pylist()
-        found[end] = [
+        entries[end] = [
             (float(rank), shard.path, row["index"], row | {"score": sign * float(rank)})
             for rank, row in zip(ranks[first], rows, strict=False)
         ]
-    return found
+    return entries
 
 
 def keep_first(groups: Iterable[list[tuple]]) -> list[tuple]:
-    """The first `GALLERY` of several rankings."""
+    """The first `GALLERY` entries of several rankings."""
     return heapq.nsmallest(GALLERY, itertools.chain.from_iterable(groups), key=lambda entry: entry[:3])
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Rows of one predicted class, and how many of them lie below the threshold."""
+    """Number of rows of one predicted class, and how many of them are below the threshold."""
 
     images: int = 0
     below: int = 0
 
 
 def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> dict[int, ClassCounts]:
-    """Predicted class -> its counts; nothing is below where there is no threshold."""
+    """Predicted class -> its counts; without a threshold no row is below it."""
     below = (
         pc.less(table[ranked_by], threshold) if threshold is not None else pa.repeat(pa.scalar(False), table.num_rows)
     )
@@ -128,13 +128,13 @@ def class_counts(table: pa.Table, ranked_by: str, threshold: float | None) -> di
 
 
 def histogram_bars(histograms: Mapping[str, ScoreHistogram]) -> dict[str, Any]:
-    """Counts of several sources in common bars.
+    """Histograms of several sources with common bars.
 
     Args:
       histograms: by source, of one column; none is empty.
 
     Returns:
-      `edges`, ascending, `BARS` + 1 of them, from the lowest to the highest score; `counts` by source.
+      `edges`, `BARS` + 1 ascending values from the lowest to the highest score; `counts` by source.
     """
     bins = {source: histogram.bins() for source, histogram in histograms.items()}
     low = min(float(part.lower[0]) for part in bins.values())
@@ -154,7 +154,7 @@ def report_data(
     classes: Mapping[tuple[str, int], ClassCounts],
     rejects: Mapping[tuple[str, str], int],
 ) -> dict[str, Any]:
-    """The content of `report/data.json`: curves by pair and detector, bars by column, and the rest by source."""
+    """The content of `report/data.json`: curves by pair and detector, bars by column, everything else by source."""
     inside = [source for source, role in settings.roles.items() if role == "in_distribution"]
     outside = [source for source, role in settings.roles.items() if role == "out_distribution"]
     curves = []
@@ -195,7 +195,7 @@ def report_data(
 
 
 def write_report_data(name: str, settings: ReportSettings, histograms, ranked, classes, rejects) -> str:
-    """Writes `report_data` into the run's folder under that name."""
+    """Writes `report_data` to the run's folder under that name."""
     write_json(settings.output, name, report_data(settings, histograms, ranked, classes, rejects))
     return name
 

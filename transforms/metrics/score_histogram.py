@@ -1,10 +1,10 @@
-"""Mergeable counts of scores, from which every threshold metric can be had without keeping the scores.
+"""Mergeable counts of scores, sufficient for every threshold metric without keeping the scores.
 
     histogram = ScoreHistogram.of(scores)
     histogram.merge(ScoreHistogram.of(more_scores))
     lower, upper, counts = histogram.bins()
 
-A histogram is exact as long as it holds at most `max_keys` distinct scores, and bounded in memory beyond.
+A histogram is exact while it has at most `max_keys` distinct scores, and bounded in memory beyond that.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class Bins(NamedTuple):
     """The non-empty bins of a histogram, ascending and disjoint.
 
     Attributes:
-      lower: float64 [B], the smallest score that the bin can hold.
-      upper: float64 [B], the largest score that the bin can hold; equal to `lower` where no bits were dropped.
+      lower: float64 [B], the smallest score that falls into the bin.
+      upper: float64 [B], the largest score that falls into the bin; equal to `lower` if no bits were dropped.
       counts: int64 [B], > 0.
     """
 
@@ -37,7 +37,7 @@ class Bins(NamedTuple):
 
 
 class CommonBins(NamedTuple):
-    """The bins that two histograms share, ascending and disjoint; at least one count of each is above 0.
+    """The common bins of two histograms, ascending and disjoint; at least one of the two counts is above 0.
 
     Attributes:
       lower: float64 [B], as in `Bins`.
@@ -57,7 +57,7 @@ class _Run:
     """Counts by key. The arrays are shared between histograms and never written to.
 
     Attributes:
-      level: how many low bits the keys have lost.
+      level: how many low bits were dropped from the keys.
       keys: int64 [B], ascending, distinct.
       counts: int64 [B], > 0.
     """
@@ -67,14 +67,14 @@ class _Run:
     counts: np.ndarray
 
     def coarsened(self, level: int) -> "_Run":
-        """The same scores with more low bits dropped; `level` is at least the present one."""
+        """The same scores with more low bits dropped; `level` is at least the current level."""
         return self if level == self.level else _Run(level, *_sum_equal(self.keys >> (level - self.level), self.counts))
 
     def fitted(self, max_keys: int) -> "_Run":
-        """The same scores at the finest level that has at most `max_keys` keys.
+        """The same scores at the finest level with at most `max_keys` keys.
 
-        Two neighbours stay apart at a level as long as the highest bit in which they differ stays, so all but
-        `max_keys - 1` of the differences have to go.
+        Two neighbours stay distinct at a level as long as the highest bit in which they differ is kept, so all but
+        `max_keys - 1` of the differences must be dropped.
         """
         if len(self.keys) <= max_keys:
             return self
@@ -94,21 +94,21 @@ class ScoreHistogram:
         >>> histogram.bins().counts
         array([1, 2, 1])
 
-    A score's key is an order-preserving int64 image of its bits (-0.0 is 0.0), with room just below 1, where the
-    probabilities of a confident classifier crowd. Past `max_keys` distinct keys low bits
-    are dropped, always to the finest level that fits. The level of a part is never above that of the whole, so the
-    outcome depends on the multiset of scores alone, not on the order or grouping in which they were added and merged.
+    A score's key is an order-preserving int64 image of its bits (-0.0 is 0.0), with extra resolution just below 1,
+    where the probabilities of a confident classifier crowd. Beyond `max_keys` distinct keys, low bits are dropped,
+    always to the finest level that fits. The level of a part is never above that of the whole, so the result depends
+    only on the multiset of scores, not on the order or grouping in which they were added and merged.
 
-    The keys lie in sorted runs, each less than half as long as the one before: the first is the histogram proper, the
-    others are the buffer of what is yet to be merged into it. So a score costs amortised O(log) work, a small addition
-    to a large histogram does not pass over it, and fewer than `2 * max_keys` keys are held.
+    The keys are stored in sorted runs, each less than half as long as the one before: the first is the histogram
+    itself, the others buffer what has not been merged into it yet. So a score costs amortised O(log) work, adding a few
+    scores to a large histogram does not pass over it, and fewer than `2 * max_keys` keys are stored.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS):
         """An empty histogram.
 
         Args:
-          max_keys: cap of distinct keys, at least 2 (the sign is never dropped).
+          max_keys: maximum number of distinct keys, at least 2 (the sign is never dropped).
 
         Raises:
           ValueError: `max_keys` is below 2.
@@ -126,10 +126,10 @@ class ScoreHistogram:
         return histogram
 
     def add(self, scores: np.ndarray) -> None:
-        """Counts more scores, in place.
+        """Adds scores, in place.
 
         Args:
-          scores: real numbers [N], N >= 0, taken as float64.
+          scores: real numbers [N], N >= 0, converted to float64.
 
         Raises:
           ValueError: a score is NaN or infinite; nothing was added.
@@ -140,7 +140,7 @@ class ScoreHistogram:
         self._push(_Run(0, *np.unique(_to_keys(scores), return_counts=True)))
 
     def merge(self, other: "ScoreHistogram") -> None:
-        """Counts the scores of another histogram, in place; the other is left as it is.
+        """Adds the scores of another histogram, in place; the other is not changed.
 
         Raises:
           ValueError: the histograms differ in `max_keys`; nothing was merged.
@@ -152,12 +152,12 @@ class ScoreHistogram:
 
     @property
     def count(self) -> int:
-        """How many scores were added."""
+        """Number of scores added."""
         return sum(int(run.counts.sum()) for run in self._runs)
 
     @property
     def level(self) -> int:
-        """How many low bits of the keys were dropped, 0 to 63."""
+        """Number of low bits dropped from the keys, 0 to 63."""
         return self._compacted().level
 
     @property
@@ -188,7 +188,7 @@ class ScoreHistogram:
         return {"max_keys": self.max_keys, "_runs": (self._compacted(),)}
 
     def _push(self, run: _Run) -> None:
-        """Appends a run, merged with those runs at the end that are at most twice as long as all that follows them."""
+        """Appends a run, merged with those last runs that are at most twice as long as everything after them."""
         kept = len(self._runs)
         length = len(run.keys)
         while kept and 2 * length >= len(self._runs[kept - 1].keys):
@@ -197,14 +197,14 @@ class ScoreHistogram:
         self._runs = (*self._runs[:kept], _merged((*self._runs[kept:], run)).fitted(self.max_keys))
 
     def _compacted(self) -> _Run:
-        """All runs as one, which also becomes the histogram's state."""
+        """All runs merged into one, which also becomes the histogram's state."""
         if len(self._runs) > 1:
             self._runs = (_merged(self._runs).fitted(self.max_keys),)
         return self._runs[0]
 
 
 def common_bins(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram) -> CommonBins:
-    """The bins of both histograms, aligned at the coarser of their levels; neither histogram changes its value."""
+    """The bins of both histograms, aligned at the coarser of their levels; neither histogram's value changes."""
     runs = in_histogram._compacted(), out_histogram._compacted()
     union = _merged(runs)
     counts = np.zeros((2, len(union.keys)), np.int64)
@@ -215,18 +215,18 @@ def common_bins(in_histogram: ScoreHistogram, out_histogram: ScoreHistogram) -> 
 
 
 def _merged(runs: Sequence[_Run]) -> _Run:
-    """One run that holds what all the runs hold, at the coarsest of their levels; at least one is given."""
+    """The contents of one or more runs in a single run, at the coarsest of their levels."""
     level = max(run.level for run in runs)
     runs = [run.coarsened(level) for run in runs]
     keys = np.concatenate([run.keys for run in runs])
     counts = np.concatenate([run.counts for run in runs])
-    # Stable means timsort here, which merges the sorted runs instead of sorting anew.
+    # The stable sort is timsort, which merges the sorted runs instead of sorting anew.
     order = np.argsort(keys, kind="stable")
     return _Run(level, *_sum_equal(keys[order], counts[order]))
 
 
 def _sum_equal(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending keys -> distinct ascending keys, and the sum of each one's counts."""
+    """Ascending keys -> distinct ascending keys, and the sum of the counts of each."""
     is_first = np.ones(len(keys), bool)
     is_first[1:] = keys[1:] != keys[:-1]
     starts = np.flatnonzero(is_first)
@@ -234,19 +234,19 @@ def _sum_equal(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _to_keys(scores: np.ndarray) -> np.ndarray:
-    """Finite float64 -> int64 of the same order: an image of the magnitude's bits, with the score's sign."""
+    """Finite float64 -> int64 in the same order: an image of the magnitude's bits, with the score's sign."""
     bits = scores.view(np.int64)
     keys = _magnitude_keys(bits & _MAGNITUDE_BITS)
     return np.where(bits < 0, -keys, keys)
 
 
 def _magnitude_keys(bits: np.ndarray) -> np.ndarray:
-    """Bits of magnitudes -> distinct keys of the same order, from 0 to the largest int64.
+    """Bits of magnitudes -> distinct keys in the same order, from 0 to the largest int64.
 
-    Dropping low bits keeps what lies apart in proportion to its distance from 0. Between 0.5 and 1 the distance from 1
-    counts as much: its number of steps and its logarithm add up to how far the key lies below that of 1, the logarithm
-    in units that make the two the same at most. That takes twice the keys there are numbers, for which the bits of NaN
-    and infinity make room.
+    Dropping low bits gives a resolution proportional to the distance from 0. Between 0.5 and 1 the distance from 1
+    matters as much: the distance of a key from the key of 1 is the number of steps to 1 plus the logarithm of the
+    distance, in units that make the two equal at most. That takes twice as many keys as there are numbers; the bit
+    patterns of NaN and infinity provide the room.
     """
     keys = bits + np.where(bits >= _ONE, _OCTAVE, 0)
     below = (bits > _HALF) & (bits < _ONE)
@@ -256,30 +256,30 @@ def _magnitude_keys(bits: np.ndarray) -> np.ndarray:
 
 
 def _magnitude_bits(keys: np.ndarray) -> np.ndarray:
-    """Keys from 0 -> the bits of the largest magnitude that has that key or one below it."""
+    """Keys, >= 0 -> the bits of the largest magnitude with that key or a lower one."""
     bits = np.minimum(np.where(keys >= _ONE + _OCTAVE, keys - _OCTAVE, keys), _LARGEST)
     below = (keys > _HALF) & (keys < _ONE + _OCTAVE)
-    wanted = keys[below]
-    low, high = np.full(len(wanted), _HALF), np.full(len(wanted), _ONE)
-    # Bisection: the answer is `low` or above it, and below `high`.
-    while len(wanted) and (high - low > 1).any():
+    targets = keys[below]
+    low, high = np.full(len(targets), _HALF), np.full(len(targets), _ONE)
+    # Bisection: the answer is at least `low` and below `high`.
+    while len(targets) and (high - low > 1).any():
         middle = (low + high) // 2
-        fits = _magnitude_keys(middle) <= wanted
+        fits = _magnitude_keys(middle) <= targets
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     bits[below] = low
     return bits
 
 
 def _largest_scores(keys: np.ndarray) -> np.ndarray:
-    """For each key the largest score with that key or one below it."""
+    """For each key, the largest score with that key or a lower one."""
     magnitudes = np.where(keys < 0, -keys - 1, keys)
-    # Below 0 it is the smallest magnitude above.
+    # For a negative key it is the next larger magnitude, negated.
     scores = (_magnitude_bits(magnitudes) + (keys < 0)).view(np.float64)
     return np.where(keys < 0, -scores, scores)
 
 
 def _edges(keys: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys at a level -> the smallest and the largest score of each."""
+    """Keys at a level -> the smallest and the largest score for each key."""
     first, last = keys << level, (keys << level) | ((1 << level) - 1)
-    # The smallest score with a key of at least so much is the other sign's largest; 0 has one sign only.
+    # The smallest score with at least this key is the negated largest score of the negated key; 0 has one sign only.
     return 0.0 - _largest_scores(-np.maximum(first, -_MAGNITUDE_BITS)), _largest_scores(last)

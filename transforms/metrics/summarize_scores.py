@@ -1,7 +1,7 @@
 """From committed scores files to `metrics.json` and `summary.json`.
 
-Every figure comes from the Parquet that was written, and from the shards of the manifest alone, so that it cannot
-disagree with the rows and stale files cannot enter.
+Every figure comes from the written Parquet, and only from the shards of the manifest, so it cannot disagree with the
+rows, and stale files cannot enter.
 """
 
 import itertools
@@ -30,14 +30,14 @@ def metrics_report(
     """The content of `metrics.json`.
 
     Args:
-      roles: source -> role, of every source.
+      roles: source -> role, for every source.
       histograms: by source and detector.
       counts: by source.
-      listed: shards in the manifest.
+      listed: number of shards in the manifest.
 
     Returns:
-      JSON-able: how many of the shards it covers; thresholds and accuracy of each in-distribution source; the metrics
-      of every pair of an in- and an out-of-distribution source under every detector that both have scores of.
+      JSON-compatible: how many of the shards it covers; thresholds and accuracy of each in-distribution source; the
+      metrics of each pair of an in- and an out-of-distribution source, for every detector with scores of both.
     """
     inside = [source for source, role in roles.items() if role == "in_distribution"]
     outside = [source for source, role in roles.items() if role == "out_distribution"]
@@ -49,12 +49,14 @@ def metrics_report(
         "pairs": [],
     }
     for source in inside:
-        own = {d: histograms[source, d] for d in registry.DETECTORS if (source, d) in histograms}
+        by_detector = {d: histograms[source, d] for d in registry.DETECTORS if (source, d) in histograms}
         counted = counts.get(source, Counts())
         report["in_distribution"][source] = {
             "count": counted.scored,
             "accuracy": counted.accuracy,
-            "threshold_at_95_tpr": {detector: threshold_at_tpr(histogram) for detector, histogram in own.items()},
+            "threshold_at_95_tpr": {
+                detector: threshold_at_tpr(histogram) for detector, histogram in by_detector.items()
+            },
         }
     for a, b, detector in itertools.product(inside, outside, registry.DETECTORS):
         if (a, detector) in histograms and (b, detector) in histograms:
@@ -66,7 +68,7 @@ def metrics_report(
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the launcher knows of a run and `summary.json` shall say.
+    """The launcher's facts about a run for `summary.json`.
 
     Attributes:
       settings: as they enter the fingerprint.
@@ -106,7 +108,7 @@ def summary_report(
 
 
 def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
-    """Scores files that belong to no shard of the manifest: of inputs since removed. They are left where they are."""
+    """Scores files that belong to no shard of the manifest, because their inputs were removed. They are not deleted."""
     expected = {layout.scores_path(output, shard) for shard in shards}
     present = listing.list_files(layout.all_parquet(layout.scores_folder(output)))
     return sorted(stat.path for stat in present if stat.path not in expected)
@@ -120,9 +122,9 @@ class SummarizeScores(beam.PTransform):
 
     Args:
       output: absolute path of the run's folder, where the manifest is.
-      settings: of the run, for `summary.json`; None writes `metrics.json` alone.
+      settings: of the run, for `summary.json`; None writes only `metrics.json`.
       calibrated: whether temperature and epsilon come from a calibration.
-      launched: seconds since the epoch; now, unless given.
+      launched: seconds since the epoch; defaults to now.
     """
 
     output: str
@@ -159,7 +161,7 @@ def write_summary(
     """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the completion marker.
 
     Raises:
-      OutputTakenError: the manifest has become another run's, and with it these files.
+      OutputTakenError: the manifest now belongs to another run, and so do these files.
     """
     shards = read_own_manifest(output, manifest_digest([*finished, *(shard for shard, _ in failed)]))
     roles = roles_of(shards)
@@ -168,6 +170,6 @@ def write_summary(
     if facts is not None:
         orphans = find_orphans(output, shards)
         write_json(output, layout.SUMMARY, summary_report(facts, roles, counts, failed, orphans))
-        # Nobody needs an attempt at these shards any more, not even another run on this folder.
+        # Attempts at these shards are no longer needed, not even by another run in this folder.
         writing.delete_temporary(output, {shard.file_name for shard in finished})
     return output

@@ -1,4 +1,4 @@
-"""What one forward pass of a classifier leaves behind."""
+"""The results of one forward pass of a classifier."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What one forward pass leaves behind.
+    """The results of one forward pass.
 
     Attributes:
       logits: float32 [N, K].
-      features: float32 [N, F], what the last dense layer takes; None where there is no such layer.
-      maps: float32 [N, h, w, F], what global average pooling right before it takes; None where there is none.
-      kernel: float32 [F, K], the dense layer's weights; None where there is no such layer.
+      features: float32 [N, F], the input of the last dense layer; None if there is no such layer.
+      maps: float32 [N, h, w, F], the input of the global average pooling right before it; None if there is none.
+      kernel: float32 [F, K], the dense layer's weights; None if there is no such layer.
     """
 
     logits: tf.Tensor

@@ -1,4 +1,4 @@
-"""A model becomes a function from pixels in [0, 1] to logits, on the device, whatever kind of head it has."""
+"""Turns a model with any kind of head into a function on the device, from pixels in [0, 1] to logits."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from odin_beam.transforms.model.saved_model import SavedModel
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A loaded model together with the preprocessing it is used with.
+    """A loaded model together with its preprocessing.
 
         >>> classifier = odin_beam.load_classifier("classifier.keras")
         >>> classifier.input_shape, classifier.classes
@@ -28,15 +28,15 @@ class Classifier:
 
     Attributes:
       model: as loaded, up to the chosen output.
-      model_logits: preprocessed float32 [N, H, W, C] -> float32 logits [N, K], inference mode.
+      model_logits: preprocessed float32 [N, H, W, C] -> float32 logits [N, K], in inference mode.
       preprocessing: from pixels in [0, 1] to what the model expects.
       input_shape: (height, width, channels).
       classes: K >= 2.
       head: where the logits were found: `linear`, `softmax in LAYER`, `separate softmax LAYER`, the same with
-        `sigmoid` (one unit z, whose two-class logits are [0, z]), or `probabilities` (no logits to be had: `log p`
-        stands in, equal to them up to a constant per image).
-      saved_policy: the reduced-precision policy that the model was saved with; it computes in float32 all the same.
-      last_layer: what the features detectors need; None where the head is no dense layer that can be looked into.
+        `sigmoid` (one unit z, whose two-class logits are [0, z]), or `probabilities` (logits are not available:
+        `log p` replaces them, equal to them up to a constant per image).
+      saved_policy: the reduced-precision policy that the model was saved with; it computes in float32 anyway.
+      last_layer: what the features detectors need; None if the head is not a dense layer that can be inspected.
     """
 
     model: keras.Model | SavedModel
@@ -57,33 +57,33 @@ class Classifier:
         return self.model_logits(self.preprocessing.apply(pixels))
 
     def activations(self, pixels: tf.Tensor) -> Activations:
-        """float32 pixels [N, H, W, C] in [0, 1] -> all that one forward pass gives."""
+        """float32 pixels [N, H, W, C] in [0, 1] -> all results of one forward pass."""
         if self.last_layer is None:
             return Activations(self.logits(pixels))
         return self.last_layer.activations(self.preprocessing.apply(pixels))
 
     def unavailable(self, names: Iterable[str]) -> list[str]:
-        """Those of the detectors for which this model gives no scores."""
-        there = {"logits"}
+        """The names of those detectors for which this model gives no scores."""
+        available = {"logits"}
         if self.last_layer is not None:
-            there |= {"features", "kernel"} | ({"maps"} if self.last_layer.has_maps else set())
-        wanted = {name: CLEAN_DETECTORS[name] for name in names if name in CLEAN_DETECTORS}
+            available |= {"features", "kernel"} | ({"maps"} if self.last_layer.has_maps else set())
+        clean = {name: CLEAN_DETECTORS[name] for name in names if name in CLEAN_DETECTORS}
         return [
             name
-            for name, detector in wanted.items()
-            if not there.issuperset(detector.needs) or (detector.true_logits and not self.has_logits)
+            for name, detector in clean.items()
+            if not available.issuperset(detector.needs) or (detector.true_logits and not self.has_logits)
         ]
 
     def preprocessed(self, preprocessing: Preprocessing) -> "Classifier":
-        """The same model under another preprocessing.
+        """The same model with another preprocessing.
 
         Raises:
-          ClassifierError: it is not defined for the model's channels.
+          ClassifierError: the preprocessing is not defined for the model's channels.
         """
         if self.input_shape[2] not in preprocessing.channels():
-            wanted, there = " or ".join(map(str, preprocessing.channels())), self.input_shape[2]
+            expected, actual = " or ".join(map(str, preprocessing.channels())), self.input_shape[2]
             raise ClassifierError(
-                f"preprocessing {preprocessing.name} is for {wanted} channels, the model's input has {there}"
+                f"preprocessing {preprocessing.name} is for {expected} channels, the model's input has {actual}"
             )
         return replace(self, preprocessing=preprocessing)
 
@@ -104,16 +104,16 @@ def load_classifier(
     Args:
       path: `.keras`, `.h5` or the folder of a SavedModel, on any file system.
       preprocessing: what the model expects of its input.
-      image_size: (height, width), for a model whose input leaves them open.
-      output_name: which output, of a model that has several.
-      factory: `package.module:function` that makes the Keras model of a local copy of the file.
+      image_size: (height, width), for models with a variable-size input.
+      output_name: which output to use, if the model has several.
+      factory: `package.module:function` that builds the Keras model from a local copy of the file.
 
     Raises:
       ClassifierError: unreadable, not an image classifier, or not matching the other arguments.
     """
     device.enable_memory_growth()
     device.use_one_intra_op_thread()
-    # Or GPUs round the factors of float32 products to 10 bits (TF32): of a step of epsilon too little is left.
+    # Otherwise GPUs round the factors of float32 products to 10 bits (TF32): too little is left of a step of epsilon.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     model, policy = load_model(path, factory)
     try:
@@ -142,8 +142,10 @@ def as_classifier(
     return replace(plain, model_logits=lambda inputs: to_logits(head.outputs(inputs)), head=name, last_layer=last_layer)
 
 
-def _input_shape(there: tuple[tuple[int | None, ...], str], image_size: tuple[int, int] | None) -> tuple[int, int, int]:
-    shape, dtype = there
+def _input_shape(
+    head_input: tuple[tuple[int | None, ...], str], image_size: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    shape, dtype = head_input
     if len(shape) != 4 or shape[3] not in (1, 3):
         raise ClassifierError(f"the model's input is {shape}; images need one of shape (None, H, W, 1 or 3)")
     if dtype not in ("float32", "float64"):
@@ -160,8 +162,8 @@ def _input_shape(there: tuple[tuple[int | None, ...], str], image_size: tuple[in
 
 
 def _check_independence(among_others: np.ndarray, alone: np.ndarray) -> None:
-    """Refuses a model that mixes the images of a batch, or that draws at random."""
-    # Far above what rounding does.
+    """Refuses a model that mixes the images of a batch, or that is not deterministic."""
+    # Far above rounding errors.
     tolerance = 1e-2 * np.ptp(among_others)
     if np.isfinite(among_others).all() and not np.allclose(among_others, alone, rtol=1e-2, atol=tolerance):
         raise ClassifierError(

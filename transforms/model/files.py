@@ -1,4 +1,4 @@
-"""A model's files: which they are, their digest, a local copy. Imports no TensorFlow."""
+"""A model's files: their paths, their digest, a local copy. Imports no TensorFlow."""
 
 import contextlib
 import hashlib
@@ -14,14 +14,14 @@ _SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def model_digest(path: str, any_file: bool = False) -> str:
-    """SHA-256, in hex, of the model file's content; of a folder that of its files' names and contents.
+    """SHA-256, in hex, of the model file's content; for a folder, of its files' names and contents.
 
     Args:
       path: on any file system.
-      any_file: whether a factory makes the model, so that the file may have any name.
+      any_file: whether a factory builds the model, so that the file may have any name.
 
     Raises:
-      ClassifierError: it cannot be read.
+      ClassifierError: the model cannot be read.
     """
     files = _files(path, any_file)
     if list(files) == [""]:
@@ -62,11 +62,11 @@ def _read(path: str) -> bytes:
 def local_copy(path: str, any_file: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="odin-beam-model-") as folder:
         root = os.path.join(folder, "model" + os.path.splitext(path)[1])
-        for name, there in _files(path, any_file).items():
+        for name, remote in _files(path, any_file).items():
             local = os.path.normpath(os.path.join(root, name))
             if os.path.commonpath([root, local]) != root:
                 raise ClassifierError(f"model {path}: the file name {name} leads out of its folder")
             os.makedirs(os.path.dirname(local), exist_ok=True)
             with open(local, "wb") as stream:
-                stream.write(_read(there))
+                stream.write(_read(remote))
         yield root

@@ -1,4 +1,4 @@
-"""Where a model's logits are, whatever kind of head it has."""
+"""Finds a model's logits, whatever kind of head it has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Head:
     """The end of a model.
 
     Attributes:
-      model: up to this end.
-      input: shape and dtype of the model's one input.
-      outputs: preprocessed float32 [N, H, W, C] -> float32 [N, units], logits as far as they can be had.
+      model: up to this output.
+      input: shape and dtype of the model's only input.
+      outputs: preprocessed float32 [N, H, W, C] -> float32 [N, units], logits if they can be found.
       units: of the output.
-      name: where they are; `unknown` where the model does not tell what its outputs are.
+      name: where the outputs were found; `unknown` if the model does not say what they are.
       last_layer: see `Classifier`.
     """
 
@@ -68,11 +68,11 @@ def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
     if isinstance(model, keras.Sequential):
         return {"output": model.outputs[0]}
     if isinstance(model.output, dict):
-        # In a model that was saved and loaded, an output may be a list of one.
+        # In a model that was saved and loaded, an output may be a list of one tensor.
         return {name: keras.tree.flatten(output)[0] for name, output in model.output.items()}
     names = list(model.output_names)
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ClassifierError(f"the model has two outputs called {twice[0]!r}: name them apart")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ClassifierError(f"the model has two outputs called {repeated[0]!r}: name them apart")
     return dict(zip(names, model.outputs, strict=True))
 
 
@@ -84,8 +84,8 @@ def saved_model_head(model: SavedModel, output_name: str | None) -> Head:
     output = _choose_output(list(model.outputs), output_name)
     spec = model.input[1]
     shape = tuple(spec.shape) if spec.shape.rank is not None else ()
-    there = model.outputs[output].shape
-    units = _units(tuple(there) if there.rank is not None else ())
+    output_shape = model.outputs[output].shape
+    units = _units(tuple(output_shape) if output_shape.rank is not None else ())
 
     def outputs_of(batch: tf.Tensor) -> tf.Tensor:
         return tf.cast(model.call(batch, output), tf.float32)
@@ -98,10 +98,10 @@ def _choose_output(names: list[str], wanted: str | None) -> str:
         return names[0]
     if wanted in names:
         return wanted
-    there = f"outputs there: {', '.join(names)}"
+    available = f"outputs there: {', '.join(names)}"
     if wanted is None:
-        raise ClassifierError(f"the model has {len(names)} outputs: choose one with `output_name`; {there}")
-    raise ClassifierError(f"the model has no output {wanted!r}; {there}")
+        raise ClassifierError(f"the model has {len(names)} outputs: choose one with `output_name`; {available}")
+    raise ClassifierError(f"the model has no output {wanted!r}; {available}")
 
 
 def _units(shape: tuple[int | None, ...]) -> int:
@@ -111,25 +111,25 @@ def _units(shape: tuple[int | None, ...]) -> int:
 
 
 def reading(outputs: np.ndarray, head: Head) -> tuple[str, Callable[[tf.Tensor], tf.Tensor]]:
-    """What the outputs for some images show them to be, and what makes logits of them.
+    """What the outputs for some images are judged to be, and the function that turns them into logits.
 
     Raises:
-      ClassifierError: they are no scores of classes that exclude each other.
+      ClassifierError: they are not scores of mutually exclusive classes.
     """
     name = "linear" if head.name == "unknown" else head.name
-    between = bool(np.all(outputs >= 0) and np.all(outputs <= 1))
+    in_unit_interval = bool(np.all(outputs >= 0) and np.all(outputs <= 1))
     if head.units == 1:
         if _is_sigmoid(head.name):
             return name, lambda z: tf.concat([tf.zeros_like(z), z], axis=1)
-        if not between:
+        if not in_unit_interval:
             raise ClassifierError(_ONE_UNIT)
         return "probabilities", lambda p: _log_probabilities(tf.concat([1 - p, p], axis=1))
     if _are_probabilities(outputs):
         return "probabilities", _log_probabilities
     if _are_probabilities(np.exp(np.minimum(outputs, 1))):
         return "probabilities", tf.identity
-    # Behind a plain dense layer they are logits, wherever they may lie.
-    if between and (head.name == "unknown" or (head.name == "linear" and head.last_layer is None)):
+    # The outputs of a plain dense layer are logits, whatever their range.
+    if in_unit_interval and (head.name == "unknown" or (head.name == "linear" and head.last_layer is None)):
         raise ClassifierError(
             "the model's outputs lie between 0 and 1 and do not sum to 1, as those of one sigmoid per class: "
             "scores need classes that exclude each other"
@@ -138,15 +138,14 @@ def reading(outputs: np.ndarray, head: Head) -> tuple[str, Callable[[tf.Tensor],
 
 
 def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
-    """The same model ending in its logits, whatever kind of head it has, and a word on where they were.
+    """The same model ending in its logits, whatever kind of head it has, and where they were found.
 
-    Taking a softmax of softmax outputs for ODIN's is the classic mistake. A softmax inside the last Dense layer is
-    left out of a copy of that layer; a separate softmax of any name is left out of the model. So are log_softmax, the
-    sigmoid of a single unit, and layers behind them that do nothing in inference. A head inside a nested model is
-    found too.
+    Applying ODIN's softmax to softmax outputs is the classic mistake. A softmax inside the last Dense layer is removed
+    from a copy of that layer; a separate softmax of any name is removed from the model. So are log_softmax, the sigmoid
+    of a single unit, and layers after them that do nothing in inference. A head inside a nested model is found too.
 
     Args:
-      model: functional or sequential, with one output [N, K]; it stays as it is.
+      model: functional or sequential, with one output [N, K]; it is not changed.
 
     Returns:
       (model from inputs to [N, K], or to z [N, 1] of a sigmoid unit; where it was found, see `Classifier.head`).
@@ -154,9 +153,9 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     Raises:
       ClassifierError: the model ends in one sigmoid per class.
     """
-    operation, before, own_output = origin(step_over(model.outputs[0]))
-    if own_output is not None:
-        inner, head = find_logits(keras.Model(operation.inputs, own_output))
+    operation, before, nested_output = origin(step_over(model.outputs[0]))
+    if nested_output is not None:
+        inner, head = find_logits(keras.Model(operation.inputs, nested_output))
         return (model if head == "linear" else keras.Model(model.inputs, inner(before))), head
     activation = next((kind for kind in _ACTIVATIONS if _ends_in(operation, kind)), None)
     if activation == "sigmoid" and model.outputs[0].shape[1] > 1:
@@ -169,7 +168,7 @@ def find_logits(model: keras.Model) -> tuple[keras.Model, str]:
     kind = "sigmoid" if activation == "sigmoid" else "softmax"
     if not isinstance(operation, keras.layers.Dense):
         return keras.Model(model.inputs, before[0]), f"separate {kind} {operation.name}"
-    # A copy, since a layer can serve in several places.
+    # A copy, since the layer may be used in several places.
     config = {**operation.get_config(), "name": f"{operation.name}_without_{kind}", "activation": "linear"}
     copy = type(operation).from_config(config)
     logits = copy(before[0])
@@ -181,7 +180,7 @@ def _ends_in(operation: keras.Operation, activation: str) -> bool:
     """Whether this is a Dense or Activation layer with that activation, or a layer or operation of that name."""
     if isinstance(operation, keras.layers.Dense | keras.layers.Activation):
         return operation.activation is keras.activations.get(activation)
-    # Along another axis than the last, it is not over the classes.
+    # Along any axis but the last, it is not over the classes.
     along_classes = getattr(operation, "axis", -1) in (-1, 1)
     return along_classes and type(operation).__name__ == activation.title().replace("_", "")
 
@@ -191,5 +190,5 @@ def _are_probabilities(outputs: np.ndarray) -> bool:
 
 
 def _log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
-    # The smallest normal float32 keeps the logarithm finite where a probability underflowed.
+    # The smallest normal float32 keeps the logarithm finite if a probability underflowed.
     return tf.math.log(tf.maximum(probabilities, np.finfo(np.float32).tiny))

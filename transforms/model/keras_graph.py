@@ -1,4 +1,4 @@
-"""Walking back through a Keras model's graph, nested models included."""
+"""Walks back through a Keras model's graph, including nested models."""
 
 import keras
 
@@ -16,16 +16,16 @@ _PASSING = (
 def origin(
     tensor: keras.KerasTensor,
 ) -> tuple[keras.Operation, list[keras.KerasTensor], keras.KerasTensor | None]:
-    """The operation that made a tensor, what it was made from, and which output it is inside a nested model's graph."""
+    """The operation that produced a tensor, its inputs, and the matching output inside a nested model's graph."""
     operation, node, output = tensor._keras_history
-    # A subclassed model has no graph to look into.
+    # A subclassed model has no graph to inspect.
     graph = getattr(operation, "outputs", None) if isinstance(operation, keras.Model) else None
     inside = graph[output] if graph else None
     return operation, operation._inbound_nodes[node].input_tensors, inside
 
 
 def step_over(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """The tensor before the last operations, where these hand it on unchanged when not training."""
+    """The tensor before the last operations, skipping those that pass it on unchanged when not training."""
     while True:
         operation, inputs, _ = origin(tensor)
         passing = isinstance(operation, _PASSING) or (

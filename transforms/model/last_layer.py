@@ -1,4 +1,4 @@
-"""The dense layer at the end of a classifier, and what goes into it."""
+"""The dense layer at the end of a classifier, and its inputs."""
 
 from dataclasses import dataclass, replace
 
@@ -11,11 +11,11 @@ from odin_beam.transforms.model.keras_graph import origin, step_over
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """The dense layer that gives the logits, and what goes into it.
+    """The dense layer that computes the logits, and its inputs.
 
     Attributes:
       model: preprocessed float32 [N, H, W, C] -> logits [N, K], features [N, F] and, if `has_maps`, the maps
-        [N, h, w, F] of which the features are the average.
+        [N, h, w, F] whose average the features are.
       kernel: float32 [F, K].
       has_maps: whether global average pooling comes right before the layer.
     """
@@ -36,14 +36,14 @@ class LastLayer:
 
 
 def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
-    """The dense layer at the end of a model, or None where the model ends otherwise.
+    """The dense layer at the end of a model, or None if the model ends in anything else.
 
     Args:
-      logits_model: as `find_logits` gives it; a layer inside a nested model is found too.
+      logits_model: returned by `find_logits`; a layer inside a nested model is found too.
     """
-    operation, before, own_output = origin(step_over(logits_model.outputs[0]))
-    if own_output is not None:
-        inner = find_last_layer(keras.Model(operation.inputs, own_output))
+    operation, before, nested_output = origin(step_over(logits_model.outputs[0]))
+    if nested_output is not None:
+        inner = find_last_layer(keras.Model(operation.inputs, nested_output))
         return inner and replace(inner, model=keras.Model(logits_model.inputs, inner.model(before)))
     plain = isinstance(operation, keras.layers.Dense) and operation.activation is keras.activations.linear
     if not plain or len(before[0].shape) != 2:
@@ -54,13 +54,13 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
 
 
 def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
-    """The features once more, and what they are the global average of, if they are."""
+    """The features, and the maps whose global average they are; None if they are not an average."""
     source = step_over(features)
-    operation, before, own_output = origin(source)
+    operation, before, nested_output = origin(source)
     if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
         return source, before[0]
-    if own_output is not None:
-        inner, maps = _pooled(own_output)
+    if nested_output is not None:
+        inner, maps = _pooled(nested_output)
         if maps is not None:
             return tuple(keras.Model(operation.inputs, [inner, maps])(before))
     return features, None

@@ -1,4 +1,4 @@
-"""What a model was trained to see, as a function of pixels in [0, 1]. Imports no TensorFlow until it is applied."""
+"""What a model was trained on, as a function of pixels in [0, 1]. Imports no TensorFlow until it is applied."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the model was trained to see, as a function of pixels in [0, 1].
+    """What the model was trained on, as a function of pixels in [0, 1].
 
         >>> odin_beam.Preprocessing("torch").channels()
         (3,)
@@ -23,12 +23,12 @@ class Preprocessing:
         (1,)
 
     Attributes:
-      name: `unit` [0, 1] as they are; `byte` [0, 255]; `tf` [-1, 1]; `torch` ImageNet mean and std; `caffe` BGR bytes
-        minus the ImageNet mean; `mean_std` the two below. As `mode` in `keras.applications.imagenet_utils`.
+      name: `unit` [0, 1] unchanged; `byte` [0, 255]; `tf` [-1, 1]; `torch` ImageNet mean and std; `caffe` BGR bytes
+        minus the ImageNet mean; `mean_std` the two below. Like `mode` in `keras.applications.imagenet_utils`.
       mean: per channel, in [0, 1] units; only with `mean_std`.
       std: per channel, in [0, 1] units, > 0; only with `mean_std`.
-      channel_order: `rgb`, or `bgr` for a model that was trained on reversed channels, as OpenCV reads them; reversed
-        before all else.
+      channel_order: `rgb`, or `bgr` for a model that was trained on reversed channels, as OpenCV reads them; they are
+        reversed before anything else.
     """
 
     name: str = "unit"
@@ -54,7 +54,7 @@ class Preprocessing:
         return (3,) if self.name in ("torch", "caffe") or self.channel_order == "bgr" else (1, 3)
 
     def reversed(self) -> "Preprocessing":
-        """The same with the channels the other way round."""
+        """The same preprocessing with the channels reversed."""
         return replace(self, channel_order="rgb" if self.channel_order == "bgr" else "bgr")
 
     def apply(self, pixels: "tf.Tensor") -> "tf.Tensor":

@@ -1,7 +1,7 @@
-"""A TensorFlow SavedModel, as Keras 2 saved its models and as `model.export` still does, as a function of images.
+"""A TensorFlow SavedModel, as Keras 2 saved its models and `model.export` still does, as a function of images.
 
-A SavedModel is a program. Before it is loaded its operations are looked through, and one that could touch files, run
-Python or talk to a network is refused. What is left can compute, and spend memory and time, but do nothing else.
+A SavedModel is a program. Its operations are checked before it is loaded, and any that could touch files, run Python or
+use a network are refused. What remains can compute, and spend memory and time, but nothing else.
 """
 
 import os
@@ -17,8 +17,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 _SIGNATURE = "serving_default"
-# An operation is let through if TensorFlow knows it, it does not reach outside, and it has no state, or one of these
-# kinds: variables, calls and branches, random numbers, tables and arrays in memory.
+# An operation is allowed if TensorFlow knows it, it does not reach outside, and it is either stateless or one of these:
+# variables, calls and branches, random numbers, tables and arrays in memory.
 _STATEFUL = re.compile(
     r"Var(Handle|IsInitialized)Op|ReadVariableOp|DisableCopyOnRead|Assign(Add|Sub)?VariableOp|Variable(V2|Shape)?"
     r"|Resource(Gather|Scatter|SparseApply|Apply|StridedSliceAssign|CountUpTo)\w*|StatefulPartitionedCall|If|While|Case"
@@ -33,13 +33,13 @@ _FORBIDDEN = re.compile(
     r"|^ImmutableConst$|^Abort$|RecordInput|Vocab|FixedUnigram|DecodeProto|EncodeProto|Collective|TPU|Iterator"
     r"|ImportEvent"
 )
-# Keras' own functions for saving and restoring are in every file.
+# Every file contains Keras' own functions for saving and restoring.
 _SAVER = re.compile(r"__inference__traced_(save|restore)_\d+$")
 _SAVER_OPS = {"SaveV2", "RestoreV2", "MergeV2Checkpoints"}
 
 
 class SavedModelError(Exception):
-    """The folder holds no SavedModel that can be used; the message says why."""
+    """The folder does not contain a usable SavedModel; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ class SavedModel:
     """The serving function of a SavedModel.
 
     Attributes:
-      loaded: what TensorFlow loaded; its variables live as long as it does.
-      input: name and `tf.TensorSpec` of its one input.
+      loaded: the object TensorFlow loaded; its variables live as long as it does.
+      input: name and `tf.TensorSpec` of its only input.
       outputs: name -> `tf.TensorSpec`.
     """
 
@@ -57,7 +57,7 @@ class SavedModel:
     outputs: dict[str, tf.TensorSpec]
 
     def call(self, inputs: tf.Tensor, output: str) -> tf.Tensor:
-        """One of the outputs for a batch of inputs; gradients flow through."""
+        """One of the outputs for a batch of inputs; differentiable."""
         name, spec = self.input
         return self.loaded.signatures[_SIGNATURE](**{name: tf.cast(inputs, spec.dtype)})[output]
 
@@ -69,7 +69,7 @@ def load_saved_model(folder: str) -> SavedModel:
       folder: local, with `saved_model.pb`.
 
     Raises:
-      SavedModelError: damaged, without a serving function of one tensor, or with operations that are refused.
+      SavedModelError: damaged, without a serving function of one tensor, or with refused operations.
     """
     try:
         with open(os.path.join(folder, "saved_model.pb"), "rb") as stream:
@@ -84,8 +84,8 @@ def load_saved_model(folder: str) -> SavedModel:
         text = " ".join(str(e).replace(folder, "the folder").split())[:300]
         raise SavedModelError(text or type(e).__name__) from e
     if _SIGNATURE not in loaded.signatures:
-        there = ", ".join(loaded.signatures) or "none"
-        raise SavedModelError(f"it has no signature {_SIGNATURE}; signatures there: {there}")
+        names = ", ".join(loaded.signatures) or "none"
+        raise SavedModelError(f"it has no signature {_SIGNATURE}; signatures there: {names}")
     function = loaded.signatures[_SIGNATURE]
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:
@@ -94,28 +94,28 @@ def load_saved_model(folder: str) -> SavedModel:
 
 
 def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
-    """Names of the operations that a model has no need of, or that are not known, sorted.
+    """Names of the operations that a model does not need, or that are unknown, sorted.
 
-    Keras' own saver is passed over if nothing calls it.
+    Keras' own saver is ignored if nothing calls it.
 
-    Of a model with an object graph TensorFlow runs functions alone, never the graph around them, from which the saver
-    is called; of one in the format of TensorFlow 1 it runs that graph.
+    If a model has an object graph, TensorFlow runs only functions, never the surrounding graph, which calls the saver;
+    if it is in TensorFlow 1 format, TensorFlow runs that graph.
     """
-    metas, found = description.meta_graphs, set()
+    metas, operations = description.meta_graphs, set()
     of_objects = len(metas) == 1 and metas[0].HasField("object_graph_def")
     for meta in metas:
         functions = meta.graph_def.library.function
         names = {name for f in functions if op_def_registry.get(name := f.signature.name) is None}
         called = {name for function in functions for name in _called(function)}
         called |= set(meta.object_graph_def.concrete_functions)
-        found |= {node.op for node in meta.graph_def.node} - (_SAVER_OPS if of_objects else set())
+        operations |= {node.op for node in meta.graph_def.node} - (_SAVER_OPS if of_objects else set())
         for function in functions:
             name = function.signature.name
             uncalled_saver = of_objects and _SAVER.match(name) and name not in called
-            found |= {node.op for node in function.node_def} - (_SAVER_OPS if uncalled_saver else set())
-        # A function of the file may be called as if it were an operation; its own ones are looked at.
-        found -= names
-    return sorted(op for op in found if not _is_harmless(op))
+            operations |= {node.op for node in function.node_def} - (_SAVER_OPS if uncalled_saver else set())
+        # A function of the file may be called like an operation; its own operations are checked.
+        operations -= names
+    return sorted(op for op in operations if not _is_harmless(op))
 
 
 def _is_harmless(operation: str) -> bool:
@@ -126,9 +126,9 @@ def _is_harmless(operation: str) -> bool:
 
 
 def _called(function: function_pb2.FunctionDef) -> Iterator[str]:
-    """The names that a function may call others by; those of mere operations are among them."""
+    """The names that a function may call other functions by; they include those of plain operations."""
     for node in function.node_def:
         yield node.op
         for value in node.attr.values():
             yield value.func.name
-            yield from (one.name for one in value.list.func)
+            yield from (called.name for called in value.list.func)

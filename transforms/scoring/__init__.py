@@ -1,1 +1,1 @@
-"""Shards in, committed scores files out."""
+"""Turns shards into committed scores files."""

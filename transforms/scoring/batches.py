@@ -1,4 +1,4 @@
-"""Records become batches of pixels, decoded ahead of the device."""
+"""Turns records into batches of pixels, decoded ahead of the device."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -27,9 +27,9 @@ class DecodedBatch:
 
     Attributes:
       pixels: float32 [N, H, W, C] in [0, 1], in memory or on the device.
-      rows: `index`, `offset`, `id`, `label` of each of the N.
+      rows: `index`, `offset`, `id`, `label` of each of the N images.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
-      framed: records that it was made of.
+      framed: number of records in the batch.
     """
 
     pixels: np.ndarray | tf.Tensor
@@ -41,33 +41,33 @@ class DecodedBatch:
 def decode_batch(
     batch: list[Record], shard: Shard, settings: ScoreSettings, input_shape: tuple[int, int, int], pixels: np.ndarray
 ) -> DecodedBatch:
-    """Parses and decodes records; what gives no pixels becomes a reject, never an error.
+    """Parses and decodes records; a record without pixels becomes a reject, never an error.
 
     Args:
       batch: N records of the shard.
       shard: of any kind.
       settings: how to read them.
       input_shape: (H, W, C) of the classifier's input.
-      pixels: float32 [N, H, W, C], or longer, to put the images into.
+      pixels: float32 [N, H, W, C], or longer, to write the images to.
     """
     decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
     step = jpegs_at_once(input_shape)
     for start in range(0, len(batch), step):
-        some, slots = batch[start : start + step], decoded.pixels[start : start + step]
-        parsed = [_parsed(record, shard, settings.features) for record in some]
-        good = [None if isinstance(one, errors.ImageError) else one for one in parsed]
-        there = shard.content.decode_many(good, settings.geometry, slots)
-        for i, (record, one) in enumerate(zip(some, parsed, strict=True)):
+        chunk, slots = batch[start : start + step], decoded.pixels[start : start + step]
+        parsed = [_parsed(record, shard, settings.features) for record in chunk]
+        good = [None if isinstance(image, errors.ImageError) else image for image in parsed]
+        is_decoded = shard.content.decode_many(good, settings.geometry, slots)
+        for i, (record, image) in enumerate(zip(chunk, parsed, strict=True)):
             row = {"index": record.index, "offset": record.offset, "id": default_id(record, shard)}
             try:
-                if isinstance(one, errors.ImageError):
-                    raise one
-                row["id"] = one.id if one.id is not None else row["id"]
-                if not there[i]:
+                if isinstance(image, errors.ImageError):
+                    raise image
+                row["id"] = image.id if image.id is not None else row["id"]
+                if not is_decoded[i]:
                     shard.content.pixels(
-                        record, one, shard, input_shape, settings.geometry, settings.features, slots[i]
+                        record, image, shard, input_shape, settings.geometry, settings.features, slots[i]
                     )
-                decoded.rows.append({**row, "label": one.label})
+                decoded.rows.append({**row, "label": image.label})
                 kept.append(start + i)
             except errors.ImageError as e:
                 decoded.rejects.append(reject_row(row, e.reason, e.detail))
@@ -77,7 +77,7 @@ def decode_batch(
 
 
 def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | errors.ImageError:
-    """What a record says, or what is wrong with it."""
+    """What a record contains, or what is wrong with it."""
     if record.problem:
         return errors.ImageError(*record.problem)
     try:
@@ -93,9 +93,9 @@ def reject_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
 def work_ahead(
     batches: Iterator[Batch], decode: Callable[[Batch], Decoded], decoders: ThreadPoolExecutor, depth: int
 ) -> Iterator[Decoded]:
-    """Yields `decode(batch)` in order, while up to `depth` batches are being read and decoded in the background.
+    """Yields `decode(batch)` in order, while up to `depth` batches are read and decoded in the background.
 
-    Errors of reading and decoding are raised here, in the caller's thread, where the batch would have come.
+    Errors in reading and decoding are raised here, in the caller's thread, in place of the batch.
     """
     with ThreadPoolExecutor(1, "read") as reader:
 

@@ -1,4 +1,4 @@
-"""Which shards are done already: resume at shard level."""
+"""Finds the shards that are already scored: a run resumes shard by shard."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
     """Whether the shard, as listed, has been scored with these settings.
 
     Args:
-      shard: with the size and modification time of now.
+      shard: with its current size and modification time.
       output: the run's folder.
-      identity: the settings as they enter the fingerprint.
+      identity: the settings in the fingerprint.
     """
     commit = scores_file.read_commit(scores_path(output, shard))
     return commit is not None and commit.fingerprint == scores_file.fingerprint(identity, shard)
@@ -26,7 +26,7 @@ def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
 
 @dataclass
 class CheckFinished(beam.PTransform):
-    """`Shard`s -> their `finished` and their `todo` ones; arguments as in `is_finished`."""
+    """`Shard`s -> those `finished` and those `todo`; arguments as in `is_finished`."""
 
     output: str
     identity: dict[str, Any]
@@ -51,11 +51,11 @@ class _CheckFinished(beam.DoFn):
 
 @dataclass
 class ReadFinished(beam.PTransform):
-    """Begin -> {`finished`: `Shard`s of a run's manifest that are scored, `failed`: (`Shard`, reason) of the others}.
+    """Begin -> {`finished`: scored `Shard`s of a run's manifest, `failed`: (`Shard`, reason) of the others}.
 
     Args:
       output: absolute path of the run's folder.
-      identity: the settings as they enter the fingerprint.
+      identity: the settings in the fingerprint.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Score columns of a batch become rows of the scores file."""
+"""Turns a batch's score columns into rows of the scores file."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from odin_beam.transforms.shards.shard import Shard
 def score_rows(
     shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray], schema: pa.Schema
 ) -> pa.RecordBatch:
-    """The finite rows of a scored batch, in the order of the shard; columns that there are no scores of are null."""
+    """The finite rows of a scored batch, in the order of the shard; columns without scores are null."""
     finite = columns["finite"]
     rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
     arrays = {name: [row[name] for row in rows] for name in ("index", "offset", "id", "label")}
@@ -30,5 +30,5 @@ def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataT
     if column is None:
         return pa.nulls(int(finite.sum()), dtype)
     values = pa.array(column[finite]).cast(dtype).to_numpy()
-    # A score beyond what its column holds is none: infinity has no place in a ranking.
+    # A score that overflows its column becomes null: infinity has no place in a ranking.
     return pa.array(values, dtype, mask=~np.isfinite(values))

@@ -1,4 +1,4 @@
-"""A few images of a source, spread over its shards: enough to see whether a classifier understands them."""
+"""A few images of a source, spread over its shards: enough to check whether a classifier understands them."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +15,19 @@ from odin_beam.transforms.shards.shard import Shard
 def sample_images(
     shards: Sequence[Shard], folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and decodes images of shards that lie evenly over the list.
+    """Reads and decodes images of shards spread evenly over the list.
 
     Archives are often sorted by class, so many shards give more classes than many images of one shard.
 
     Args:
-      shards: of one or more sources; those that cannot be read are passed over.
-      folder: where the run's lists of images are.
+      shards: of one or more sources; unreadable shards are skipped.
+      folder: where the run's lists of images are stored.
       settings: geometry and feature names.
       input_shape: of the classifier.
-      count: how many images at most.
+      count: maximum number of images.
 
     Returns:
-      (float32 [N, H, W, C] in [0, 1], int64 labels [N], -1 for none), N <= count; N is 0 where nothing is readable.
+      (float32 [N, H, W, C] in [0, 1], int64 labels [N], -1 for none), N <= count; N is 0 if nothing is readable.
     """
     if not shards:
         return np.empty((0, *input_shape), np.float32), np.empty(0, np.int64)
@@ -44,7 +44,7 @@ def sample_images(
 def _some_images(
     shard: Shard, folder: str, settings: ScoreSettings, input_shape: tuple[int, int, int], wanted: int
 ) -> DecodedBatch:
-    """Some images of a shard; its bad records do not count."""
+    """Some images of a shard, not counting its bad records."""
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
             batch = shard.content.sample(shard, folder, fetchers, max(1, wanted))

@@ -1,7 +1,7 @@
-"""The DoFn that holds the classifier, and its transform: shards in, committed scores files out.
+"""The DoFn that holds the classifier, and its transform from shards to committed scores files.
 
 Images never leave the DoFn: it reads a shard, scores it batch by batch on the device, and publishes two Parquet
-files. Reading and decoding run ahead in threads of their own while the device scores.
+files. Separate threads read and decode ahead while the device scores.
 """
 
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import run_file, scores_file
 
-# Batches read and decoded ahead of the device: enough to hide the decoding of an uneven batch, little enough memory.
+# Batches read and decoded ahead of the device: enough to absorb a slow batch, without using much memory.
 BATCHES_AHEAD = 4
 
 
@@ -32,7 +32,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     """Scores one shard and commits it; the in-memory heart of the job.
 
     Raises:
-      errors.StorageError: the shard cannot be read, or is not the file that was listed.
+      errors.StorageError: the shard cannot be read, or has changed since it was listed.
       errors.OutputError: the output cannot be written.
     """
     input_shape = scorer.classifier.input_shape
@@ -69,8 +69,8 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
         return writer.commit(scores_file.fingerprint(identity, shard), framed, scorer.classifier.head, identity)
 
 
-# Named as those of Beam's RunInference where they mean the same. They are for watching a run: a bundle that is tried
-# again counts again.
+# The names are those of Beam's RunInference where the meaning is the same. They are for monitoring: a retried bundle
+# counts again.
 def _count(name: str, n: int = 1) -> None:
     Metrics.counter("ScoreShards", name).inc(n)
 
@@ -80,9 +80,9 @@ def _observe(name: str, value: int) -> None:
 
 
 class ScoreShard(beam.DoFn):
-    """Scores each shard with the process's one classifier; gives it to `finished` or, with the reason, to `failed`.
+    """Scores each shard with the process's classifier; sends it to `finished` or, with the reason, to `failed`.
 
-    The classifier is loaded when the first shard arrives, so that a run with nothing to do loads none.
+    The classifier is loaded when the first shard arrives, so a run with nothing to do does not load it.
     """
 
     def __init__(self, settings: ScoreSettings, output: str, shared: Shared, launcher_version: str):
@@ -100,7 +100,7 @@ class ScoreShard(beam.DoFn):
             )
 
     def _load(self) -> Scorer:
-        """The classifier that was launched; another one's scores must not be committed under its fingerprint."""
+        """Loads the classifier; if its file has changed, scores must not be committed under the old fingerprint."""
         settings = self._settings
         if model_digest(settings.model, any_file=settings.model_factory is not None) != settings.model_digest:
             raise ClassifierError(f"model {settings.model} has changed since the run was launched")
@@ -134,9 +134,9 @@ class ScoreShards(beam.PTransform):
     Args:
       settings: what to compute.
       output: absolute path of the run's folder.
-      shared: handle of the process's one `Scorer`; a launcher that holds one already hands its handle over.
-      accelerator: resource hint of the one step that scores, such as
-        `type:nvidia-tesla-t4;count:1;install-nvidia-driver`; runners that know no hints ignore it.
+      shared: handle of the process's only `Scorer`; a launcher that already has one passes its handle.
+      accelerator: resource hint for the scoring step, such as
+        `type:nvidia-tesla-t4;count:1;install-nvidia-driver`; runners without hints ignore it.
     """
 
     settings: ScoreSettings
@@ -152,7 +152,7 @@ class ScoreShards(beam.PTransform):
             score = score.with_resource_hints(accelerator=self.accelerator)
         scored = (
             checked.todo
-            # Only now, when finished shards are out, is there a balance to strike.
+            # Balance only now, after finished shards have been removed.
             | "Balance" >> beam.Reshuffle()
             | "ScoreShard" >> score.with_outputs("finished", "failed")
         )

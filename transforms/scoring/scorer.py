@@ -1,4 +1,4 @@
-"""The classifier and its device: one per process, used by all of Beam's threads in turn."""
+"""The classifier and its device: one per process, shared by all of Beam's threads."""
 
 import collections
 import logging
@@ -22,7 +22,7 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 
 _LOG = logging.getLogger(__name__)
-# Of an empty batch, which some layers would refuse.
+# The result of an empty batch, which some layers would refuse.
 _NONE = Scored({"prediction": np.empty(0, np.int32), "finite": np.empty(0, bool)}, Passes(0, 0))
 
 
@@ -30,7 +30,7 @@ def load_settings_classifier(settings: ScoreSettings) -> Classifier:
     """The classifier that the settings name.
 
     Raises:
-      model_file.ClassifierError: the model cannot be used.
+      ClassifierError: the model cannot be used.
     """
     return load_classifier(
         settings.model,
@@ -42,12 +42,12 @@ def load_settings_classifier(settings: ScoreSettings) -> Classifier:
 
 
 class ScoredBatch(NamedTuple):
-    """What scoring a batch gave.
+    """The result of scoring a batch.
 
     Attributes:
       scored: the columns and passes.
-      halved: how many times the batch had to be tried again in halves.
-      microseconds: that the device was busy with it.
+      halved: how many times the batch was retried in halves.
+      microseconds: how long the device was busy with the batch.
     """
 
     scored: Scored
@@ -56,10 +56,10 @@ class ScoredBatch(NamedTuple):
 
 
 class PixelBuffers:
-    """Memory for the pixels of batches, used again: to be given it by the system takes a tenth of decoding a JPEG.
+    """Reusable memory for batches of pixels: allocating it takes a tenth of the time of decoding a JPEG.
 
     Args:
-      shape: of a whole batch.
+      shape: of a full batch.
     """
 
     def __init__(self, shape: tuple[int, ...]):
@@ -67,25 +67,25 @@ class PixelBuffers:
         self._free = collections.deque()
 
     def take(self) -> np.ndarray:
-        """A float32 array of the shape, with anything in it."""
+        """A float32 array of that shape with arbitrary content."""
         try:
             return self._free.pop()
         except IndexError:
             return np.empty(self._shape, np.float32)
 
     def give_back(self, pixels: np.ndarray) -> None:
-        """An array that was taken, and is not looked at any more."""
+        """Takes back an array from `take` that is no longer used."""
         self._free.append(pixels)
 
 
 class Scorer:
-    """The classifier and its device: one per process, used by all of Beam's threads in turn.
+    """The classifier and its device: one per process, shared by all of Beam's threads.
 
     Args:
       settings: which model, and what to compute.
 
     Raises:
-      model_file.ClassifierError: the model cannot be used.
+      ClassifierError: the model cannot be used.
     """
 
     def __init__(self, settings: ScoreSettings):
@@ -97,9 +97,9 @@ class Scorer:
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
         self.buffers = PixelBuffers((settings.batch_size, *self.classifier.input_shape))
-        # Images that the device takes at once; halved where they exhaust its memory.
+        # Images that the device takes at once; halved when they exhaust its memory.
         self.batch_size = settings.batch_size
-        # How far this process has come; written under the device's lock, read by whoever shows it.
+        # This process's progress; written under the device's lock, read by the progress display.
         self.images = 0.0
         self._device = threading.Lock()
         try:
@@ -115,27 +115,27 @@ class Scorer:
             return self._score.time_passes(pixels)
 
     def on_device(self, pixels: np.ndarray) -> np.ndarray | tf.Tensor:
-        """A batch as `score` takes it soonest: on a GPU it is copied there, while another one is being scored."""
+        """A batch in the form `score` handles fastest: on a GPU it is copied there while another batch is scored."""
         return tf.convert_to_tensor(pixels) if device.on_gpu() and len(pixels) else pixels
 
     def score(self, pixels: np.ndarray | tf.Tensor) -> ScoredBatch:
-        """The columns of a batch; there are none of scores where N = 0.
+        """The columns of a batch; without scores if N = 0.
 
-        A batch that exhausts the device's memory is tried again in halves, and so are all that follow.
+        A batch that exhausts the device's memory is retried in halves, and all later batches use the smaller size.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
 
         Raises:
-          OutOfMemory: a single image does.
+          OutOfMemory: a single image exhausts the memory.
         """
         with self._device:
-            parts, taken, halved, started = [], 0, 0, time.monotonic()
-            while taken < len(pixels):
-                part = pixels[taken : taken + self.batch_size]
+            parts, done, halved, started = [], 0, 0, time.monotonic()
+            while done < len(pixels):
+                part = pixels[done : done + self.batch_size]
                 try:
                     parts.append(self._score_part(part))
-                    taken += len(part)
+                    done += len(part)
                 except tf.errors.ResourceExhaustedError as e:
                     self._halve(len(part), e)
                     halved += 1

@@ -1,4 +1,4 @@
-"""All that a score depends on. Imports no TensorFlow."""
+"""Everything that a score depends on. Imports no TensorFlow."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,13 +16,13 @@ from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
 from odin_beam.transforms.tables import schemas
 
-# In the fingerprint. The second key is named for what once stood there, the package's version.
+# Part of the fingerprint. The second key is named after its former content, the package's version.
 _ROWS = {"schema_version": schemas.SCHEMA_VERSION, "code_version": schemas.ROWS_VERSION}
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """All that a score depends on, and the batch size.
+    """Everything that a score depends on, and the batch size.
 
         >>> settings = odin_beam.ScoreSettings.for_model("classifier.keras", detectors=("odin", "msp"))
         >>> settings.odin
@@ -32,14 +32,14 @@ class ScoreSettings:
       model: path of the model file, on any file system.
       model_digest: SHA-256 of its content.
       preprocessing: what the model expects of its input.
-      geometry: how images of another size are fitted.
+      geometry: how to handle images of another size.
       features: names of the Example's features.
-      odin: temperature and epsilon, or a grid of them: then the rows have one column per cell in place of `odin`.
-      detectors: those to compute, of `registry.DETECTORS`; the other columns are null.
-      precision: of `precisions.PRECISIONS`.
-      output_name: which output of the model, where it has several.
-      model_factory: `package.module:function` that makes the model of the file, where Keras alone cannot.
-      batch_size: images scored at once; moves float32 logits by an ulp at most, so it is not in the fingerprint.
+      odin: temperature and epsilon, or a grid of them: then the rows have one column per cell instead of `odin`.
+      detectors: the detectors to compute, from `registry.DETECTORS`; the other columns are null.
+      precision: one of `precisions.PRECISIONS`.
+      output_name: which output of the model to use, if it has several.
+      model_factory: `package.module:function` that builds the model from the file, if Keras alone cannot.
+      batch_size: images scored at once; it changes float32 logits by an ulp at most, so it is not in the fingerprint.
     """
 
     model: str
@@ -65,14 +65,14 @@ class ScoreSettings:
 
     @classmethod
     def for_model(cls, model: str, **settings: Any) -> Self:
-        """The settings for a model file, whose digest is taken now.
+        """The settings for a model file, whose digest is computed now.
 
         Args:
           model: path of a `.keras` or `.h5` file, or of a SavedModel folder, on any file system.
           settings: the other attributes.
 
         Raises:
-          ClassifierError: it cannot be read.
+          ClassifierError: the model cannot be read.
           ValueError: a setting is out of its range.
         """
         model = absolute_path(model)
@@ -80,13 +80,13 @@ class ScoreSettings:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows."""
+        """Schema of the rows."""
         if isinstance(self.odin, OdinGrid):
             return schemas.grid_schema(tuple(self.odin.cells))
         return schemas.SCORE_SCHEMA
 
     def identity(self) -> dict[str, Any]:
-        """The settings that enter the fingerprint, as JSON-able values."""
+        """The settings in the fingerprint, as JSON-compatible values."""
         values = to_json(self)
         del values["model"], values["batch_size"]
         values["detectors"] = sorted(set(self.detectors))
@@ -94,15 +94,15 @@ class ScoreSettings:
 
     @classmethod
     def from_identity(cls, model: str, identity: dict[str, Any], where: str) -> Self:
-        """The settings again, but for the batch size.
+        """The settings that `identity` wrote, except for the batch size.
 
         Args:
           model: path of the model file.
-          identity: of `identity`.
-          where: what it was read from.
+          identity: returned by `identity`.
+          where: the file it was read from.
 
         Raises:
-          OtherVersion: another version wrote it.
+          OtherVersion: another version of odin-beam wrote it.
         """
         values = {name: value for name, value in identity.items() if name not in _ROWS}
         return from_json(cls, {**values, "model": model, "batch_size": 64}, where)

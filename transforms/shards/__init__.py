@@ -1,1 +1,1 @@
-"""What a shard is, one file per kind of content, and the manifest that lists a run's shards."""
+"""Shards: what they are, one file for each kind of content, and the manifest that lists a run's shards."""

@@ -1,9 +1,9 @@
-"""TFRecord framing: a file becomes raw records, each with its index and byte offset.
+"""TFRecord framing: splits a file into raw records, each with its index and byte offset.
 
 A record on disk is its length (u64), the masked crc32c of the length, the payload, and the masked crc32c of the
 payload, all little-endian
 (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details).
-Nothing here trusts the bytes: a declared length is never allocated before the bytes are known to be there.
+The bytes are not trusted: memory for a declared length is allocated only when the bytes have been read.
 """
 
 import gzip
@@ -28,7 +28,7 @@ _COPY_BYTES = 1 << 20
 
 
 class _FramingBroken(Exception):
-    """The stream cannot be followed any further; the arguments are reason and detail."""
+    """The rest of the stream cannot be read; the arguments are reason and detail."""
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -38,17 +38,17 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def frame(payload: bytes) -> bytes:
-    """One record as it stands on disk."""
+    """A record in its on-disk form."""
     length = struct.pack("<Q", len(payload))
     return b"".join((length, _FOOTER.pack(masked_crc32c(length)), payload, _FOOTER.pack(masked_crc32c(payload))))
 
 
 def read_file(path: str) -> Iterator[Record]:
-    """The records of a shard, gzip or not, read through passing storage trouble.
+    """The records of a shard, gzip or not, retrying transient storage errors.
 
     Raises:
-      errors.StorageError: the storage would not give the bytes. What is wrong with the bytes never raises:
-        it comes as a `Record` with a problem.
+      errors.StorageError: the storage did not return the bytes. Damaged bytes never raise: they are returned as a
+        `Record` with a problem.
     """
     with reading.open_file(path) as stream:
         if path.lower().endswith(".gz"):
@@ -62,15 +62,15 @@ def read_file(path: str) -> Iterator[Record]:
 
 
 def read_one(path: str, index: int, offset: int | None) -> Record | None:
-    """One record of a shard; None where the shard does not reach so far.
+    """One record of a shard; None if the shard has fewer records.
 
     Args:
       path: of the shard, gzip or not.
       index: of the record.
-      offset: of its header, where that is known: then nothing before it is read.
+      offset: of the record's header, if known: then nothing before it is read.
 
     Raises:
-      errors.StorageError: the storage would not give the bytes.
+      errors.StorageError: the storage did not return the bytes.
     """
     if offset is None:
         return next(itertools.islice(read_file(path), index, None), None)
@@ -83,12 +83,12 @@ def read_one(path: str, index: int, offset: int | None) -> Record | None:
 def read_stream(stream: BinaryIO, compressed: bool) -> Iterator[Record]:
     """The records of an open shard.
 
-    A bad payload checksum or an oversized record is one bad record, and reading goes on. A bad length checksum, a
-    cut or a length beyond the end of the file ends the shard: all that is left becomes one bad record.
+    A bad payload checksum or an oversized record gives one bad record, and reading continues. A bad length checksum,
+    a truncated file or a length beyond the end of the file ends the shard: the whole rest becomes one bad record.
 
     Args:
       stream: positioned at the first record.
-      compressed: offsets are then None, since they would be of no use for reading a record back.
+      compressed: if true, offsets are None, since they cannot be used to read a record back.
     """
     index = position = 0
     while True:
@@ -134,7 +134,7 @@ def _read_body(stream: BinaryIO, length: int, index: int, offset: int | None) ->
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    """Up to `size` bytes, taken in pieces so that memory grows with what is there, not with what is declared."""
+    """Up to `size` bytes, read in pieces so that memory grows with the actual bytes, not with the declared size."""
     try:
         if size <= _COPY_BYTES:
             return stream.read(size)
@@ -158,7 +158,7 @@ def _skip(stream: BinaryIO, size: int) -> None:
 
 
 def foreign_format(head: bytes) -> str | None:
-    """What a file that is not TFRecord seems to be, from its first bytes; None when they say nothing."""
+    """What a file that is not TFRecord seems to be, judging by its first bytes; None if they are not recognised."""
     if image := format_of(head):
         return f"a {image} image"
     for magic, kind in (

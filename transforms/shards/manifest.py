@@ -1,4 +1,4 @@
-"""The manifest's shards as a collection."""
+"""The manifest's shards as a PCollection."""
 
 import apache_beam as beam
 
@@ -11,7 +11,7 @@ class ReadManifest(beam.PTransform):
 
     Args:
       output: the run's folder.
-      digest: of the shards that it was launched with; None where it does not matter who launched it.
+      digest: of the shards the run was launched with; None if it does not matter who launched it.
     """
 
     def __init__(self, output: str, digest: str | None = None):

@@ -1,6 +1,6 @@
-"""The manifest: the list of all shards that a run is about, and that its results are held against.
+"""The manifest: the list of all shards of a run, against which its results are checked.
 
-It lies in the run's folder and the workers read it there, so that the job's description does not grow with the archive.
+It is stored in the run's folder and workers read it there, so the job description does not grow with the archive.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
         pa.field("size", pa.int64(), nullable=False),
         pa.field("modified", pa.float64(), nullable=False),
         pa.field("output_name", pa.string(), nullable=False),
-        # JSON: the kind, and what it needs.
+        # JSON: the kind of content and its fields.
         pa.field("content", pa.string(), nullable=False),
     ]
 )
@@ -38,7 +38,7 @@ def write_manifest(output: str, shards: Sequence[Shard]) -> None:
     """Writes the list of shards.
 
     Raises:
-      errors.StorageError: it cannot be written.
+      errors.StorageError: the manifest cannot be written.
     """
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(_rows(shards), _SCHEMA), buffer, compression="zstd")
@@ -66,7 +66,7 @@ def roles_of(shards: Iterable[Shard]) -> dict[str, str]:
 
 
 def manifest_digest(shards: Iterable[Shard]) -> str:
-    """SHA-256, in hex, of a list of shards in any order."""
+    """SHA-256, in hex, of a list of shards; their order does not matter."""
     rows = sorted(json.dumps(row, sort_keys=True) for row in _rows(shards))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
@@ -75,12 +75,12 @@ def read_manifest(output: str) -> list[Shard]:
     """Reads the list of shards.
 
     Raises:
-      errors.StorageError: there is none, or it is damaged.
+      errors.StorageError: the manifest is missing or damaged.
     """
     path = manifest_path(output)
     content = reading.read_bytes(path)
     try:
-        # Arrow's own threads may still be at work when a short job ends, which then aborts.
+        # Arrow's threads may still be running when a short job ends, and the process then aborts.
         table = pq.read_table(io.BytesIO(content), schema=_SCHEMA, use_threads=False, pre_buffer=False)
         return [_shard(row, path) for row in table.to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError, OtherVersion) as e:
@@ -89,7 +89,7 @@ def read_manifest(output: str) -> list[Shard]:
 
 def _shard(row: dict[str, Any], path: str) -> Shard:
     source, name = row["source"], row["output_name"]
-    # They become parts of paths that are written to.
+    # They become parts of output paths.
     if any(separator in source + name for separator in "/\\"):
         raise ValueError(f"{source}: {name} are not names of files")
     content = content_from_json(json.loads(row["content"]), path)
@@ -97,11 +97,11 @@ def _shard(row: dict[str, Any], path: str) -> Shard:
 
 
 def read_own_manifest(output: str, digest: str) -> list[Shard]:
-    """Reads the list of shards, if it is still the one of the digest.
+    """Reads the list of shards if it still has this digest.
 
     Raises:
-      OutputTakenError: it is another one.
-      errors.StorageError: there is none, or it is damaged.
+      OutputTakenError: the manifest is that of another run.
+      errors.StorageError: the manifest is missing or damaged.
     """
     shards = read_manifest(output)
     if manifest_digest(shards) != digest:

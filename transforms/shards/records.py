@@ -1,4 +1,4 @@
-"""One image's bytes as a shard holds them, and batches of them."""
+"""One image's bytes as stored in a shard, and batches of them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from odin_beam.transforms import limits
 
 @dataclass(frozen=True)
 class Record:
-    """One image's bytes as a shard holds them, or the one place where they cannot be had.
+    """One image's bytes as stored in a shard, or a place where they cannot be read.
 
     Attributes:
       index: position in the TFRecord file, in the list of images or in the noise, from 0.
-      offset: byte offset of the record's header; None where there is none, or in a compressed shard.
-      payload: the record's bytes; None where they cannot be trusted.
-      problem: why there is no payload: `(reason, detail)`; None for a good record.
-      id: as a list of images gives it; None for an Example, which says it itself.
+      offset: byte offset of the record's header; None if it has no header, or in a compressed shard.
+      payload: the record's bytes; None if they cannot be trusted.
+      problem: why the payload is missing: `(reason, detail)`; None for a good record.
+      id: as given in a list of images; None for an Example, which contains its id.
       label: likewise.
-      partner: another good record of the shard, for what is made of two images.
+      partner: another good record of the shard, for surrogates made from two images.
     """
 
     index: int
@@ -30,13 +30,13 @@ class Record:
 
 
 def batches(records: Iterable[Record], batch_size: int) -> Iterator[list[Record]]:
-    """Consecutive records in lists of `batch_size`; shorter at the end, or where `MAX_BATCH_BYTES` is reached."""
-    batch, held = [], 0
+    """Consecutive records in lists of `batch_size`; shorter at the end, or when `MAX_BATCH_BYTES` is reached."""
+    batch, batch_bytes = [], 0
     for record in records:
         batch.append(record)
-        held += len(record.payload or b"")
-        if len(batch) == batch_size or held >= limits.MAX_BATCH_BYTES:
+        batch_bytes += len(record.payload or b"")
+        if len(batch) == batch_size or batch_bytes >= limits.MAX_BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch

@@ -1,7 +1,7 @@
 """What a shard is: the unit of work, of retry and of resume.
 
-Some are TFRecord files. The others are virtual: a range of a list of loose images, or of generated noise. And there are
-surrogates, the altered images of another shard.
+Some shards are TFRecord files. Others are virtual: a range of a list of loose images, or of generated noise. A third
+kind are surrogates, the altered images of another shard.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from odin_beam.transforms.shards.contents.content import Content
 
-# Images of a virtual shard. Enough to keep a GPU busy for seconds, little to lose when a worker dies.
+# Images in a virtual shard: enough to keep a GPU busy for seconds, few enough to lose when a worker dies.
 IMAGES_PER_SHARD = 2048
 
 
@@ -39,12 +39,12 @@ class Shard:
     Attributes:
       source: the source's NAME.
       role: `in_distribution`, `out_distribution`, `input` or `surrogate`.
-      path: full path of the TFRecord file; of a virtual shard the pattern that it is a part of; of surrogates that of
-        the shard whose images they are made of.
+      path: full path of the TFRecord file; for a virtual shard, the pattern that it is part of; for surrogates, the
+        path of the shard with the original images.
       size: bytes, as listed; 0 for a virtual shard.
       modified: seconds since the epoch, as listed; 0 for a virtual shard.
       file_name: base name of its scores file, unique within the source.
-      content: what it consists of.
+      content: what the shard consists of.
     """
 
     source: str

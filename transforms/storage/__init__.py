@@ -1,1 +1,1 @@
-"""Files on any file system that Beam knows: listed, read through transient errors, published whole."""
+"""Files on any file system that Beam supports: listing, reads that retry transient errors, atomic writes."""

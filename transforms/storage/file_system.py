@@ -1,6 +1,6 @@
-"""What the rest of the storage is made of: the system's own calls for local files, Beam's file systems for all others.
+"""The base of the storage layer: operating system calls for local files, Beam's file systems for everything else.
 
-Beam imports every cloud's client when it first looks at any path, which takes seconds, so local paths never get there.
+Beam imports every cloud client the first time it sees a path, which takes seconds, so local paths never go through it.
 """
 
 import glob
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a listing says of a file.
+    """What a listing says about a file.
 
     Attributes:
       path: full path.
@@ -28,24 +28,24 @@ class FileStat:
 
 def scheme(path: str) -> str | None:
     """`gs` of `gs://bucket/object`; None for a local path."""
-    found = re.match(r"([a-zA-Z][-a-zA-Z0-9+.]*)://", path)
-    return found[1] if found else None
+    matched = re.match(r"([a-zA-Z][-a-zA-Z0-9+.]*)://", path)
+    return matched[1] if matched else None
 
 
 def is_local(path: str) -> bool:
-    """Whether the path lies on the local file system."""
+    """Whether the path is on the local file system."""
     return scheme(path) is None
 
 
 def open_to_read(path: str) -> BinaryIO:
-    """The bytes as stored; nothing is decompressed."""
+    """Opens a file for reading its bytes as stored; nothing is decompressed."""
     if is_local(path):
         return open(path, "rb")
     return _beam().open(path, compression_type="uncompressed")
 
 
 def create(path: str) -> BinaryIO:
-    """A stream into a new file, its local folder included; nothing is compressed."""
+    """Opens a new file for writing, creating its local folder if needed; nothing is compressed."""
     if is_local(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         return open(path, "wb")
@@ -53,7 +53,7 @@ def create(path: str) -> BinaryIO:
 
 
 def rename(source: str, destination: str) -> None:
-    """Moves a file in one step, replacing what was there."""
+    """Moves a file in one step, replacing any file at the destination."""
     if is_local(source) and is_local(destination):
         os.replace(source, destination)
     else:
@@ -61,15 +61,15 @@ def rename(source: str, destination: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file or local folder."""
+    """Whether the file or local folder exists."""
     return os.path.exists(path) if is_local(path) else _beam().exists(path)
 
 
 def stat(path: str) -> FileStat:
-    """Of a file that exists."""
+    """Size and modification time of an existing file."""
     if is_local(path):
-        found = os.stat(path)
-        return FileStat(path, found.st_size, found.st_mtime)
+        status = os.stat(path)
+        return FileStat(path, status.st_size, status.st_mtime)
     metadata = _beam().get_filesystem(path).metadata(path)
     return FileStat(path, metadata.size_in_bytes, metadata.last_updated_in_seconds or 0.0)
 
@@ -77,23 +77,23 @@ def stat(path: str) -> FileStat:
 def match(pattern: str) -> list[FileStat]:
     """The files that match a glob, in any order.
 
-    `*` stands for any characters but `/`, `**` for any at all, `?` for one, `[...]` for one of a set; nothing quotes
-    them. That is Beam's reading, which every file system then shares.
+    `*` matches any characters except `/`, `**` any characters at all, `?` one character, `[...]` one of a set; there is
+    no escape character. This is how Beam reads globs, so that all file systems agree.
     """
     if is_local(pattern):
         return list(_match_local(pattern))
-    found = _beam().match([pattern])[0].metadata_list
-    return [FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in found]
+    files = _beam().match([pattern])[0].metadata_list
+    return [FileStat(m.path, m.size_in_bytes, m.last_updated_in_seconds or 0.0) for m in files]
 
 
 def delete(path: str) -> None:
-    """Removes an object of remote storage, by its literal name."""
-    # Beam takes a path for a glob: of `run[1]` it would remove nothing, of `run*` the neighbours too.
+    """Removes an object from remote storage, by its literal name."""
+    # Beam takes the path for a glob: `run[1]` would remove nothing, `run*` would remove its neighbours too.
     _beam().delete([glob.escape(path)])
 
 
 def check_served(path: str) -> None:
-    """Raises where nothing that is installed serves the path's scheme."""
+    """Raises if no installed file system serves the path's scheme."""
     if not is_local(path):
         _beam().get_filesystem(path)
 
@@ -112,7 +112,7 @@ def _match_local(pattern: str) -> Iterator[FileStat]:
         return
     expression = _expression(pattern)
     root = os.path.dirname(fixed)
-    # Only `**`, `?` and sets reach across a `/`.
+    # Only `**`, `?` and sets match a `/`.
     deepest = None if re.search(r"\*\*|[?[]", pattern) else pattern.count("/")
     for folder, folders, names in os.walk(root):
         if deepest is not None and os.path.join(folder, "").count("/") >= deepest:
@@ -123,12 +123,12 @@ def _match_local(pattern: str) -> Iterator[FileStat]:
                 try:
                     yield stat(path)
                 except OSError:
-                    # It has disappeared since, or its link leads nowhere.
+                    # The file has disappeared since, or is a broken link.
                     continue
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a glob matches a path, see `match`."""
+    """Whether a glob matches a path; see `match`."""
     return bool(_expression(pattern).fullmatch(path))
 
 

@@ -1,4 +1,4 @@
-"""Which files there are, and their sizes."""
+"""Which files exist, and how large they are."""
 
 import os
 
@@ -8,28 +8,28 @@ from odin_beam.transforms.storage.file_system import FileStat, is_local
 
 
 def list_files(pattern: str) -> list[FileStat]:
-    """Every file that matches a glob, sorted by path, without duplicates; empty when nothing matches.
+    """All files that match a glob, sorted by path, without duplicates; empty if nothing matches.
 
-    Folders are no files, nor are the objects whose names end in `/` by which cloud consoles mark them.
+    Folders do not count as files, and neither do the objects ending in `/` that cloud consoles create to mark folders.
 
     Raises:
-      StorageError: the listing itself failed.
+      StorageError: the listing failed.
     """
     if is_local(pattern) and os.path.isdir(pattern):
         return []
     try:
-        found = file_system.match(pattern)
+        matched = file_system.match(pattern)
     except Exception as e:
         raise StorageError(f"cannot list {pattern}: {cause(e)}") from e
-    stats = {stat.path: stat for stat in found if not stat.path.endswith("/")}
+    stats = {stat.path: stat for stat in matched if not stat.path.endswith("/")}
     return [stats[path] for path in sorted(stats)]
 
 
 def stat_file(path: str) -> FileStat | None:
-    """The file's size and modification time, or None when there is no such file.
+    """The file's size and modification time, or None if it does not exist.
 
     Raises:
-      StorageError: the storage would not say.
+      StorageError: the storage did not answer.
     """
     try:
         return file_system.stat(path) if file_system.exists(path) else None

@@ -1,20 +1,20 @@
-"""A file whose reader jumps about in it, read through passing storage trouble as `reading.open_file` does."""
+"""Random access to a file, retrying transient storage errors as `reading.open_file` does."""
 
 import io
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.storage import listing, reading
 
-# A jump throws the buffer away, so it is small; large enough for a row of archive headers or small records.
+# Every seek discards the buffer, so it is small, but large enough for a row of archive headers or small records.
 _BUFFER_BYTES = 1 << 16
 
 
 class RandomAccessReader(reading.RetryingReader):
-    """A `RetryingReader` that can seek. Behind its end there is nothing to read, however far behind.
+    """A `RetryingReader` that can seek. Past its end there is nothing to read, however far the seek goes.
 
     Args:
       path: of the file.
-      size: bytes in it.
+      size: of the file, in bytes.
     """
 
     def __init__(self, path: str, size: int):
@@ -39,10 +39,10 @@ class RandomAccessReader(reading.RetryingReader):
 
 
 def open_random_access(path: str) -> io.BufferedReader:
-    """The file's bytes as stored, at any position.
+    """Opens a file for reading its bytes as stored, from any position.
 
     Raises:
-      errors.StorageError: here or from any later read, when the storage gives up.
+      errors.StorageError: the storage gave up, here or in any later read.
     """
     stat = listing.stat_file(path)
     if stat is None:

@@ -1,4 +1,4 @@
-"""Reads files through transient storage errors."""
+"""Reads files, retrying transient storage errors."""
 
 import contextlib
 import errno
@@ -11,21 +11,21 @@ from odin_beam.transforms.errors import NoSuchFile, StorageError, cause
 from odin_beam.transforms.storage import file_system
 from odin_beam.transforms.storage.file_system import is_local
 
-# Seconds before each new attempt at a failed read; after the last one the file counts as unreadable.
+# Seconds to wait before each retry of a failed read; after the last retry the file counts as unreadable.
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 READ_BUFFER_BYTES = 1 << 20
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether there is no such file, and another attempt would not find one."""
+    """Whether the file does not exist, so that a retry is pointless."""
     absent = FileNotFoundError | IsADirectoryError | NotADirectoryError
     no_name = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
-    # Cloud storage has errors of its own, which carry an HTTP status.
+    # Cloud storage raises its own errors, which carry an HTTP status.
     return isinstance(error, absent) or no_name or getattr(error, "code", None) == 404
 
 
 def _refuse_special_file(path: str) -> None:
-    # Opening a pipe that nobody writes to would wait for ever.
+    # Opening a pipe that has no writer would wait forever.
     if is_local(path) and os.path.exists(path) and not os.path.isfile(path):
         raise FileNotFoundError(errno.ENOENT, "it is no regular file", path)
 
@@ -35,10 +35,10 @@ def _is_denied(error: Exception) -> bool:
 
 
 class RetryingReader(io.RawIOBase):
-    """A file opened for reading that, when a read fails, is opened again at the same position.
+    """A file opened for reading; when a read fails, the file is opened again at the same position.
 
-    So a shard survives passing storage trouble without any of its records being read or scored twice.
-    After `RETRY_DELAYS` without progress, or at once where the file is gone or denied, `StorageError`.
+    So a shard survives transient storage errors without reading or scoring any record twice.
+    Raises `StorageError` after `RETRY_DELAYS` without progress, or at once if the file is gone or access is denied.
     """
 
     def __init__(self, path: str):
@@ -80,7 +80,7 @@ class RetryingReader(io.RawIOBase):
     def _drop_stream(self):
         stream, self._stream = self._stream, None
         if stream is not None:
-            # A stream that already failed owes nothing on close.
+            # A stream that has already failed may fail again on close; that does not matter.
             with contextlib.suppress(Exception):
                 stream.close()
 
@@ -90,19 +90,19 @@ class RetryingReader(io.RawIOBase):
 
 
 def open_file(path: str) -> io.BufferedReader:
-    """The file's bytes as stored (nothing decompressed), read through passing trouble.
+    """Opens a file for reading its bytes as stored (nothing is decompressed), retrying transient errors.
 
     Raises:
-      StorageError: here or from any later read, when the storage gives up.
+      StorageError: the storage gave up, here or in any later read.
     """
     return io.BufferedReader(RetryingReader(path), READ_BUFFER_BYTES)
 
 
 def open_seekable(path: str) -> BinaryIO:
-    """The file's bytes as stored, for readers that jump about in it.
+    """Opens a file for reading its bytes as stored, with seeks.
 
     Raises:
-      StorageError: it cannot be opened.
+      StorageError: the file cannot be opened.
     """
     try:
         return file_system.open_to_read(path)
@@ -111,10 +111,10 @@ def open_seekable(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file.
+    """Reads the whole file.
 
     Raises:
-      StorageError: it cannot be read.
+      StorageError: the file cannot be read.
     """
     with open_file(path) as stream:
         return stream.read()

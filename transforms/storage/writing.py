@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and removes them."""
+"""Writes files completely or not at all, and removes them."""
 
 import contextlib
 import io
@@ -14,20 +14,20 @@ from odin_beam.transforms.storage.listing import list_files, stat_file
 from odin_beam.transforms.storage.paths import is_local, join
 from odin_beam.transforms.storage.reading import READ_BUFFER_BYTES
 
-# Marks what is not finished: a name that nobody else gives to a file, so that it is ours to remove.
+# Marks unfinished files. No other program uses this name, so these files are ours to remove.
 TEMPORARY = "odin-beam-tmp"
 
 
 def temporary_path(output: str, name: str) -> str:
-    """A path of its own for each attempt at the file of that name, in a folder where no reader of results looks."""
+    """A new path for each attempt at writing the file of that name, in a folder that readers of results ignore."""
     return join(output, TEMPORARY, f"{name}.{uuid.uuid4().hex}")
 
 
 def publish(temporary: str, final: str) -> None:
-    """Moves a finished temporary file to its final name in one step, replacing what was there.
+    """Moves a finished temporary file to its final name in one step, replacing any file there.
 
     Raises:
-      StorageError: the temporary file is gone, or the storage refused.
+      StorageError: the temporary file is gone, or the storage refused the move.
     """
     try:
         if is_local(final):
@@ -38,19 +38,19 @@ def publish(temporary: str, final: str) -> None:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a small file whole or not at all, by way of a temporary file beside it.
+    """Writes a small file completely or not at all, through a temporary file beside it.
 
     Raises:
-      StorageError: the storage refused.
+      StorageError: the storage refused the write.
     """
     _write_whole(path, io.BytesIO(data))
 
 
 def copy_from_local(local: str, path: str) -> None:
-    """Copies a local file of any size, whole or not at all.
+    """Copies a local file of any size, completely or not at all.
 
     Raises:
-      StorageError: the storage refused.
+      StorageError: the storage refused the write.
     """
     with open(local, "rb") as source:
         _write_whole(path, source)
@@ -65,7 +65,7 @@ def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
     except StorageError:
         if not again or stat_file(temporary) is not None:
             raise
-        # Another run on the same folder has just ended, and has taken away what it found unfinished.
+        # Another run in the same folder has just ended and removed the unfinished files it saw.
         source.seek(0)
         _write_whole(path, source, again=False)
     except Exception as e:
@@ -75,26 +75,26 @@ def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
 
 
 def delete_temporary(output: str, names: Collection[str]) -> None:
-    """Removes what attempts at the files of these names have left, and unfinished small files of the folder itself.
+    """Removes the leftovers of attempts at writing files of these names, and the folder's own unfinished small files.
 
     Raises:
-      StorageError: the storage refused.
+      StorageError: the storage refused the removal.
     """
     folder = join(output, TEMPORARY)
-    left = [stat.path for stat in list_files(join(folder, "*"))]
-    delete(path for path in left if path.rpartition("/")[2].rpartition(".")[0] in names)
+    leftovers = [stat.path for stat in list_files(join(folder, "*"))]
+    delete(path for path in leftovers if path.rpartition("/")[2].rpartition(".")[0] in names)
     delete(stat.path for stat in list_files(join(output, f"*.{TEMPORARY}")))
     if is_local(folder):
-        # Another run may be at work in it.
+        # Another run may be using the folder.
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Removes files and local folders, each by its literal name; those that are not there are no error.
+    """Removes files and local folders, each by its literal name; missing paths are ignored.
 
     Raises:
-      StorageError: the storage refused.
+      StorageError: the storage refused the removal.
     """
     for path in paths:
         try:
@@ -115,10 +115,10 @@ def _delete_existing(path: str) -> None:
 
 
 def delete_folder(folder: str) -> None:
-    """Removes every file below a folder, and locally the folder too.
+    """Removes every file below a folder; a local folder itself is removed too.
 
     Raises:
-      StorageError: the storage refused.
+      StorageError: the storage refused the removal.
     """
     if is_local(folder):
         delete([folder])

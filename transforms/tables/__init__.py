@@ -1,1 +1,1 @@
-"""The Parquet files of a run: where they lie, their schemas, how they are committed and read."""
+"""The Parquet and JSON files of a run: their paths, their schemas, how they are committed and read."""

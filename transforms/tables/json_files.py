@@ -1,4 +1,4 @@
-"""The JSON files of a run's folder, written whole or not at all."""
+"""The JSON files of a run's folder, written completely or not at all."""
 
 import json
 from typing import Any
@@ -8,20 +8,20 @@ from odin_beam.transforms.storage import listing, paths, reading, writing
 
 
 def write_json(output: str, name: str, content: dict[str, Any]) -> None:
-    """Writes one of them.
+    """Writes a JSON file.
 
     Raises:
-      errors.StorageError: the storage refused.
+      errors.StorageError: the storage refused the write.
     """
     data = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     writing.write_bytes(paths.join(output, name), data.encode())
 
 
 def read_json(output: str, name: str) -> dict[str, Any] | None:
-    """Reads one of them, or None where there is none.
+    """Reads a JSON file; None if it does not exist.
 
     Raises:
-      errors.StorageError: it cannot be read, or is damaged.
+      errors.StorageError: the file cannot be read, or is damaged.
     """
     path = paths.join(output, name)
     if listing.stat_file(path) is None:

@@ -1,4 +1,4 @@
-"""Where every file of a run's folder lies.
+"""The path of every file in a run's folder.
 
 OUTPUT/run.json            settings, model digest, versions; written at launch, never again
 OUTPUT/manifest.parquet    the shards
@@ -28,26 +28,26 @@ REPORT = "report"
 REPORT_PAGE = "report.html"
 REPORT_DATA = "data.json"
 _SCORES, _REJECTS, _FLAGS = "scores", "rejects", "flags"
-# In the order in which they may go: as long as run.json is there, the rest is known to be a run's.
+# The order in which files may be removed: while run.json exists, the rest is known to belong to a run.
 FILES = (FLAGS, SUMMARY, METRICS, MANIFEST, RUN)
 FOLDERS = (_SCORES, _REJECTS, LISTINGS, TEMPORARY, _FLAGS, REPORT)
 
-# File systems take names of 255 bytes; ours adds a digest, and a temporary one 33 bytes more.
+# File systems allow names of 255 bytes; we append a digest, and temporary names are 33 bytes longer.
 _MAX_BASE_BYTES = 180
 
 
 def scores_file_name(path: str, first: int | None = None) -> str:
-    """Base name of a shard's files: its own, and 16 hex digits of its full path's digest.
+    """Base name of a shard's files: the shard's base name and 16 hex digits of its full path's digest.
 
-    The digest keeps shards of one base name in two folders apart. A name too long to add to is cut.
+    The digest distinguishes shards with the same base name in different folders. Overlong names are truncated.
 
     Args:
-      path: of the shard; of a virtual one the pattern that it is a part of.
+      path: of the shard; for a virtual shard, the pattern that it is part of.
       first: index of a virtual shard's first image.
     """
     base, digest = os.path.basename(path), hashlib.sha256(path.encode()).hexdigest()[:16]
     if first is not None:
-        # A pattern may hold characters that file names had better not.
+        # A pattern may contain characters that are unsafe in file names.
         base = f"{re.sub(r'[^A-Za-z0-9_.]+', '_', base).strip('_.')}-{first:09d}"
     return f"{base.encode()[:_MAX_BASE_BYTES].decode(errors='ignore')}-{digest}.parquet"
 
@@ -57,40 +57,40 @@ def _of_shard(output: str, folder: str, shard: Shard) -> str:
 
 
 def scores_folder(output: str) -> str:
-    """Of the scores of all sources, a table partitioned by source."""
+    """Folder of the scores of all sources, a table partitioned by source."""
     return paths.join(output, _SCORES)
 
 
 def rejects_folder(output: str) -> str:
-    """Of the rejects of all sources, likewise."""
+    """Folder of the rejects of all sources, partitioned likewise."""
     return paths.join(output, _REJECTS)
 
 
 def flags_folder(output: str) -> str:
-    """Of the flags of all sources, likewise."""
+    """Folder of the flags of all sources, partitioned likewise."""
     return paths.join(output, _FLAGS)
 
 
 def scores_path(output: str, shard: Shard) -> str:
-    """Where the shard's scores are published."""
+    """The path where the shard's scores are published."""
     return _of_shard(output, _SCORES, shard)
 
 
 def rejects_path(output: str, shard: Shard) -> str:
-    """Where the shard's rejects are published, if it has any."""
+    """The path where the shard's rejects are published, if it has any."""
     return _of_shard(output, _REJECTS, shard)
 
 
 def flags_path(output: str, shard: Shard) -> str:
-    """Where the shard's flags are published."""
+    """The path where the shard's flags are published."""
     return _of_shard(output, _FLAGS, shard)
 
 
 def all_parquet(folder: str) -> str:
-    """A glob of every Parquet file below one of the folders."""
+    """A glob for all Parquet files below one of these folders."""
     return paths.join(folder, "**.parquet")
 
 
 def manifest_path(output: str) -> str:
-    """Where a run's manifest lies."""
+    """The path of a run's manifest."""
     return paths.join(output, MANIFEST)

@@ -1,4 +1,4 @@
-"""Parquet files written whole or not at all, and read one row group at a time."""
+"""Writes Parquet files completely or not at all, and reads them one row group at a time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class ParquetStream:
             self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
         table = pa.Table.from_batches(self._pending, self._schema)
         if table.num_rows:
-            # Any smaller size would make a second, tiny row group of what is above it.
+            # A smaller size would split off the excess into a second, tiny row group.
             self._writer.write_table(table, row_group_size=table.num_rows)
         self._pending, self._pending_rows = [], 0
 
@@ -58,7 +58,7 @@ class ParquetStream:
                 stream.close()
 
     def discard(self) -> None:
-        # What went wrong before is the error to report, not that the remains would not go.
+        # Report the original error, not a failure to clean up.
         with contextlib.suppress(Exception):
             self._close()
         with contextlib.suppress(Exception):
@@ -70,7 +70,7 @@ def as_output_error(output: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        # Cloud storage raises errors that are no OSError, straight through Arrow.
+        # Cloud storage raises errors that are not OSErrors, straight through Arrow.
         raise OutputError(f"cannot write to {output}: {errors.cause(e)}") from e
 
 

@@ -1,4 +1,4 @@
-"""`run.json`: which settings a run's folder belongs to. It is written when a run is launched, and never again."""
+"""`run.json`: the settings that a run's folder belongs to. It is written when a run is launched and never changed."""
 
 import json
 import platform
@@ -18,7 +18,7 @@ class OtherSettings(OdinBeamError):
 
 
 def claim(output: str, settings: ScoreSettings, command: Sequence[str] = ()) -> None:
-    """Makes a folder that of these settings, unless it is already.
+    """Claims a folder for these settings, unless they own it already.
 
     Args:
       output: absolute path of the run's folder.
@@ -26,32 +26,32 @@ def claim(output: str, settings: ScoreSettings, command: Sequence[str] = ()) -> 
       command: the command line that launched it, if any.
 
     Raises:
-      OtherSettings: it is that of others.
-      errors.StorageError: it cannot be read or written.
+      OtherSettings: the folder belongs to a run with other settings.
+      errors.StorageError: `run.json` cannot be read or written.
     """
     earlier = read_json(output, layout.RUN)
     if earlier is None:
         write_json(output, layout.RUN, _content(settings, command))
-    elif found := differences(earlier.get("settings", {}), settings.identity()):
-        raise OtherSettings(f"{output} was made with other settings: {'; '.join(found)}; choose another `output`")
+    elif changes := differences(earlier.get("settings", {}), settings.identity()):
+        raise OtherSettings(f"{output} was made with other settings: {'; '.join(changes)}; choose another `output`")
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two settings, in words.
+    """The differences between two settings, in words.
 
     Args:
-      earlier: as `ScoreSettings.identity` gave them.
+      earlier: returned by `ScoreSettings.identity`.
       now: likewise.
-      prefix: of the names, for nested settings.
+      prefix: for the names of nested settings.
     """
-    found = []
+    changes = []
     for key in sorted(earlier.keys() | now.keys()):
         a, b = earlier.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
+            changes += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
-    return found
+            changes.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
+    return changes
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The columns of every Parquet table of a run; those of the scores follow from the registry of detectors."""
+"""The columns of every Parquet table of a run; the score columns are derived from the registry of detectors."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 from odin_beam.transforms.detectors import registry
 
 SCHEMA_VERSION = 2
-# Raised when the rows of an unchanged shard would change, never merely for a release: finished shards stay finished.
+# Raised only when the rows of an unchanged shard would change, not for every release: finished shards stay finished.
 ROWS_VERSION = "0.1.0"
 
 _KEY = [
@@ -47,7 +47,7 @@ FLAG_SCHEMA = pa.schema(
 
 
 def grid_schema(cells: Sequence[str]) -> pa.Schema:
-    """`SCORE_SCHEMA` with a double column for each cell of a grid in place of ODIN's columns."""
+    """`SCORE_SCHEMA` with a double column for each cell of a grid instead of ODIN's columns."""
     replaced = {name for name, _ in registry.ALL["odin"].typed_columns}
     others = [column for column in SCORE_SCHEMA if column.name not in replaced]
     return pa.schema([*others, *(pa.field(name, pa.float64()) for name in cells)])

@@ -1,7 +1,7 @@
-"""A shard's scores file is its commit record: fingerprint, atomic commit, read back.
+"""A shard's scores file is its commit record: fingerprint, atomic commit, reading it back.
 
-It is published last, whole, under a name that depends on the shard alone, and its metadata says from what settings and
-what input it came. A rerun believes nothing else.
+It is published last, in one step, under a name that depends only on the shard. Its metadata states the settings and the
+input it was made from. A rerun trusts nothing else.
 """
 
 import collections
@@ -25,11 +25,11 @@ METADATA_KEY = b"odin_beam"
 
 @dataclass(frozen=True)
 class Commit:
-    """What a scores file says of its shard.
+    """What a scores file says about its shard.
 
     Attributes:
       fingerprint: of the settings and the input file, see `fingerprint`.
-      framed: records found in the shard; a broken tail counts as one. Always `scored + rejected`.
+      framed: records found in the shard; a broken tail counts as one record. Always `scored + rejected`.
       scored: rows in the scores file.
       rejected: rows in the rejects file.
       head: how the classifier's logits were found.
@@ -43,11 +43,11 @@ class Commit:
 
 
 def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
-    """SHA-256, in hex, of all that determines a shard's rows.
+    """SHA-256, in hex, of everything that determines a shard's rows.
 
     Args:
-      settings: the run's settings as JSON-able values, code version included.
-      shard: its path, size, modification time and content enter.
+      settings: the run's settings as JSON-compatible values, including the code version.
+      shard: contributes its path, size, modification time and content.
     """
     identity = [settings, shard.path, shard.size, shard.modified, type(shard.content).__name__, asdict(shard.content)]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -56,11 +56,11 @@ def fingerprint(settings: dict[str, Any], shard: Shard) -> str:
 class ScoresWriter:
     """Streams one shard's rows to temporary files and publishes them together.
 
-    Use as a context manager: what was not committed on leaving is removed.
+    Use it as a context manager: on exit, anything not committed is removed.
 
     Args:
       output: the run's folder.
-      shard: whose rows these are.
+      shard: the shard with these rows.
       schema: of the scores.
     """
 
@@ -81,7 +81,7 @@ class ScoresWriter:
         """Appends rows of the schema, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
 
         Raises:
-          OutputError: the storage refused.
+          OutputError: the storage refused the write.
         """
         with as_output_error(self._output):
             self._scores.write(scores)
@@ -93,13 +93,13 @@ class ScoresWriter:
 
         Args:
           shard_fingerprint: see `fingerprint`.
-          framed: records that were found in the shard.
+          framed: number of records found in the shard.
           head: of the classifier.
           settings: for people who open the file.
 
         Raises:
-          OutputError: the storage refused.
-          ValueError: the rows are not those of `framed` records.
+          OutputError: the storage refused the write.
+          ValueError: scores and rejects do not add up to `framed`.
         """
         scored, rejected = self._scores.rows, self._rejects.rows
         if framed != scored + rejected:
@@ -121,23 +121,23 @@ class ScoresWriter:
 
 
 def read_commit(path: str) -> Commit | None:
-    """The commit record of a scores file, or None where there is no whole file of this kind."""
+    """The commit record of a scores file; None if there is no complete scores file."""
     try:
         with reading.open_seekable(path) as stream:
             metadata = pq.read_metadata(stream).metadata or {}
-        said = json.loads(metadata[METADATA_KEY])
-        commit = Commit(**{field.name: said[field.name] for field in fields(Commit)})
+        content = json.loads(metadata[METADATA_KEY])
+        commit = Commit(**{field.name: content[field.name] for field in fields(Commit)})
         return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
     except Exception:
-        # Whatever is wrong with it or with its storage: a shard scored again does no harm, one left out does.
+        # Whatever the error in file or storage: scoring a shard again does no harm, leaving it out does.
         return None
 
 
 def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
-    """Reason -> how many of the shard's records were rejected for it; `unknown` where their file is gone.
+    """Reason -> number of the shard's records rejected for it; `unknown` if the rejects file is gone.
 
     Raises:
-      StorageError: the storage would not say.
+      StorageError: the storage did not answer.
     """
     commit = read_commit(scores_path(output, shard))
     if commit is None or not commit.rejected:

@@ -18,7 +18,7 @@ def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
 
 
 def _reachable(rows: Iterable[dict], source: SourcePattern) -> Iterator[dict]:
-    """The rows unchanged, as long as they name nothing on this machine."""
+    """The rows unchanged; refuses those that name a file on this machine."""
     for row in rows:
         if is_local(row["uri"]):
             raise UsageError(

@@ -164,7 +164,7 @@ def test_what_makes_no_sense_is_one_line_and_writes_nothing(model, archive, tmp_
 def test_a_file_that_is_no_calibration_is_not_replaced(model, archive, tmp_path, capsys):
     (tmp_path / "cal.json").write_text('{"my": "own"}')
     assert tune(model, archive, tmp_path / "cal.json") == 2
-    assert "would replace what is no calibration" in capsys.readouterr().err
+    assert "exists and is not a calibration" in capsys.readouterr().err
     assert (tmp_path / "cal.json").read_text() == '{"my": "own"}'
 
 

@@ -60,7 +60,7 @@ def test_a_list_of_uris_alone_will_do_and_keeps_its_order(tmp_path):
         ("m.csv", "uri,label\n/a.jpg,cat\n", "cannot be read: .*cat"),
         ("m.csv", "uri,label\n/a.jpg,1\n,2\n", "row 2: None is no uri"),
         ("m.csv", 'uri\n"/a\nb.jpg"\n', "row 1: .* is no uri"),
-        ("m.csv", "uri\nftp://host/a.jpg\n", "row 1: ftp:// is no file system"),
+        ("m.csv", "uri\nftp://host/a.jpg\n", "row 1: no file system for ftp://"),
         ("m.csv", "uri,label\n/a.jpg\n", "cannot be read"),
         ("m.parquet", "garbage", "cannot be read"),
         ("m.txt", "uri\n/a.jpg\n", r"its name must end in \.csv or \.parquet"),

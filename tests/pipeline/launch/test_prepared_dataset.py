@@ -103,5 +103,5 @@ def test_a_folder_in_object_storage_is_a_usage_error_that_says_what_to_do_instea
 def test_a_damaged_data_set_is_a_usage_error(tmp_path):
     prepare(tmp_path)
     (tmp_path / "tiny/1.0.0/features.json").write_text("{")
-    with pytest.raises(UsageError, match="no data set that can be read"):
+    with pytest.raises(UsageError, match="cannot be read as a data set"):
         find_split("tiny/test", str(tmp_path))

@@ -1,1 +1,1 @@
-"""What a shard can consist of: each file of this folder is one kind, behind the protocol in `content`."""
+"""The kinds of content a shard can have: one file for each, all implementing the protocol in `content`."""

@@ -1,7 +1,8 @@
-"""The protocol of a shard's content: what reading, decoding and reporting ask of every kind.
+"""The protocol of a shard's content: what reading, decoding and reporting need from every kind.
 
-A kind is a frozen dataclass in a file of this folder. Its class name and fields enter the fingerprint, and the manifest
-as JSON. Everything that decodes imports TensorFlow when it is called, so that a launch can list shards without it.
+A kind is a frozen dataclass in a file of this folder. Its class name and fields are part of the fingerprint, and are
+stored in the manifest as JSON. Code that decodes imports TensorFlow only when called, so that a launch can list shards
+without it.
 """
 
 import abc
@@ -30,28 +31,28 @@ class Content(abc.ABC):
 
     @abc.abstractmethod
     def read(self, shard: "Shard", folder: str, fetchers: Executor) -> Iterator[Record]:
-        """The records, in order; what is wrong with one comes as its `problem`.
+        """The records, in order; a damaged record carries a `problem`.
 
         Args:
-          shard: that has this content.
-          folder: where the run's lists of images are.
-          fetchers: threads to fetch loose images with.
+          shard: the shard with this content.
+          folder: where the run's lists of images are stored.
+          fetchers: threads for fetching loose images.
 
         Raises:
-          errors.StorageError: the storage would not give the bytes, or they are not those that were listed.
+          errors.StorageError: the storage did not return the bytes, or they have changed since they were listed.
         """
 
     @abc.abstractmethod
     def read_back(self, shard: "Shard", folder: str, index: int, offset: int | None) -> Record | None:
-        """One record again, by the key that its row of scores has; None where it is no longer there.
+        """Reads one record again, by the key in its row of scores; None if it no longer exists.
 
         Raises:
-          errors.StorageError: the storage would not give the bytes.
+          errors.StorageError: the storage did not return the bytes.
         """
 
     @abc.abstractmethod
     def parse(self, record: Record, names: "FeatureNames") -> "ImageRecord":
-        """What a good record says: its encoded image, label and id.
+        """What a good record contains: its encoded image, label and id.
 
         Raises:
           errors.ImageError: `not_an_example` or `no_image`.
@@ -71,13 +72,13 @@ class Content(abc.ABC):
         """A record's image as the classifier sees it.
 
         Args:
-          record: a good one.
-          parsed: what `parse` says of it.
-          shard: that has this content.
+          record: a good record.
+          parsed: the result of `parse` for it.
+          shard: the shard with this content.
           input_shape: (height, width, channels) of the classifier's input.
-          geometry: what to do with images of another size.
-          names: of the features, where an image is made of two records.
-          out: array to put it into; None for a new one.
+          geometry: how to handle images of another size.
+          names: of the features, if an image is made from two records.
+          out: array to write to; None to allocate one.
 
         Returns:
           float32 array of `input_shape`, in [0, 1].
@@ -88,22 +89,22 @@ class Content(abc.ABC):
 
     @abc.abstractmethod
     def name(self, shard: "Shard") -> str:
-        """What the default ids of its images begin with."""
+        """The prefix of its images' default ids."""
 
     @abc.abstractmethod
     def expected_images(self, shard: "Shard", mean_bytes: float) -> int:
-        """How many images to expect, for the progress.
+        """How many images to expect, for progress reports.
 
         Args:
-          shard: that has this content.
-          mean_bytes: mean size of the records looked at; 0 where none could be read.
+          shard: the shard with this content.
+          mean_bytes: mean size of the sampled records; 0 if none could be read.
         """
 
     def sample(self, shard: "Shard", folder: str, fetchers: Executor, count: int) -> list[Record]:
-        """A few records, as far apart as is cheap, since images often stand in the order of their classes.
+        """A few records, as far apart as is cheap, since images are often sorted by class.
 
-        Unless a kind can do better, they lie evenly over the beginning: `_SAMPLED_FROM` times as many records are read,
-        or `limits.MAX_BATCH_BYTES`. Arguments and errors as in `read`.
+        By default they are spread evenly over the beginning: `_SAMPLED_FROM` times as many records are read, or
+        `limits.MAX_BATCH_BYTES`. Arguments and errors as in `read`.
         """
         read = next(records.batches(self.read(shard, folder, fetchers), count * _SAMPLED_FROM), [])
         return read[:: max(1, len(read) // count)][:count]
@@ -113,42 +114,42 @@ class Content(abc.ABC):
         return 0
 
     def list_path(self) -> str | None:
-        """Path of the list of images that it is a part of, relative to the run's folder; None without."""
+        """Path of the list of images that it is part of, relative to the run's folder; None without a list."""
         return None
 
     def is_derived(self) -> bool:
-        """Whether its images are made from those of another shard of the run, with that shard's path and name."""
+        """Whether its images are made from those of another shard of the run, whose path and name it shares."""
         return False
 
     def holds(self, index: int) -> bool:
-        """Whether the image of that index can be in this shard, of several with the same path."""
+        """Whether the image with that index can be in this shard, if several shards have the same path."""
         return True
 
     def decode_many(self, parsed: Sequence["ImageRecord | None"], geometry: Geometry, out: np.ndarray) -> list[bool]:
-        """Decodes what can be decoded faster for many records at once.
+        """Decodes the records that are faster to decode many at once.
 
         Args:
-          parsed: what `parse` says of N records; None for the bad ones.
-          geometry: what to do with images of another size.
-          out: float32 [N, height, width, channels]; each decoded image goes to its place.
+          parsed: the results of `parse` for N records; None for bad records.
+          geometry: how to handle images of another size.
+          out: float32 [N, height, width, channels]; each decoded image is written to its place.
 
         Returns:
-          Whether each was decoded; the others are left to `pixels`.
+          Whether each record was decoded; the others are left to `pixels`.
         """
         return [False] * len(parsed)
 
     def usage_problem(self, record: Record, shard: "Shard", names: "FeatureNames") -> str | None:
-        """What about a command line a record without image speaks against.
+        """The problem with the command line that a record without an image points to.
 
         Returns:
-          None for an image; an empty text for mere damage, which the run deals with.
+          None for an image; an empty text for mere damage, which the run handles.
         """
         return "" if record.problem else None
 
 
 @functools.cache
 def kinds() -> dict[str, type[Content]]:
-    """Every kind by its class name, as the manifest has it: the files of this folder define them."""
+    """Every kind by its class name, as stored in the manifest; the files of this folder define them."""
     import importlib
     import pkgutil
 
@@ -160,17 +161,17 @@ def kinds() -> dict[str, type[Content]]:
 
 
 def content_to_json(content: Content) -> dict[str, Any]:
-    """A content as the manifest has it: its kind, and its fields."""
+    """A content as stored in the manifest: its kind and its fields."""
     fields = {field.name: getattr(content, field.name) for field in dataclasses.fields(content)}
     values = {k: content_to_json(v) if isinstance(v, Content) else to_json(v) for k, v in fields.items()}
     return {"content": type(content).__name__, **values}
 
 
 def content_from_json(value: dict[str, Any], where: str) -> Content:
-    """The content again.
+    """The content that `content_to_json` wrote.
 
     Raises:
-      OtherVersion: it is of an unknown kind, or does not fit its kind.
+      OtherVersion: the kind is unknown, or the fields do not fit it.
     """
     value = {k: content_from_json(v, where) if isinstance(v, dict) and "content" in v else v for k, v in value.items()}
     if (kind := kinds().get(value.pop("content", None))) is None:
@@ -179,12 +180,12 @@ def content_from_json(value: dict[str, Any], where: str) -> Content:
 
 
 def default_id(record: Record, shard: "Shard") -> str:
-    """What an image is called whose record has no id: as the list says, else `<name>__<index>`."""
+    """The id of an image whose record has no id feature: the one in its list, else `<name>__<index>`."""
     return record.id if record.id is not None else f"{shard.content.name(shard)}__{record.index}"
 
 
 def put(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """The pixels, copied into `out` where there is one."""
+    """The pixels, copied into `out` if given."""
     if out is None:
         return pixels
     out[...] = pixels

@@ -1,7 +1,7 @@
-"""Lists of loose image files: written once at launch, read by the workers a range at a time.
+"""Lists of loose image files: written once at launch, read by the workers in ranges.
 
-A list is a Parquet file in the run's folder whose row groups are the virtual shards, so that a worker reads its own
-rows and no others. It is written row group by row group, so memory does not grow with it.
+A list is a Parquet file in the run's folder. Its row groups are the virtual shards, so a worker reads only its rows.
+It is written one row group at a time, so memory does not grow with the list.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from odin_beam.transforms.storage import paths, reading
 if TYPE_CHECKING:
     from odin_beam.transforms.images.example import ImageRecord
 
-# Of one process. Object stores answer in tens of milliseconds, a local disk in less than one.
+# Per process. Object stores answer in tens of milliseconds, a local disk in less than one.
 FETCHES_AT_ONCE = 16
 SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
         ("label", pa.int64()),
         ("id", pa.string()),
-        # As listed, where the storage was asked.
+        # As listed, if the storage was asked.
         ("size", pa.int64()),
         ("modified", pa.float64()),
     ]
@@ -50,7 +50,7 @@ class ImageList(Content):
     Attributes:
       listing: path of the list, relative to the run's folder.
       first: position of the first row in the list.
-      count: of rows.
+      count: number of rows.
       digest: SHA-256, in hex, of the rows.
     """
 
@@ -77,7 +77,7 @@ class ImageList(Content):
     def decode_many(self, parsed: Sequence["ImageRecord | None"], geometry: Geometry, out: np.ndarray) -> list[bool]:
         from odin_beam.transforms.images.jpeg_batches import decode_jpegs
 
-        return decode_jpegs([b"" if one is None else one.image for one in parsed], geometry, out)
+        return decode_jpegs([b"" if record is None else record.image for record in parsed], geometry, out)
 
     def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
         from odin_beam.transforms.images import decoding, resize
@@ -119,7 +119,7 @@ class RowRange:
 
     Attributes:
       first: position of its first row in the list.
-      count: of rows.
+      count: number of rows.
       digest: SHA-256, in hex, of the rows' values.
     """
 
@@ -149,7 +149,7 @@ class ListWriter:
         self._writer.close()
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends rows: `uri`, and where known `label`, `id`, `size`, `modified`."""
+        """Appends rows: `uri`, and if known `label`, `id`, `size`, `modified`."""
         self._pending += rows
         while len(self._pending) >= IMAGES_PER_SHARD:
             self._flush(self._pending[:IMAGES_PER_SHARD])
@@ -171,10 +171,10 @@ def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
 
     Args:
       content: which rows of which list.
-      folder: that the list's path is relative to.
+      folder: the folder that the list's path is relative to.
 
     Raises:
-      errors.StorageError: the list cannot be read, or is not the one that was listed.
+      errors.StorageError: the list cannot be read, or has changed since it was listed.
     """
     path = paths.join(folder, content.listing)
     try:
@@ -193,16 +193,16 @@ def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
 def read_images(content: ImageList, folder: str, fetchers: Executor, step: int = 1) -> Iterator[Record]:
     """The image files of a virtual shard as records, in order, fetched concurrently.
 
-    A file that is not there, or too large, is one bad record.
+    A file that is missing or too large gives one bad record.
 
     Args:
       content: which rows of which list.
-      folder: that the list's path is relative to.
-      fetchers: threads to fetch with.
-      step: every how many-th of them.
+      folder: the folder that the list's path is relative to.
+      fetchers: threads for fetching.
+      step: 1 reads every file, n every n-th file.
 
     Raises:
-      errors.StorageError: the list or a file cannot be read: denied, or storage trouble that does not pass.
+      errors.StorageError: the list or a file cannot be read: access denied, or storage errors that persist.
     """
     rows = itertools.islice(enumerate(read_rows(content, folder), content.first), None, None, step)
     fetching = deque(fetchers.submit(_fetch, index, row) for index, row in _take(rows, FETCHES_AT_ONCE))
@@ -217,7 +217,7 @@ def read_images(content: ImageList, folder: str, fetchers: Executor, step: int =
 
 
 def read_image(content: ImageList, folder: str, index: int) -> Record:
-    """The one image of that index in the list; errors as in `read_images`."""
+    """The image with that index in the list; errors as in `read_images`."""
     return _fetch(index, read_rows(content, folder)[index - content.first])
 
 

@@ -1,4 +1,4 @@
-"""Noise as an out-of-distribution source: images that no file holds, each determined by its index alone."""
+"""Noise as an out-of-distribution source: images that no file contains; the index alone determines each image."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -24,7 +24,7 @@ class Noise(Content):
     Attributes:
       distribution: `gaussian` or `uniform`.
       first: index of the first image.
-      count: of images.
+      count: number of images.
     """
 
     distribution: str
@@ -61,8 +61,8 @@ class Noise(Content):
 def noise_image(distribution: str, index: int, shape: tuple[int, int, int]) -> np.ndarray:
     """One noise image of the ODIN paper (Liang et al. 2018, section 4.2), pixels independent.
 
-    A counter-based generator keyed by distribution and index draws it, so that any worker makes the same image without
-    drawing those before it.
+    It is drawn by a counter-based generator keyed by distribution and index, so any worker generates the same image
+    without drawing the images before it.
 
     Args:
       distribution: `gaussian`, N(0.5, 1) clipped to [0, 1]; `uniform`, U(0, 1).

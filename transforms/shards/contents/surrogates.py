@@ -1,7 +1,7 @@
-"""Surrogates: foreign images made of the user's own, where no out-of-distribution images are at hand.
+"""Surrogates: out-of-distribution images made from the user's own, for when none are available.
 
-They share colours and textures with what the classifier knows, and lack its objects. How well a detector tells them
-from the originals hints at how it does on foreign images, no more.
+They share colours and textures with the images that the classifier knows, but not its objects. How well a detector
+separates them from the originals only hints at how it does on real out-of-distribution images.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from odin_beam.transforms.images.example import ImageRecord
 
 SURROGATE_TYPES = ("patches", "noise", "averages")
-# Patches along either side: coarse enough to keep textures, fine enough to break every object.
+# Patches along each side: coarse enough to keep textures, fine enough to break every object.
 PATCHES = 4
 # Standard deviation of the pixel noise, in [0, 1] units.
 NOISE = 0.2
@@ -31,8 +31,8 @@ class Surrogate(Content):
     """Images of another shard, altered until they are out-of-distribution.
 
     Attributes:
-      kind: how, one of `SURROGATE_TYPES`.
-      of: what the images are, before they are altered.
+      kind: how they are altered, one of `SURROGATE_TYPES`.
+      of: what the images are before they are altered.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Surrogate(Content):
         return self.of.read_back(shard, folder, index, offset)
 
     def parse(self, record: Record, names: FeatureNames) -> "ImageRecord":
-        # What the label says is no longer on the image.
+        # The labelled object is no longer in the image.
         return replace(self.of.parse(record, names), label=None)
 
     def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
@@ -54,8 +54,8 @@ class Surrogate(Content):
         if record.partner is not None:
             other = self.of.parse(record.partner, names)
             partner = self.of.pixels(record.partner, other, shard, input_shape, geometry, names)
-        own = self.of.pixels(record, parsed, shard, input_shape, geometry, names)
-        return put(altered(self.kind, own, shard.path, record.index, partner), out)
+        original = self.of.pixels(record, parsed, shard, input_shape, geometry, names)
+        return put(altered(self.kind, original, shard.path, record.index, partner), out)
 
     def name(self, shard: Shard) -> str:
         return self.of.name(shard)
@@ -77,13 +77,14 @@ class Surrogate(Content):
 
 
 def altered(kind: str, pixels: np.ndarray, path: str, index: int, partner: np.ndarray | None = None) -> np.ndarray:
-    """One surrogate; the same for the same arguments, on any worker.
+    """One surrogate; the same arguments give the same image on any worker.
 
     Args:
-      kind: of `SURROGATE_TYPES`. `patches`: cut into 4 x 4 patches, which are shuffled; a rest at the edge stays.
-        `noise`: normal noise of standard deviation 0.2 on every pixel, clipped. `averages`: the mean of two images.
+      kind: one of `SURROGATE_TYPES`. `patches`: cut into 4 x 4 patches, which are shuffled; a remainder at the edge
+        stays. `noise`: normal noise of standard deviation 0.2 on every pixel, clipped. `averages`: the mean of two
+        images.
       pixels: float32 [H, W, C] in [0, 1].
-      path: of the image's shard; with the index it seeds what is random.
+      path: of the image's shard; path and index seed the random generator.
       index: of the image in its shard.
       partner: the other image, for `averages`.
 
@@ -112,19 +113,19 @@ def _shuffled(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def with_partners(records: Iterable[Record]) -> Iterator[Record]:
-    """Gives each good record the next good one for a partner, the last one the one before.
+    """Gives each good record the next good record as its partner, and the last one the record before it.
 
-    Bad records pass through. A good one that is alone in its shard becomes a bad one.
+    Bad records pass through. A good record that is the only one in its shard becomes a bad record.
     """
-    waiting = before = None
+    waiting = previous = None
     for record in records:
         if record.problem:
             yield record
             continue
         if waiting is not None:
             yield replace(waiting, partner=record)
-        before, waiting = waiting, record
-    if before is not None:
-        yield replace(waiting, partner=before)
+        previous, waiting = waiting, record
+    if previous is not None:
+        yield replace(waiting, partner=previous)
     elif waiting is not None:
         yield replace(waiting, payload=None, problem=("no_partner", "the only image of its shard: no other to average"))

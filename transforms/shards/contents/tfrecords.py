@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TFRecords(Content):
-    """A TFRecord file of `tf.train.Example`, gzip where its name ends in `.gz`.
+    """A TFRecord file of `tf.train.Example`, gzip if its name ends in `.gz`.
 
     Attributes:
-      features: their names, where the source itself fixes them; None for those of the settings.
+      features: their names, if the source itself fixes them; None to use those of the settings.
     """
 
     features: FeatureNames | None = None
@@ -47,7 +47,7 @@ class TFRecords(Content):
     def decode_many(self, parsed: Sequence["ImageRecord | None"], geometry: Geometry, out: np.ndarray) -> list[bool]:
         from odin_beam.transforms.images.jpeg_batches import decode_jpegs
 
-        return decode_jpegs([b"" if one is None else one.image for one in parsed], geometry, out)
+        return decode_jpegs([b"" if record is None else record.image for record in parsed], geometry, out)
 
     def pixels(self, record, parsed, shard, input_shape, geometry, names, out=None) -> np.ndarray:
         from odin_beam.transforms.images import decoding
@@ -71,13 +71,13 @@ class TFRecords(Content):
 
 
 def check_unchanged(shard: Shard) -> None:
-    """A shard that is replaced while it waits or is read must not be committed under the old file's fingerprint.
+    """Guards against committing a shard that was replaced while it waited or was read, under its old fingerprint.
 
     Raises:
       errors.StorageError: the file has changed since it was listed.
     """
-    now = listing.stat_file(shard.path)
-    if now is None:
+    current = listing.stat_file(shard.path)
+    if current is None:
         raise StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
-    if (now.size, now.modified) != (shard.size, shard.modified):
+    if (current.size, current.modified) != (shard.size, shard.modified):
         raise StorageError(f"{shard.path} has changed since it was listed: run again")
