@@ -14,7 +14,7 @@ def plain_jpeg(data: bytes, channels: int, method: str) -> np.ndarray | None:
     """The pixels of a JPEG with this number of channels; None if TensorFlow does not recognise it as such.
 
     With the accurate method they are bit-identical to Pillow's. TensorFlow comes first because it also accepts a few
-    damaged files that Pillow refuses: what becomes of an image must not depend on the batch that `decode_jpegs` gave up.
+    damaged files that Pillow refuses: the result must not depend on which batch `decode_jpegs` gave up.
     """
     contents = tf.constant(data)
     try:
