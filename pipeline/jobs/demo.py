@@ -37,8 +37,9 @@ def run(demo: DemoOptions) -> int:
     ]
     print("Scoring Fashion-MNIST, MNIST and noise with a classifier of Fashion-MNIST:")
     print("  odin-beam score " + " \\\n    ".join(map(shlex.quote, argv)), end="\n\n", flush=True)
-    code = score.run(command_line.parse("score", [*argv, "--", *demo.beam]))
+    beam = ("--", *demo.beam) if demo.beam else ()
+    code = score.run(command_line.parse("score", [*argv, *beam]))
     print("\nThe same as a page, with curves and the images at either end:\n  ", end="", flush=True)
-    report.run(command_line.parse("report", [f"--scores={demo.output}", "--", *demo.beam]))
+    report.run(command_line.parse("report", [f"--scores={demo.output}", *beam]))
     print(_NEXT.format(python=sys.executable, scores=layout.scores_folder(demo.output)))
     return code

@@ -26,6 +26,27 @@ def test_the_number_of_workers_is_what_the_options_say(flags, count):
 
 
 @pytest.mark.parametrize(
+    ("runner", "here"),
+    [
+        (None, True),
+        ("FnApiRunner", True),
+        ("DirectRunner", True),
+        ("apache_beam.runners.portability.fn_api_runner.FnApiRunner", True),
+        ("DataflowRunner", False),
+        ("dataflow", False),
+        ("Dataflow", False),
+        ("flink", False),
+        ("FlinkRunner", False),
+        ("spark", False),
+        ("portable", False),
+        ("apache_beam.runners.dataflow.DataflowRunner", False),
+    ],
+)
+def test_a_runner_is_known_by_every_name_that_beam_understands(runner, here):
+    assert workers.runs_here(PipelineOptions([] if runner is None else [f"--runner={runner}"])) == here
+
+
+@pytest.mark.parametrize(
     ("flags", "before", "threads"),
     [
         ([], None, None),

@@ -110,6 +110,12 @@ def test_an_empty_shard_has_no_records(tmp_path, name):
     assert read(samples.write_shard(tmp_path / name, [])) == []
 
 
+@pytest.mark.parametrize("name", ["s.tfrecord.gz", "S.TFRECORD.GZ", "s.tfrecord.Gz"])
+def test_a_gzip_shard_is_known_by_its_ending_in_either_case(tmp_path, name):
+    data = gzip.compress(b"".join(map(framing.frame, SMALL)))
+    assert read(tmp_path / name, data) == good(SMALL, compressed=True)
+
+
 def test_gzip_members_in_a_row_are_one_shard(tmp_path):
     data = b"".join(map(framing.frame, SMALL))
     for cut in (0, 20, 29, len(data)):
