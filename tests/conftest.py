@@ -1,8 +1,23 @@
-"""Nothing of ours is importable under two names, and TensorFlow stays quiet."""
+"""Nothing of ours is importable under two names, TensorFlow stays quiet, and no module's models outlive it."""
 
+import ctypes
+import gc
 import os
 import sys
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # They are `odin_beam.pipeline` and `odin_beam.transforms`; a second copy of a class would not equal the first.
 sys.modules["pipeline"] = sys.modules["transforms"] = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """Keras forgets a module's models behind it, and the allocator hands their memory back to the system."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()
+    gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)

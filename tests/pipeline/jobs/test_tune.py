@@ -14,11 +14,6 @@ from tests.helpers import samples
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return samples.save_model(samples.small_model(), tmp_path_factory.mktemp("model") / "small.keras")
-
-
-@pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """120 images of gentle gradients in two shards, 60 of them labelled, and 80 of plain noise."""
     folder = tmp_path_factory.mktemp("archive")

@@ -1,0 +1,223 @@
+"""`odin-beam score` on an output that is there already: what it does again, leaves alone and refuses."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from odin_beam.pipeline.launch import scoring_run
+from odin_beam.pipeline.main import main
+from odin_beam.transforms import errors
+from odin_beam.transforms.scoring import score_shards
+from odin_beam.transforms.scoring import scorer as scorer_module
+from odin_beam.transforms.storage import writing
+from odin_beam.transforms.tables import scores_file
+from tests.helpers import samples
+from tests.helpers.score_runs import GOOD, command, counted_shards, everything, last_line, read, rows
+
+
+@pytest.mark.usefixtures("scored")
+def test_killed_and_rerun_gives_what_an_undisturbed_run_gives(model, archive, monkeypatch):
+    output = archive / "out"
+    output.rename(archive / "whole")
+    argv = [sys.executable, "-m", "odin_beam", *command(model, archive, "--batch_size=1")]
+    process = subprocess.Popen(argv, cwd=samples.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(output.glob("scores/*/*.parquet"))) < 3:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in output.glob("scores/*/*.parquet")}
+    assert 3 <= len(finished) < 6
+    assert not (output / "summary.json").exists()
+
+    scored = counted_shards(monkeypatch)
+    assert main(command(model, archive, "--batch_size=64")) == 0
+    assert len(scored) == 6 - len(finished)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert not (output / writing.TEMPORARY).exists()
+    for a, b in zip(rows(output), rows(archive / "whole"), strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            assert value == pytest.approx(b[name], rel=1e-4) if isinstance(value, float) else value == b[name]
+
+
+@pytest.mark.usefixtures("scored")
+def test_a_finished_run_is_not_scored_again_nor_its_model_loaded(model, archive, monkeypatch):
+    monkeypatch.setattr(scorer_module, "load_classifier", lambda *_: pytest.fail("the model was loaded"))
+    before = rows(archive / "out")
+    assert main(command(model, archive)) == 0
+    assert rows(archive / "out") == before
+
+
+@pytest.mark.usefixtures("scored")
+def test_a_replaced_shard_is_scored_again_a_removed_one_orphaned(model, archive, monkeypatch, capsys):
+    samples.write_shard(archive / "in-1.tfrecord", samples.examples(samples.random_images(3, seed=9)))
+    (archive / "in-2.tfrecord").unlink()
+    scored = counted_shards(monkeypatch)
+    assert main(command(model, archive)) == 0
+    assert scored == ["in-1.tfrecord"]
+    summary = read(archive / "out", "summary.json")
+    assert summary["sources"]["known"]["scored"] == 23
+    assert [Path(path).name.startswith("in-2.tfrecord-") for path in summary["orphaned_scores"]] == [True]
+    assert read(archive / "out", "metrics.json")["in_distribution"]["known"]["count"] == 23
+    assert "belong to inputs that were removed; ignored" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("scored")
+def test_an_output_of_other_settings_is_refused_or_overwritten(model, archive, capsys):
+    before = everything(archive / "out")
+    assert main(command(model, archive, "--epsilon=0.002")) == 2
+    assert "odin.epsilon was 0.0014, is 0.002" in last_line(capsys)
+    assert everything(archive / "out") == before
+    assert main(command(model, archive, "--epsilon=0.002", "--overwrite")) == 0
+    assert read(archive / "out", "run.json")["settings"]["odin"]["epsilon"] == 0.002
+
+
+@pytest.mark.usefixtures("scored")
+def test_scores_of_unknown_origin_are_not_mixed_in(model, archive, capsys):
+    (archive / "out/run.json").unlink()
+    assert main(command(model, archive)) == 2
+    assert "without run.json" in last_line(capsys)
+    before = everything(archive / "out")
+    assert main(command(model, archive, "--overwrite")) == 2
+    assert "has no run.json, so it is not an output of `score`" in last_line(capsys)
+    assert everything(archive / "out") == before
+
+
+def test_files_of_others_in_the_output_folder_are_left_alone(model, archive):
+    own = {"tmp/notes.txt": "mine", "report.tmp": "mine", "photos/scores/a.txt": "mine"}
+    for name, text in own.items():
+        (archive / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (archive / "out" / name).write_text(text)
+    assert main(command(model, archive)) == 0
+    assert main(command(model, archive, "--epsilon=0", "--overwrite")) == 0
+    assert {name: (archive / "out" / name).read_text() for name in own} == own
+
+
+@pytest.mark.usefixtures("scored")
+def test_metrics_of_an_earlier_run_do_not_outlive_their_source(model, archive, capsys):
+    capsys.readouterr()
+    assert main(["score", f"--model={model}", f"--output={archive}/out", f"--input={archive}/new-*"]) == 0
+    assert "against" not in capsys.readouterr().out
+    assert not (archive / "out/metrics.json").exists()
+
+
+@pytest.mark.parametrize("moment", ["before its shards are read", "while it scores"])
+def test_an_output_is_the_run_s_that_was_launched_on_it_last(model, archive, monkeypatch, capsys, moment):
+    output, others = (
+        archive / "out",
+        ["score", f"--model={model}", f"--output={archive}/out", f"--input={archive}/new-*"],
+    )
+    codes, left = [], []
+
+    def others_meanwhile():
+        if not codes:
+            codes.append(None)
+            codes[0] = main(others)
+            left.append(results())
+
+    def results():
+        return {path: path.read_bytes() for path in output.glob("*.*")}
+
+    module, name = (scoring_run, "scored_shards") if moment.startswith("before") else (score_shards, "score_shard")
+    original = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: (others_meanwhile(), original(*given))[1])
+    assert main(command(model, archive)) == 1
+    assert f"another run, with other inputs, has since started in {output}" in last_line(capsys)
+    assert codes == [0]
+    assert left == [results()]
+    assert read(output, "summary.json")["sources"].keys() == {"input"}
+
+    monkeypatch.undo()
+    assert main(command(model, archive)) == 0
+    assert len(rows(output)) == 90
+    assert read(output, "summary.json")["orphaned_scores"] == []
+
+
+def test_a_summary_that_the_next_run_has_removed_is_one_line(model, archive, monkeypatch, capsys):
+    run = scoring_run.run
+
+    def removed(*given):
+        run(*given)
+        (archive / "out/summary.json").unlink()
+
+    monkeypatch.setattr(scoring_run, "run", removed)
+    assert main(command(model, archive)) == 1
+    assert f"another run has since started in {archive}/out and removed its summary; then run" in last_line(capsys)
+
+
+def test_a_run_whose_output_fails_stops_and_a_rerun_resumes(model, archive, monkeypatch, capsys):
+    publish, done = writing.publish, []
+
+    def full(temporary, final):
+        if "/scores/" in final and len(done) == 2:
+            raise errors.StorageError(f"cannot write {final}: No space left on device")
+        publish(temporary, final)
+        done.extend([final] if "/scores/" in final else [])
+
+    monkeypatch.setattr(writing, "publish", full)
+    assert main(command(model, archive)) == 1
+    line = last_line(capsys)
+    assert "No space left on device" in line
+    assert "run the same command again" in line
+    assert len(line) < 400
+    monkeypatch.setattr(writing, "publish", publish)
+    scored = counted_shards(monkeypatch)
+    assert main(command(model, archive)) == 0
+    assert len(scored) == 4
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing_half_written(model, archive, monkeypatch, capsys):
+    write = scores_file.ScoresWriter.write
+
+    def interrupted(self, *rest):
+        write(self, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scores_file.ScoresWriter, "write", interrupted)
+    assert main(command(model, archive)) == 130
+    said = last_line(capsys)
+    assert said == f"odin-beam score: interrupted; to go on: odin-beam {shlex.join(command(model, archive))}"
+    assert not list((archive / "out").rglob(f"{writing.TEMPORARY}/*"))
+    monkeypatch.setattr(scores_file.ScoresWriter, "write", write)
+    assert main(command(model, archive)) == 0
+
+
+def test_a_shard_that_vanishes_fails_alone_and_is_tried_again(model, archive, monkeypatch, capsys):
+    original, content = score_shards.score_shard, (archive / "in-1.tfrecord").read_bytes()
+    stat = (archive / "in-1.tfrecord").stat()
+
+    def vanishing(shard, *rest):
+        if shard.path.endswith("in-1.tfrecord"):
+            (archive / "in-1.tfrecord").unlink(missing_ok=True)
+        return original(shard, *rest)
+
+    monkeypatch.setattr(score_shards, "score_shard", vanishing)
+    assert main(command(model, archive)) == 3
+    assert "1 shard failed" in capsys.readouterr().out
+    summary = read(archive / "out", "summary.json")
+    assert not summary["complete"]
+    assert [Path(shard["path"]).name for shard in summary["failed_shards"]] == ["in-1.tfrecord"]
+    assert len(rows(archive / "out")) == 70
+
+    monkeypatch.setattr(score_shards, "score_shard", original)
+    (archive / "in-1.tfrecord").write_bytes(content)
+    os.utime(archive / "in-1.tfrecord", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert main(command(model, archive)) == 0
+    assert len(rows(archive / "out")) == 90
+
+
+def test_a_shard_replaced_after_the_listing_is_not_committed(model, archive, monkeypatch):
+    original = score_shards.score_shard
+
+    def replacing(shard, *rest):
+        if shard.path.endswith("in-1.tfrecord"):
+            samples.write_shard(shard.path, GOOD)
+        return original(shard, *rest)
+
+    monkeypatch.setattr(score_shards, "score_shard", replacing)
+    assert main(command(model, archive)) == 3
+    assert "has changed since it was listed" in read(archive / "out", "summary.json")["failed_shards"][0]["reason"]
