@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
 from odin_beam.transforms.metrics.detection_metrics import detection_metrics
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
-from odin_beam.transforms.metrics.summarize_scores import CombineScoreHistograms
 
 SHARD = 10_000
 WORKERS = 8

@@ -7,16 +7,15 @@ Exit code 1 where a tolerance is exceeded: 1e-4 on clean logits, 1e-4 relative o
 
 import sys
 
-import conftest  # noqa: F401 - makes the sources importable, and TensorFlow quiet
 import numpy as np
 import tensorflow as tf
-from test_odin import cifar10, tiny_imagenet
 
 from odin_beam.transforms.detectors.odin import max_softmax, odin
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.metrics.detection_metrics import detection_metrics
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.model.classifier import load_classifier
+from tests.helpers.real_images import cifar10, tiny_imagenet
 from tests.helpers.samples import SHARED_DATA
 
 COUNT, BATCH = 500, 50

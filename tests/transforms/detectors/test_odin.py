@@ -1,15 +1,12 @@
 """The method, against an independent implementation and against float64."""
 
 import decimal
-import io
 import math
-import tarfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 from scipy import special
 
 from odin_beam.transforms.detectors import odin
@@ -17,22 +14,9 @@ from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.model.classifier import as_classifier, load_classifier
 from tests.helpers import samples
+from tests.helpers.real_images import cifar10, tiny_imagenet
 
 SIZE = 64
-
-
-def cifar10(count):
-    with np.load(samples.real("cifar10_test.npz")) as arrays:
-        return arrays["x"][:count].astype(np.float32) / np.float32(255)
-
-
-def tiny_imagenet(count):
-    """`0.png` to `COUNT-1.png`, centre-cropped from 36 to 32."""
-    with tarfile.open(samples.real("tiny_imagenet_crop.tar")) as archive:
-        members = {member.name.rpartition("/")[2]: member for member in archive if member.isfile()}
-        files = [archive.extractfile(members[f"{i}.png"]).read() for i in range(count)]
-    images = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files])
-    return images[:, 2:34, 2:34].astype(np.float32) / np.float32(255)
 
 
 @pytest.fixture(scope="module")
