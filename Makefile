@@ -12,12 +12,12 @@ help:
 	@echo "make demo        score the example that ships with the package and print its metrics"
 	@echo "make test        run the tests"
 	@echo "make fuzz        feed 100,000 damaged records and images to the readers, some minutes"
-	@echo "make test-flink  score on a Flink cluster of this machine, killing half of it; wants Java 17 and Maven; 5 minutes"
+	@echo "make test-flink  score on a Flink cluster of this machine, killing half of it; needs Java 17 and Maven; 5 minutes"
 	@echo "make test-image  lint the Dockerfile, build it without a registry, run the demo in it (root, Debian, buildah)"
 	@echo "make lint        check style and formatting"
 	@echo "make venv        only set up .venv"
-	@echo "make lock        resolve requirements.lock anew from setup.py"
-	@echo "make template    write flex_template/metadata.json anew from the flags of score"
+	@echo "make lock        re-resolve requirements.lock from setup.py"
+	@echo "make template    regenerate flex_template/metadata.json from the flags of score"
 	@echo "make clean       remove .venv, .flink and the demo's output"
 
 venv: .venv/installed

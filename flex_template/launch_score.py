@@ -3,8 +3,8 @@
     python launch_score.py --model=gs://B/classifier.keras --output=gs://B/scores --input='gs://B/archive/*.tfrecord' \
       --runner=DataflowRunner --template_location=gs://B/staging/job ...
 
-The launcher adds options of its own. What is no flag of `score` goes to the runner untouched, so that an option that
-this Beam does not know cannot make the job stumble; misspelt parameters have been refused by `metadata.json` by then.
+The launcher adds options of its own. Everything that is not a flag of `score` goes to the runner untouched, so that an
+option that this version of Beam does not know does not fail the job; `metadata.json` has already refused misspelt ones.
 """
 
 import sys

@@ -9,11 +9,11 @@ import json
 from odin_beam.pipeline.flags.command_line import flags_of
 
 _PATHS = ("model", "output")
-# Beam's own, of which a template that is started again and again wants to say something.
+# Beam's own options that are worth setting each time a template is started.
 _BEAM = {
-    "sdk_container_image": "image of the workers: the one that the template was built of",
-    "disk_size_gb": "disk of a worker (default: 100)",
-    "number_of_worker_harness_threads": "shards that a worker has in hand at once (default: 4)",
+    "sdk_container_image": "image of the workers: the one that the template was built from",
+    "disk_size_gb": "size of a worker's disk, in GB (default: 100)",
+    "number_of_worker_harness_threads": "number of shards that a worker scores at once (default: 4)",
 }
 
 

@@ -1,7 +1,7 @@
 """Out-of-distribution scores for every image of a large archive: ODIN on Apache Beam.
 
-The public names, imported when they are first asked for, so that importing this package imports neither TensorFlow nor
-Beam. docs/api.md groups them by task.
+The public names, imported on first use, so that importing this package imports neither TensorFlow nor Beam.
+docs/api.md groups them by task.
 """
 
 import importlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from odin_beam.transforms.shards.shard import FeatureNames as FeatureNames
     from odin_beam.transforms.shards.shard import Shard as Shard
 
-# A test holds them against the imports above, which a type checker reads.
+# A test compares these with the imports above, which are for type checkers.
 _WHERE = {
     "Calibration": "transforms.calibration.calibration_file",
     "Classifier": "transforms.model.classifier",

@@ -1,7 +1,7 @@
 """`python -m odin_beam JOB ...`, or `odin-beam JOB ...`.
 
 Exit codes: 0 done; 1 the run stopped, run it again to resume; 2 a usage error, nothing written; 3 done, but shards
-failed or more records were rejected than --max_rejected allows; 130 interrupted, 143 told to end.
+failed or more records were rejected than --max_rejected allows; 130 interrupted, 143 terminated.
 """
 
 import contextlib
@@ -51,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             if reason(e).endswith("KeyboardInterrupt"):
                 return _say(job, interrupted, 128 + signals[-1])
-            return _say(
-                job, f"stopped: {reason(e)}; then run the same command again ({DEBUG_VARIABLE}=1 shows the trace)", 1
-            )
+            again = f"to resume, run the same command again ({DEBUG_VARIABLE}=1 shows the trace)"
+            return _say(job, f"stopped: {reason(e)}; {again}", 1)
 
 
 @contextlib.contextmanager
@@ -113,10 +112,10 @@ def _quiet_libraries() -> None:
     logging.getLogger().setLevel(logging.INFO if DEBUG else logging.ERROR)
     logging.getLogger("odin_beam.transforms").setLevel(logging.INFO if DEBUG else logging.WARNING)
     if not DEBUG:
-        # A local runner logs an error with its trace; `main` then says it in one line.
+        # A local runner logs an error with its trace; `main` then prints it as one line.
         for runner in ("common", "portability", "worker"):
             logging.getLogger(f"apache_beam.runners.{runner}").setLevel(logging.CRITICAL)
-        # What a cluster's job server says comes from the root logger; its last error is in the exception as well.
+        # A cluster's job server logs through the root logger; its last error is in the exception as well.
         logging.getLogger().addFilter(_is_no_job_message)
 
 

@@ -20,7 +20,7 @@ class CheckOptions:
       output: absolute path of the model.json to write; None writes none.
       sources: in-distribution images; may be empty.
       arguments: the parsed flags.
-      beam: Beam's own flags, which the job has no use for.
+      beam: Beam's own flags, which the job does not use.
     """
 
     model: str
@@ -34,12 +34,12 @@ def _add_flags(parser: Parser) -> None:
     add_model_flags(parser)
     parser.add_list("--in_distribution", "[NAME=]PATTERN", "images like those the classifier was trained on")
     add_source_flags(parser)
-    parser.add_argument("--output", metavar="FILE", help="model.json to write; the contact sheet goes beside it")
+    parser.add_argument("--output", metavar="FILE", help="model.json to write; the contact sheet goes next to it")
 
 
 JOB = Job(
     step=10,
-    summary="is this model understood? its head, size and preprocessing, tested on your images",
+    summary="check that a model is read and fed correctly: its head, input size and preprocessing, on your images",
     description="Tries the usual preprocessings on up to 256 in-distribution images and compares accuracies, so give\n"
     f"images with labels if you can.\n\n{PATTERN_HELP}",
     add_flags=_add_flags,

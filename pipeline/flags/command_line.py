@@ -13,7 +13,7 @@ from odin_beam.pipeline.flags.parser import Parser, split_arguments
 
 
 def all_jobs() -> dict[str, Job]:
-    """Every job by name, in the order of the help: a job is a file in `jobs` and the file of that name beside this."""
+    """Every job by name, in the order of the help: a job is a file in `jobs` and one of the same name here."""
     found = {name: importlib.import_module(f"odin_beam.pipeline.flags.{name}").JOB for name in names()}
     return dict(sorted(found.items(), key=lambda pair: pair[1].step))
 
@@ -39,7 +39,7 @@ def parse(name: str, argv: Sequence[str]) -> Any:
     job, parser = _parser(name)
     ours, runners = split_arguments(argv)
     arguments, rest = parser.parse_known_args(ours)
-    # For the record: a run says with which command it was launched.
+    # A run records the command that launched it.
     arguments.command = (name, *argv)
     beam = (*rest, *runners)
     if beam:
@@ -59,7 +59,7 @@ def flags_of(name: str) -> list[argparse.Action]:
 
 
 def names() -> list[str]:
-    """Of all jobs."""
+    """The names of all jobs."""
     return [module.name for module in pkgutil.iter_modules(jobs.__path__)]
 
 

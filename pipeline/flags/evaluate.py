@@ -16,7 +16,7 @@ class EvaluateOptions:
 
 JOB = Job(
     step=50,
-    summary="compute metrics.json again from existing scores; no TensorFlow, no GPU",
+    summary="recompute metrics.json from existing scores; no TensorFlow, no GPU",
     add_flags=lambda parser: parser.add_argument(
         "--scores", required=True, metavar="DIR", help="output folder of `score`"
     ),

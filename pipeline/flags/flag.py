@@ -36,7 +36,9 @@ class FlagOptions:
 def _add_flags(parser: Parser) -> None:
     parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
     parser.add_argument("--calibration", required=True, metavar="FILE", help="calibration.json from `tune`")
-    parser.add_argument("--detector", default="odin", choices=DETECTORS, help="(default: odin)")
+    parser.add_argument(
+        "--detector", default="odin", choices=DETECTORS, help="detector whose scores are compared (default: odin)"
+    )
     parser.add_argument(
         "--tpr",
         type=rate,
@@ -74,7 +76,7 @@ JOB = Job(
     step=40,
     summary="flag out-of-distribution images in existing scores, by a calibration; no TensorFlow, no GPU",
     description="Writes DIR/flags/, one row per image: shard, index, id, prediction, score, p_value (conformal: how "
-    "unusual\nthe score is among the calibration images) and is_ood. Another threshold needs no new scoring.",
+    "unusual\nthe score is among the calibration images) and is_ood. Another threshold needs no new scores.",
     add_flags=_add_flags,
     options=_options,
     worker_paths=lambda options: [("scores", options.scores)],

@@ -1,4 +1,4 @@
-"""What the command line knows about a job. Each file of this folder that defines `JOB` is one."""
+"""What the command line needs to know about a job. Each file of this folder that defines `JOB` is one."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class Job:
       options: (parsed flags, Beam's own flags as given) -> the job's frozen options; raises `UsageError`.
       description: more lines of help.
       worker_paths: options -> (flag, path) of everything that workers read or write; None for a job without workers.
-      waits: whether the launcher needs what the workers found, so that a template makes no sense.
+      waits: whether the launcher needs the workers' results, so that a template cannot be used.
     """
 
     step: int

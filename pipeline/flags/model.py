@@ -1,4 +1,4 @@
-"""Flags that say which model, and how it is fed."""
+"""Flags that define which model is used, and how it is fed."""
 
 import argparse
 from typing import Any

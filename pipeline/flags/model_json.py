@@ -20,7 +20,7 @@ class ModelConfig:
       model_digest: SHA-256 of the model file.
       preprocessing: what the model expects of its input.
       geometry: how images of another size are fitted.
-      output_name: which output of the model; None where it has one.
+      output_name: which output of the model; None if it has only one.
       found: what else was found, for people to read.
     """
 
@@ -35,7 +35,7 @@ def write_model_config(path: str, config: ModelConfig) -> None:
     """Writes it whole or not at all.
 
     Raises:
-      errors.StorageError: the storage refused.
+      errors.StorageError: it cannot be written.
     """
     writing.write_bytes(path, json.dumps(to_json(config), indent=2, allow_nan=False).encode())
 

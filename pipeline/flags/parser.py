@@ -1,8 +1,8 @@
 """What the flags of all jobs have in common: how they are spelled, and the types of their values.
 
-`-` and `_` are alike in flag names, nothing may be abbreviated, and an unknown flag is an error. Beam's own options are
-accepted everywhere; what follows a lone `--` goes to the runner untouched. A list flag may be repeated or take one
-comma-separated value, and every flag can be given as a string, since Dataflow templates pass strings.
+`-` and `_` are interchangeable in flag names, nothing may be abbreviated, and an unknown flag is an error. Beam's own
+options are accepted everywhere; everything after a lone `--` goes to the runner untouched. A list flag may be repeated
+or take one comma-separated value, and every flag can be given as a string, since Dataflow templates pass strings.
 """
 
 import argparse

@@ -21,14 +21,14 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--model_factory",
         metavar="package.module:function",
-        help="as given to `score`: a run's folder alone cannot make your own code run",
+        help="as given to `score`; your own code never runs unless you give this flag",
     )
 
 
 JOB = Job(
     step=60,
-    summary="draw what a run found: one HTML page with metrics, curves and the images at either end",
-    description="The page is DIR/report/report.html, self-contained; its figures lie beside it as SVG.",
+    summary="draw what a run found: one HTML page with metrics, curves and the images at either end of the ranking",
+    description="The page is DIR/report/report.html, self-contained; its figures are next to it, as SVG.",
     add_flags=_add_flags,
     options=lambda arguments, beam: ReportOptions(absolute_path(arguments.scores), arguments.model_factory, beam),
     worker_paths=lambda options: [("scores", options.scores)],

@@ -28,7 +28,7 @@ class ScoreOptions:
       calibrated: whether temperature and epsilon come from a calibration.
       max_rejected: share of rejected records above which the exit code is 3.
       overwrite: whether to remove an earlier run's results first.
-      check: whether a few images are looked at first.
+      check: whether to check a few images first.
       accelerator: Beam's resource hint for the workers that score; not part of the settings.
       arguments: the parsed flags.
       beam: Beam's own flags.
@@ -71,7 +71,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptio
     if not sources.patterns:
         raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
     if arguments.calibration and arguments.model_config:
-        raise UsageError("give --calibration or --model_config, not both: the calibration has all that the other has")
+        raise UsageError("give --calibration or --model_config, not both: the calibration includes the model config")
     return ScoreOptions(
         absolute_path(arguments.model),
         absolute_path(arguments.output),
@@ -87,7 +87,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptio
 
 
 def score_settings(options: ScoreOptions) -> ScoreSettings:
-    """The settings of a run. Reads the model file, imports no TensorFlow.
+    """The settings of a run. Reads the model file, but does not import TensorFlow.
 
     Raises:
       UsageError: a value out of its range, flags that contradict each other, or a model that cannot be read.
@@ -128,8 +128,8 @@ def _calibrated(given: argparse.Namespace) -> dict[str, Any]:
 JOB = Job(
     step=30,
     summary="score an archive: ODIN and the other detectors, one Parquet row per image, detection metrics",
-    description=f"{PATTERN_HELP}\nNAME is what the source is called in the results. Without a NAME it is called by its "
-    "role, and\ntfds: and noise: by what they are.",
+    description=f"{PATTERN_HELP}\nNAME is the source's name in the results. Without a NAME it is named after its "
+    "role,\nor, for tfds: and noise:, after its data set or distribution.",
     add_flags=_add_flags,
     options=_options,
     worker_paths=lambda options: [

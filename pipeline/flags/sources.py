@@ -1,4 +1,4 @@
-"""Flags that say which images: `[NAME=]PATTERN`, once per role."""
+"""Flags that define which images are used: `[NAME=]PATTERN`, once per role."""
 
 import argparse
 import difflib
@@ -31,7 +31,7 @@ def add_source_flags(parser: Parser) -> None:
 
 
 def source_options(arguments: argparse.Namespace, roles: Sequence[str], beam: Sequence[str]) -> SourceOptions:
-    """The sources given for some roles, none twice.
+    """The sources given for some roles, without duplicates.
 
     Raises:
       UsageError: a NAME without PATTERN, a misspelt kind, or one name in two roles.
@@ -53,9 +53,9 @@ def source_options(arguments: argparse.Namespace, roles: Sequence[str], beam: Se
 
 
 def source_patterns(text: str, role: str) -> list[SourcePattern]:
-    """`[NAME=]PATTERN[,[NAME=]PATTERN]...` -> its parts; a NAME holds until the next one.
+    """`[NAME=]PATTERN[,[NAME=]PATTERN]...` -> its parts; a NAME applies until the next one.
 
-    What stands before the first `=` is part of the pattern if it is not a NAME.
+    The text before the first `=` is part of the pattern if it is not a NAME.
 
     Raises:
       UsageError: a NAME without PATTERN, or an unknown kind of source.

@@ -29,11 +29,11 @@ GRIDS = {
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Options of `tune`; those that `ScoreOptions` has too are the same.
+    """Options of `tune`; those that `ScoreOptions` also has mean the same.
 
     Attributes:
       output: absolute path of the calibration.
-      folder: of the scores of the grid, absolute; beside `output`.
+      folder: of the scores of the grid, absolute; next to `output`.
       temperatures: of the grid, ascending.
       epsilons: of the grid, ascending.
       objective: of `OBJECTIVES`.
@@ -64,7 +64,7 @@ def _add_flags(parser: Parser) -> None:
         for name, (temperatures, epsilons) in GRIDS.items()
     )
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="calibration.json to write; pictures go beside it"
+        "--output", required=True, metavar="FILE", help="calibration.json to write; pictures go next to it"
     )
     parser.add_list(
         "--in_distribution",
@@ -110,9 +110,11 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOption
             "--objective fpr_at_95_tpr needs --out_distribution; without it give auroc, against surrogates"
         )
     if objective == "mean_score" and (foreign or arguments.surrogate):
-        raise UsageError("--objective mean_score looks at in-distribution images alone: leave the others out")
+        raise UsageError(
+            "--objective mean_score uses in-distribution images only: leave out --out_distribution and --surrogate"
+        )
     if objective == "mean_score" and len(temperatures) > 1:
-        raise UsageError("--objective mean_score cannot compare temperatures: give one --temperatures")
+        raise UsageError("--objective mean_score cannot compare temperatures: give one number as --temperatures")
     if foreign and arguments.surrogate:
         raise UsageError("give --out_distribution or --surrogate, not both")
     output = absolute_path(arguments.output)
@@ -147,10 +149,10 @@ def tune_settings(options: TuneOptions) -> ScoreSettings:
 
 
 def _grid(arguments: argparse.Namespace) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Temperatures and epsilons, ascending, none twice.
+    """Temperatures and epsilons, ascending, without duplicates.
 
     Raises:
-      UsageError: an empty list, a number out of range, or `--grid` beside what it would set.
+      UsageError: an empty list, a number out of range, or `--grid` together with a flag that it would set.
     """
     axes = []
     for name, default in zip(("temperatures", "epsilons"), GRIDS[arguments.grid or "small"], strict=True):

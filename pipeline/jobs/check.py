@@ -63,11 +63,11 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     found, own = own_preprocessing(classifier.model)
     print(describe(classifier, found))
     if not shards:
-        print("\ngive --in_distribution images, with labels if possible, to see whether this is right")
+        print("\nto check the preprocessing, give --in_distribution images, with labels if possible")
         return 0
     pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, IMAGES)
     if not len(pixels):
-        raise UsageError("no image could be read from --in_distribution: see what `score` rejects and why")
+        raise UsageError("no image could be read from --in_distribution: run `score` to see the reasons")
     given = _given(options, settings)
     trials = quick_check.try_all(classifier, pixels, labels, own, given)
     print(f"\n{trials_table(trials, len(labels), int((labels >= 0).sum()))}")
@@ -106,4 +106,4 @@ def _write(output: str, settings: ScoreSettings, classifier: "Classifier", chose
     buffer = io.BytesIO()
     contact_sheet(classifier, pixels).save(buffer, "PNG")
     writing.write_bytes(sheet, buffer.getvalue())
-    print(f"\n{output}: for --model_config\n{sheet}: the images as the model sees them")
+    print(f"\n{output}: for --model_config\n{sheet}: the images as the model receives them")

@@ -1,4 +1,4 @@
-"""`odin-beam evaluate`: `metrics.json` again from the Parquet of a `score` run; no TensorFlow, no GPU.
+"""`odin-beam evaluate`: recomputes `metrics.json` from the Parquet of a `score` run; no TensorFlow, no GPU.
 
 odin-beam evaluate --scores scores
 """
@@ -14,7 +14,7 @@ from odin_beam.transforms.tables import layout
 
 
 def run(options: EvaluateOptions) -> int:
-    """Recomputes and prints the metrics of what is scored; exit code 3 where shards of the manifest are missing.
+    """Recomputes and prints the metrics of the scored images; exit code 3 if shards of the manifest are missing.
 
     Raises:
       UsageError: not an output folder of `score`, or one without an in-distribution source.
@@ -34,7 +34,7 @@ def run(options: EvaluateOptions) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     pipeline | ReadFinished(output, launch["settings"]) | SummarizeScores(output)
     if handed := submit(pipeline):
-        print(f"{handed}; {paths.join(output, layout.METRICS)} is new when the job is done")
+        print(f"{handed}; {paths.join(output, layout.METRICS)} is updated when the job is done")
         return 0
 
     metrics = read_facts(output, layout.METRICS)
@@ -45,7 +45,7 @@ def run(options: EvaluateOptions) -> int:
     absent = len(shards) - metrics["scored_shards"]
     if absent:
         print(
-            f"\n{absent:,} of {plural(len(shards), 'shard')} are not scored yet and not in these figures: "
+            f"\n{absent:,} of {plural(len(shards), 'shard')} are not scored yet, so they are not in these figures: "
             "run `score` again"
         )
     return 3 if absent else 0

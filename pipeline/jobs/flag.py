@@ -2,8 +2,8 @@ r"""`odin-beam flag`: `is_ood` for every image of a `score` run, from a calibrat
 
     odin-beam flag --scores scores --calibration calibration.json --tpr 0.95
 
-writes `scores/flags/`, Parquet, and `scores/flags.json`. Another threshold is another run of this job, and needs no new
-scoring.
+writes `scores/flags/`, Parquet, and `scores/flags.json`. For a different threshold, run this job again;
+nothing is rescored.
 """
 
 import time
@@ -24,7 +24,7 @@ from odin_beam.transforms.tables import layout
 
 
 def run(options: FlagOptions) -> int:
-    """Flags every image that is scored, and prints how many; exit code 3 where shards of the manifest are missing.
+    """Flags every scored image, and prints how many; exit code 3 if shards of the manifest are missing.
 
     Raises:
       UsageError: not an output folder of `score`, or scores that the calibration does not apply to.
@@ -97,14 +97,14 @@ def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibrat
             f"{', '.join(calibration.scores)}"
         )
     if detector not in settings["detectors"]:
-        raise UsageError(f"--detector {detector}: {options.scores} was scored with --detectors without it")
+        raise UsageError(f"--detector {detector}: {options.scores} was scored without it: --detectors left it out")
 
 
 def flag_rule(options: FlagOptions, calibration: Calibration) -> FlagRule:
     """The rule by which an image is flagged.
 
     Raises:
-      UsageError: scores by class are wanted, and the calibration has none.
+      UsageError: scores by class are required, but the calibration has none.
     """
     by_class = calibration.class_scores.get(options.detector, {}) if options.per_class else {}
     if options.per_class and not by_class:

@@ -1,18 +1,18 @@
-"""`odin-beam ingest`: images in folders, behind globs or in archives become TFRecord shards; also reshards TFRecords.
+"""`odin-beam ingest`: turns images in folders, globs or archives into TFRecord shards; also reshards TFRecords.
 
     odin-beam ingest --images photos/ --output shards/photos --shards 16
     odin-beam ingest --images 'old/*.tfrecord.gz' --output new/photos --shards 64
 
-What comes out:
+It writes:
 
     PREFIX-00000-of-00016.tfrecord ...   tf.train.Example with `image`, `id` and, where known, `label`
-    labels.txt                           beside them; class names, line number = label
-    PREFIX-rejected.csv                  what was not taken and why, if anything: id, reason, source
+    labels.txt                           next to them; class names, line number = label
+    PREFIX-rejected.csv                  what was rejected and why, if anything: id, reason, source
     PREFIX-summary.json                  counts; written last: where it exists, the run is complete
 
 The order is that of the arguments, then of the paths, and running twice gives the same bytes. Every shard is written
-under a temporary name and published by a rename; a run starts by removing what an earlier one of the same PREFIX has
-left, so that two runs cannot mix.
+under a temporary name and published by a rename; a run starts by removing the files of an earlier run with the same
+PREFIX, so that two runs cannot mix.
 
 A label is that of the immediate parent folder. Classes are the folders that hold a file named as an image, or without
 any extension, so that `annotations/*.xml` does not become one; with fewer than two of them there are no labels, unless
@@ -117,7 +117,7 @@ def _write(options: IngestOptions, output: OutputNames, making: Making) -> int:
 
 
 def report(output: OutputNames, unit: str, classes: int) -> int:
-    """Prints what a finished run has written and where it lies; returns the exit code."""
+    """Prints what a finished run has written, and where; returns the exit code."""
     summary = json.loads(reading.read_bytes(output.summary))
     written, labelled = summary["written"], summary["labelled"]
     shards = f"{output.prefix}-*.tfrecord"
@@ -126,7 +126,7 @@ def report(output: OutputNames, unit: str, classes: int) -> int:
     elif classes:
         remark = f"{labelled:,} labelled in {classes:,} classes, {written - labelled:,} unlabelled"
     else:
-        remark = "unlabelled: not in two or more folders"
+        remark = "unlabelled: fewer than two class folders"
     counted = plural(written, unit.removesuffix("s"))
     print(f"{counted}{f' ({remark})' if written else ''} in {plural(output.shards, 'shard')}: {shards}")
     if classes:
@@ -155,14 +155,14 @@ def refuse_output(output: OutputNames) -> None:
         raise UsageError(f"--output {prefix}: a PREFIX must not hold *, ? or [")
     if prefix.endswith("/") or (paths.is_local(prefix) and os.path.isdir(prefix)):
         example = paths.join(prefix, "images")
-        raise UsageError(f"--output {prefix} is a folder: give what the names of the shards begin with, as {example}")
+        raise UsageError(f"--output {prefix} is a folder: give a prefix for the names of the shards, such as {example}")
     with _as_usage_error():
         names = sorted(_names_beside(output))
     for name in names:
         shard = re.fullmatch(r"-\d{5,}-of-(\d{5,})\.tfrecord", name)
         if shard and int(shard[1]) != output.shards:
             raise UsageError(
-                f"{prefix}{name} is there, of another number of shards, and {prefix}-*.tfrecord would mix it in: "
+                f"{prefix}{name} belongs to a different number of shards, and {prefix}-*.tfrecord would match it: "
                 f"remove {prefix}-*-of-{shard[1]}.tfrecord, or choose another --output"
             )
 
@@ -171,7 +171,7 @@ def _names_beside(output: OutputNames) -> list[str]:
     """Names of files that begin with PREFIX, the PREFIX removed."""
     folder, name = paths.parent(output.prefix), output.prefix.rpartition("/")[2]
     if paths.is_local(folder):
-        # Beam would list all that lies below the folder, too.
+        # Beam would also list everything in subfolders.
         names = os.listdir(folder) if os.path.isdir(folder) else []
     else:
         names = [stat.path.rpartition("/")[2] for stat in listing.list_files(f"{output.prefix}-*")]
@@ -186,7 +186,7 @@ def _published(output: OutputNames) -> tuple[int, str]:
 
 
 def match(patterns: Sequence[str], output: OutputNames) -> list[Matched]:
-    """The files of every `--images` argument, none twice, without those that this very output consists of.
+    """The files of every `--images` argument, without duplicates and without the files of this output.
 
     Raises:
       UsageError: one matches nothing, or cannot be listed.
@@ -243,7 +243,7 @@ def hold_tfrecords(matched: Iterable[Matched]) -> bool:
 
 
 def list_images(matched: Sequence[Matched]) -> tuple[list[Member], list[Reject]]:
-    """The files behind all arguments, in order, and those refused at once.
+    """The files behind all arguments, in order, and those rejected already.
 
     Raises:
       UsageError: there is nothing to take, or an archive cannot be read.
@@ -292,7 +292,7 @@ def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -
       class_names: in the order of labels; None takes the names of the folders, sorted.
 
     Raises:
-      UsageError: a folder is not in `class_names`, or cannot stand in a line.
+      UsageError: a folder is not in `class_names`, or has a newline in its name.
     """
     folders = {
         folder
@@ -305,12 +305,12 @@ def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -
             raise UsageError(f"folder {unknown[0]!r} is not in --class_names{more}: add it there, or leave it out")
         return {name: label for label, name in enumerate(class_names)}
     if broken := next((folder for folder in folders if "\n" in folder), None):
-        raise UsageError(f"folder {broken!r} cannot stand in a line of labels.txt: rename it")
+        raise UsageError(f"folder {broken!r} contains a newline, which labels.txt cannot represent: rename it")
     return {name: label for label, name in enumerate(sorted(folders))} if len(folders) > 1 else {}
 
 
 def refuse_other_labels(path: str, labels: Mapping[str, int]) -> None:
-    """Checks that a labels.txt already beside the shards has the same class names.
+    """Checks that a labels.txt that is already next to the shards has the same class names.
 
     Raises:
       UsageError: it has others.

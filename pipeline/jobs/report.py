@@ -1,10 +1,10 @@
-"""`odin-beam report`: what a `score` run found, as one HTML page with its figures beside it.
+"""`odin-beam report`: what a `score` run found, as one HTML page with its figures next to it.
 
     odin-beam report --scores scores
 
 writes `scores/report/report.html`, self-contained, the figures as SVG and what they are drawn from as `data.json`.
 The images of the galleries are read back from where they were scored, and the model is loaded once more for the
-activation maps; where either is gone, the report says so and goes on.
+activation maps; if either is gone, the report notes this and continues.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -95,8 +95,10 @@ def _classifier(settings: ScoreSettings, factory: str | None) -> "tuple[Classifi
     from odin_beam.transforms.scoring.scorer import load_settings_classifier
 
     if settings.model_factory != factory:
-        made = f"was made by --model_factory {settings.model_factory}" if settings.model_factory else "needs no factory"
-        return None, f"the model {made}: give the same flag here to see images"
+        if settings.model_factory is None:
+            return None, "the model was loaded without --model_factory: leave it out here to see images"
+        made = f"the model was made by --model_factory {settings.model_factory}"
+        return None, f"{made}: give the same flag here to see images"
     try:
         if model_digest(settings.model, any_file=settings.model_factory is not None) != settings.model_digest:
             return None, f"{settings.model} has changed since the run, so no image is shown"

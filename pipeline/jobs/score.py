@@ -26,7 +26,7 @@ from odin_beam.transforms.tables import layout
 
 
 def run(options: ScoreOptions) -> int:
-    """Scores what is not scored yet, sums up, and prints the result; returns the exit code.
+    """Scores the images that have no scores yet, summarises, and prints the result; returns the exit code.
 
     Raises:
       UsageError: before anything is written.
@@ -65,10 +65,10 @@ def _score(
 
 
 def report(output: str, max_rejected: float) -> int:
-    """Prints what a finished run found and where it lies; returns the exit code.
+    """Prints what a finished run found, and where it is; returns the exit code.
 
     Raises:
-      StorageError: it is gone already.
+      StorageError: the summary is gone.
     """
     summary = run_folder.read_summary(output)
     if metrics := run_folder.read_facts(output, layout.METRICS):

@@ -3,8 +3,8 @@ r"""`odin-beam tune`: the best temperature, epsilon and thresholds for a classif
     odin-beam tune --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' \\
       --output calibration.json
 
-writes `calibration.json` for `score --calibration` and `flag`, two pictures beside it, and `calibration-tuning/`, the
-scores of every cell of the grid: the same command resumes there, and another objective scores nothing again.
+writes `calibration.json` for `score --calibration` and `flag`, two pictures next to it, and `calibration-tuning/`, the
+scores of every cell of the grid: the same command resumes there, and another objective needs no new scores.
 """
 
 import json
@@ -64,7 +64,7 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     scoring = scoring_run.prepare(
         settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
     )
-    # The time of a pass on this machine says nothing about Dataflow's.
+    # The time of a pass on this machine does not predict Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(
         settings, options.objective, options.surrogate, options.per_class, options.output, times
@@ -75,15 +75,15 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     scored | Calibrate(options.folder, calibrate, launched)
     if handed := scoring_run.run(pipeline, scoring):
         print(
-            f"{handed}; {options.output} appears when the job is done, the same command without --runner then draws "
-            "the pictures"
+            f"{handed}; {options.output} appears when the job is done; then run the same command without --runner "
+            "to draw the pictures"
         )
         return 0
     return _report(options)
 
 
 def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
-    """Surrogates of every in-distribution shard, as a source of their own; none without a kind.
+    """Surrogates of every in-distribution shard, as a separate source; none without a kind.
 
     Raises:
       UsageError: one of the user's sources has their name.
@@ -92,7 +92,7 @@ def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
         return []
     name = f"surrogate_{kind}"
     if any(shard.source == name for shard in shards):
-        raise UsageError(f"source {name!r} is what the surrogates are called: rename it")
+        raise UsageError(f"source name {name!r} is reserved for the surrogates: rename the source")
     made = [
         replace(shard, source=name, role="surrogate", content=Surrogate(kind, shard.content))
         for shard in shards
@@ -123,7 +123,7 @@ def _estimate(scoring: "ScoringRun", images: int) -> PassTimes | None:
     passes = expected_passes(settings.odin)
     seconds = images * (passes.forward * times.forward + passes.gradient * times.gradient)
     print(
-        f"{len(settings.odin.cells)} cells: {passes.forward} forward and {passes.gradient} gradient passes an image, "
+        f"{len(settings.odin.cells)} cells: {passes.forward} forward and {passes.gradient} gradient passes per image, "
         f"about {_duration(seconds)} for {images:,} images in one process",
         file=sys.stderr,
     )

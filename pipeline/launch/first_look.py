@@ -12,7 +12,7 @@ from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
 from odin_beam.transforms.tables.layout import scores_path
 
-# How much of a source is read at launch to see that it holds images.
+# How much of a source is read at launch to check that it contains images.
 SHARDS_TRIED = 8
 RECORDS_TRIED = 16
 
@@ -54,7 +54,7 @@ def _check_images(shards: Sequence[Shard], folder: str, features: FeatureNames) 
       Mean size in bytes of the records looked at; 0 where none could be read.
 
     Raises:
-      UsageError: a file of another format than TFRecord, or no image where the first ones should be.
+      UsageError: a file that is not TFRecord, or no image where the first ones should be.
     """
     problems, sizes = [], []
     for shard in shards[:SHARDS_TRIED]:
@@ -81,7 +81,7 @@ def _usage_problem(record: Record, shard: Shard, features: FeatureNames) -> str 
     reason, detail = record.problem or (None, None)
     if reason == "not_tfrecord":
         raise UsageError(
-            f"source {shard.source}: {shard.path}: {detail}; `odin-beam ingest` makes TFRecord, "
+            f"source {shard.source}: {shard.path}: {detail}; `odin-beam ingest` makes TFRecords, "
             "and files:GLOB reads loose images"
         )
     return shard.content.usage_problem(record, shard, features)

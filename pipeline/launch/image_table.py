@@ -1,4 +1,4 @@
-"""A user's table of images, CSV or Parquet: `uri`, and if wanted `label` and `id`; read in pieces."""
+"""A user's table of images, CSV or Parquet: `uri` and, optionally, `label` and `id`; read in pieces."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def table_rows(path: str) -> Iterator[dict[str, Any]]:
             label = row.get("label")
             yield {"uri": uri, "label": None if label is None or label < 0 else label, "id": row.get("id")}
     if not number:
-        raise UsageError(f"manifest {path} lists no image")
+        raise UsageError(f"manifest {path} lists no images")
 
 
 def _check_scheme(scheme: str | None, uri: str, path: str, number: int) -> None:
@@ -74,7 +74,7 @@ def _batches(path: str) -> Iterator[pa.RecordBatch]:
 
 
 def _read_csv(stream) -> Iterable[pa.RecordBatch]:
-    # An id such as 007 is text, whatever it looks like, and an empty field is nothing.
+    # An id such as 007 is text, although it looks like a number, and an empty field is null.
     convert = pyarrow.csv.ConvertOptions(column_types=_COLUMNS, null_values=[""], strings_can_be_null=True)
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
     return pyarrow.csv.open_csv(stream, parse_options=parse, convert_options=convert)
@@ -88,7 +88,7 @@ def _read_parquet(stream) -> Iterable[pa.RecordBatch]:
 def _typed(batches: Iterable[pa.RecordBatch], path: str) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         if "uri" not in batch.schema.names:
-            raise UsageError(f"manifest {path} has no column 'uri'; columns there: {', '.join(batch.schema.names)}")
+            raise UsageError(f"manifest {path} has no column 'uri'; its columns: {', '.join(batch.schema.names)}")
         there = [name for name in _COLUMNS if name in batch.schema.names]
         if twice := [name for name in there if batch.schema.names.count(name) > 1]:
             raise UsageError(f"manifest {path} has more than one column {twice[0]!r}")

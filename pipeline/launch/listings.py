@@ -35,7 +35,7 @@ def image_list_shards(source: SourcePattern, rows: Iterable[dict], folder: str) 
 
 
 def virtual_shard(source: SourcePattern, content: ImageList | Noise) -> Shard:
-    """A shard that is not a file of its own."""
+    """A shard without a file of its own."""
     return Shard(source.name, source.role, source.text, 0, 0.0, scores_file_name(source.text, content.first), content)
 
 

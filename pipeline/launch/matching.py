@@ -45,6 +45,6 @@ def _nothing_there(source: SourcePattern) -> str:
     if "=" not in pattern or SOURCE_NAME.fullmatch(before):
         return "matches no file"
     return (
-        f"matches no file; if {before!r} was meant as a NAME: a NAME begins with a letter, then letters, digits, "
-        "_ . and -"
+        f"matches no file; if {before!r} was meant as a NAME: a NAME begins with a letter, followed by letters, "
+        "digits, _ . and -"
     )

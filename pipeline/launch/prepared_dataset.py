@@ -17,7 +17,7 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
     """The shards of one split, and what its features are called.
 
     Args:
-      pattern: `NAME[/CONFIG][:VERSION]/SPLIT`; without VERSION the highest one there.
+      pattern: `NAME[/CONFIG][:VERSION]/SPLIT`; without VERSION the highest one available.
       data_dir: where TensorFlow Datasets prepares data sets.
 
     Raises:
@@ -25,7 +25,7 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
     """
     if not paths.is_local(data_dir):
         raise UsageError(
-            f"--tfds_data_dir {data_dir} is not local: give the data set's shards there as TFRecord files, by a GLOB"
+            f"--tfds_data_dir {data_dir} is not local: give the data set's TFRecord files as a GLOB instead"
         )
     matched = _PATTERN.fullmatch(pattern)
     if matched is None:
@@ -50,7 +50,7 @@ def find_split(pattern: str, data_dir: str) -> tuple[list[str], FeatureNames]:
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise UsageError(f"tfds:{pattern} is prepared as {info.file_format.value}: prepare it as tfrecord")
     if split not in info.splits:
-        raise UsageError(f"tfds:{pattern}: no split {split!r}; splits there: {', '.join(sorted(info.splits))}")
+        raise UsageError(f"tfds:{pattern}: no split {split!r}; available splits: {', '.join(sorted(info.splits))}")
     return [os.fspath(path) for path in info.splits[split].filepaths], _feature_names(info.features, pattern, tfds)
 
 
@@ -61,7 +61,7 @@ def _highest_version(folder: str) -> str | None:
 
 
 def _feature_names(features, pattern: str, tfds) -> FeatureNames:
-    """The one image and the one class label among the features; an id where there is a text of that name."""
+    """The one image and the one class label among the features; an id if there is a text feature of that name."""
     images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     names = FeatureNames()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
-_LINE = "{desc}: {percentage:3.0f}%, {elapsed} gone, {remaining} to go{postfix}"
+_LINE = "{desc}: {percentage:3.0f}%, {elapsed} elapsed, {remaining} left{postfix}"
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0
 

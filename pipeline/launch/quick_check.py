@@ -55,7 +55,7 @@ def try_all(
         for candidate in tried:
             trials.append(try_preprocessing(fast, candidate, pixels, labels))  # noqa: PERF401 - shown as it grows
         if classifier.input_shape[2] == 3 and (labels >= 0).any():
-            # Reversed channels cost little accuracy, so they are compared where it is highest.
+            # Reversed channels cost little accuracy, so they are tried with the most accurate preprocessing only.
             reversed_ = best(trials, given or own).preprocessing.reversed()
             if reversed_ not in tried:
                 trials.append(try_preprocessing(fast, reversed_, pixels, labels))
@@ -78,8 +78,8 @@ def choose(
     top = best(trials, given or own) if (labels >= 0).any() else None
     if top is None or is_at_chance(top, classes):
         if given is None:
-            why = "without labels" if top is None else "with accuracy at chance under every one"
-            raise UsageError(f"{why} the preprocessing cannot be chosen: spell it out with --preprocessing")
+            why = "there are no labels" if top is None else "accuracy is at chance under every one"
+            raise UsageError(f"the preprocessing cannot be chosen because {why}: give --preprocessing")
         return next(trial for trial in trials if trial.preprocessing == given)
     if given is not None and top.preprocessing != given:
         worse = next(trial for trial in trials if trial.preprocessing == given)

@@ -1,4 +1,4 @@
-"""The output folder of a `score` run: which run it belongs to, what it says, and whether a new run may use it."""
+"""The output folder of a `score` run: which run it belongs to, what it contains, and whether a new run may use it."""
 
 import os
 from typing import Any
@@ -51,7 +51,7 @@ def read_summary(output: str) -> dict[str, Any]:
 
 
 def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
-    """What `run.json` says of a run, and its shards.
+    """The content of a run's `run.json`, and its shards.
 
     Raises:
       UsageError: this is not an output folder of `score`.

@@ -1,4 +1,4 @@
-"""The shards of an archive as the start of a pipeline of your own."""
+"""The shards of an archive as the start of your own pipeline."""
 
 import tempfile
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Shards(beam.PTransform):
       tfds_data_dir: where `tfds:` sources are prepared.
 
     Raises:
-      UsageError: when the pipeline is built: a pattern means nothing or matches nothing.
+      UsageError: when the pipeline is built: a pattern is invalid or matches nothing.
     """
 
     def __init__(

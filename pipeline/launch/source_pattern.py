@@ -14,7 +14,7 @@ class SourcePattern:
     """One `[NAME=]PATTERN`.
 
     Attributes:
-      name: the source's NAME; where none was given its role, for noise the distribution, for TFDS the data set.
+      name: the source's NAME; if none was given, its role, or the distribution for noise, or the data set for TFDS.
       role: `in_distribution`, `out_distribution` or `input`.
       pattern: without the prefix of its kind; globs and files made absolute.
       kind: the prefix; empty for a glob of TFRecord files.
@@ -27,7 +27,7 @@ class SourcePattern:
 
     @property
     def text(self) -> str:
-        """The PATTERN as it may be written again."""
+        """The PATTERN, complete with its prefix."""
         return f"{self.kind}:{self.pattern}" if self.kind else self.pattern
 
 
@@ -36,10 +36,10 @@ class SourceOptions:
     """The sources of a job.
 
     Attributes:
-      patterns: in the order given, none twice.
+      patterns: in the order given, without duplicates.
       noise_count: images per `noise:` source.
       tfds_data_dir: where `tfds:` sources are prepared, absolute.
-      workers_elsewhere: whether the workers see nothing of this machine.
+      workers_elsewhere: whether the workers run elsewhere and cannot reach this machine's files.
     """
 
     patterns: tuple[SourcePattern, ...]
@@ -74,7 +74,7 @@ class SourceKind:
       step: place in the help.
       usage: the PATTERN as the help spells it.
       help: what it is.
-      shards: the shards of a pattern; raises `UsageError` where it matches nothing or means nothing.
+      shards: the shards of a pattern; raises `UsageError` if it matches nothing or is invalid.
       is_path: whether the pattern is a path, to be made absolute.
       default_name: pattern -> what the source is called unless it is named; None for its role.
       worker_path: (flag, path) that the workers read, or None.

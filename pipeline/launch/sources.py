@@ -7,7 +7,7 @@ from odin_beam.transforms.shards.shard import Shard
 
 
 def list_shards(options: SourceOptions, folder: str, output: str | None = None) -> list[Shard]:
-    """The shards of all sources: by source in the order given, then by path; none twice within a source.
+    """The shards of all sources: by source in the order given, then by path; no duplicates within a source.
 
     Args:
       options: the patterns, and what they need.
@@ -15,7 +15,7 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
       output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
 
     Raises:
-      UsageError: a pattern matches nothing, cannot be listed, or means nothing.
+      UsageError: a pattern matches nothing, cannot be listed, or is invalid.
     """
     listing = Listing(options, folder, output)
     shards: dict[tuple[str, str, int], Shard] = {}

@@ -1,6 +1,6 @@
-"""Imports TensorFlow, which takes seconds, and keeps what its C++ says about itself from the terminal.
+"""Imports TensorFlow, which takes seconds, and keeps its C++ log messages off the terminal.
 
-Everything that can be wrong with a command is looked at before.
+The rest of a command is checked first, so that a mistake in it is reported at once.
 """
 
 import os

@@ -16,7 +16,7 @@ DEFAULT_RUNNER = "FnApiRunner"
 
 
 def beam_options(flags: Sequence[str], holds_model: bool = False, accelerator: str | None = None) -> PipelineOptions:
-    """Beam's options of a job: `DEFAULT_RUNNER` unless told otherwise, code from the image, never from `__main__`.
+    """Beam's options of a job: `DEFAULT_RUNNER` unless another is given, code from the image, never from `__main__`.
 
     Args:
       flags: Beam's own, as given.
@@ -64,6 +64,6 @@ def refuse_runner(name: str, job: Job, options: Any) -> None:
     if not dataflow.on_dataflow(beam):
         return
     if job.waits and beam.view_as(GoogleCloudOptions).template_location:
-        raise UsageError(f"{name} waits for what its workers find: leave --template_location out")
+        raise UsageError(f"{name} needs its workers' results: leave --template_location out")
     if problem := dataflow.problem(beam, job.worker_paths(options), getattr(options, "accelerator", None)):
         raise UsageError(problem)

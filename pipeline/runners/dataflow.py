@@ -30,14 +30,14 @@ _SHARED_GPU = "use_nvidia_mps"
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
-    """Whether Dataflow runs the job, so that its workers see nothing of this machine."""
+    """Whether Dataflow runs the job, so that its workers cannot reach this machine's files."""
     runner = options.view_as(StandardOptions).runner or ""
     # By any of the names that Beam understands.
     return runner.rpartition(".")[2].lower() in ("dataflow", "dataflowrunner")
 
 
 def set_defaults(options: PipelineOptions, holds_model: bool, accelerator: str | None) -> None:
-    """Sets what a Dataflow job needs, where the user has not said otherwise.
+    """Sets what a Dataflow job needs, unless the user has set it.
 
     Args:
       options: of the job; changed in place.
@@ -74,11 +74,9 @@ def problem(options: PipelineOptions, paths: Iterable[tuple[str, str]], accelera
         return "--runner=DataflowRunner needs --temp_location=gs://BUCKET/FOLDER"
     setup, worker = options.view_as(SetupOptions), options.view_as(WorkerOptions)
     if not (worker.sdk_container_image or setup.setup_file or setup.extra_packages):
-        return (
-            "--runner=DataflowRunner needs --sdk_container_image: the code travels in the image, see docs/dataflow.md"
-        )
+        return "--runner=DataflowRunner needs --sdk_container_image: it holds the workers' code, see docs/dataflow.md"
     if accelerator and (other := _other_accelerator(options)):
-        return f"give --accelerator or {other}, not both: the one is for scoring alone, the other for every worker"
+        return f"give --accelerator or {other}, not both: the former is for scoring only, the latter for every worker"
     processes = _SDK_PROCESSES[1]
     if accelerator and _SHARED_GPU in accelerator and options.view_as(DebugOptions).lookup_experiment(processes):
         return f"{_SHARED_GPU} is for several processes on a GPU: leave --experiments={processes} out"

@@ -1,7 +1,7 @@
 """Worker processes of the local runner: the launcher ends if one dies, and they end with the launcher.
 
 Beam's own handler (`SubprocessSdkWorkerHandler`) waits forever for a worker that dies before it has connected. If one
-dies later, or the launcher is told to end, it first lets the others finish all their work.
+dies later, or the launcher is terminated, it first lets the others finish all their work.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from google.protobuf import json_format, text_format
 from odin_beam.pipeline.runners.workers import local_processes
 from odin_beam.transforms.errors import OdinBeamError
 
-# Only a signal wakes a thread that waits for a lock; nobody else sends this one, and by default it does nothing.
+# Only a signal wakes a thread that waits for a lock; nothing else sends this one, and it is ignored by default.
 _WAKE = signal.SIGURG
-# How workers of the present run ended before their time.
+# How workers of the current run died.
 _deaths: list[str] = []
 
 
 class WorkerDied(OdinBeamError):
-    """A worker process ended before its work was done; the message says how."""
+    """A worker process ended before its work was done; the message tells how."""
 
 
 def run_pipeline(pipeline: beam.Pipeline) -> PipelineResult:
@@ -45,11 +45,11 @@ def run_pipeline(pipeline: beam.Pipeline) -> PipelineResult:
         return pipeline.run()
     _deaths.clear()
     try:
-        with _woken_by_deaths(), _lost_connections_unsaid():
+        with _woken_by_deaths(), _without_lost_connection_traces():
             return pipeline.run()
     except Exception as e:
         if _deaths:
-            # Beam may have noticed first, and says less.
+            # Beam may have noticed first, with a less precise error.
             raise WorkerDied(_deaths[0]) from e
         raise
 
@@ -68,8 +68,8 @@ def _woken_by_deaths() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lost_connections_unsaid() -> Iterator[None]:
-    """Leaves out the trace of the thread that reads what a worker says, when that worker has died."""
+def _without_lost_connection_traces() -> Iterator[None]:
+    """Suppresses the trace of the thread that reads a worker's messages, if that worker has died."""
     before = threading.excepthook
 
     def hook(arguments) -> None:
@@ -121,7 +121,7 @@ class _WorkerProcess(GrpcWorkerHandler):
     def close(self) -> None:
         self._closing = True
         if sys.exception() is not None:
-            # The run has failed, or was interrupted: nobody needs what the worker is doing.
+            # The run has failed, or was interrupted: the worker's results are no longer needed.
             self._process.kill()
         super().close()
 

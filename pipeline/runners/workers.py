@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-# So that the workers end at about the same time, although their last shards begin at different ones.
+# So that the workers end at about the same time, although they start their last shards at different times.
 SHARDS_PER_WORKER = 3
 _THREADS = "TF_NUM_INTRAOP_THREADS"
 # By any of the names that Beam understands: `flink` is `FlinkRunner`.
@@ -25,7 +25,7 @@ def runs_here(options: PipelineOptions) -> bool:
 
 
 def local_processes(options: PipelineOptions) -> int:
-    """Worker processes that the local runner starts; 1 where the work is done in the launcher's own."""
+    """Worker processes that the local runner starts; 1 if the launcher's own process does the work."""
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return 1
@@ -33,7 +33,7 @@ def local_processes(options: PipelineOptions) -> int:
 
 
 def workers(options: PipelineOptions) -> int:
-    """Workers at most, as far as the options say; 1 where they say nothing."""
+    """Workers at most, as far as the options tell; otherwise 1."""
     cloud = options.view_as(WorkerOptions)
     parallelism = options.view_as(FlinkRunnerOptions).parallelism
     return max(local_processes(options), cloud.max_num_workers or cloud.num_workers or 1, parallelism)
@@ -57,13 +57,13 @@ def imbalance(images: Collection[int], count: int) -> str | None:
         return None
     if len(images) < SHARDS_PER_WORKER * count:
         return (
-            f"warning: {len(images):,} shards for {count:,} workers: some will have nothing to do; `odin-beam ingest` "
-            f"makes more of them, {SHARDS_PER_WORKER * count:,} or more would be good"
+            f"warning: {len(images):,} shards for {count:,} workers: some will be idle; make "
+            f"{SHARDS_PER_WORKER * count:,} or more shards with `odin-beam ingest`"
         )
     largest, share = max(images), sum(images) / count
     if largest > share:
         return (
-            f"warning: one shard has {largest:,} of {sum(images):,} images: {count:,} workers will wait for it; "
+            f"warning: one shard has {largest:,} of {sum(images):,} images: the other workers will wait for it; "
             "`odin-beam ingest` makes even shards"
         )
     return None

@@ -53,14 +53,14 @@ def _choice(content: dict[str, Any]) -> list[str]:
             f"epsilon {best['epsilon']:g} at T {best['temperature']:g} against epsilon 0 at T "
             f"{still['temperature']:g}: {_gain(gain, content)}, for {times} the time"
         )
-        doubt = "not certain to be a gain" if gain["value"] > 0 else "no gain"
-        verdict = "" if gain["low"] > 0 else f"; {doubt}, so epsilon 0 is taken"
+        doubt = "not a certain gain" if gain["value"] > 0 else "no gain"
+        verdict = "" if gain["low"] > 0 else f"; {doubt}, so epsilon 0 is chosen"
         lines.append(f"  {said}{verdict}")
     elif choice["best_with_perturbation"] is None:
         lines.append("  the grid has no epsilon above 0")
     else:
         lines.append(
-            "  the grid has no epsilon 0 to compare with: it is not known if the perturbation is worth its time"
+            "  the grid has no epsilon 0 to compare with: whether the perturbation is worth its time is unknown"
         )
     if over_msp:
         verdict = "" if over_msp["low"] > 0 else "; ODIN does not beat the plain msp here"

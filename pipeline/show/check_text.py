@@ -7,7 +7,7 @@ from odin_beam.transforms.model.classifier import Classifier
 
 
 def describe(classifier: Classifier, found: str | None) -> str:
-    """What can be read off the model."""
+    """What the model itself shows."""
     height, width, channels = classifier.input_shape
     return "\n".join(
         [
@@ -27,7 +27,8 @@ def _dtype(classifier: Classifier) -> str:
 def _maps(classifier: Classifier) -> str:
     if classifier.last_layer is None or not classifier.last_layer.has_maps:
         return "none: activation maps need global average pooling followed by one dense layer"
-    return f"{' x '.join(str(side or '?') for side in classifier.last_layer.map_shape)}, then pooled, then dense"
+    shape = " x ".join(str(side or "?") for side in classifier.last_layer.map_shape)
+    return f"{shape}, global average pooling, then dense"
 
 
 def trials_table(trials: list[Trial], images: int, labelled: int) -> str:
@@ -47,15 +48,15 @@ def verdict(chosen: Trial, soundness: Soundness, warnings: list[str]) -> str:
     lines = [f"preprocessing: {name(chosen.preprocessing)}"]
     lines += warnings
     if not soundness.repeatable:
-        lines.append("WARNING: the same batch twice gives different logits: the model is not deterministic")
+        lines.append("WARNING: the same batch gives different logits each time: the model is not deterministic")
     if soundness.alone_difference > 1e-4:
         lines.append(
             f"WARNING: an image alone and in a batch differ by {soundness.alone_difference:.1e}: batch statistics?"
         )
     if soundness.repeatable and soundness.alone_difference <= 1e-4:
         lines.append(
-            "repeatable   the same batch twice to the bit; an image alone and in a batch differ by "
-            f"{soundness.alone_difference:.0e} at most"
+            "repeatable   identical logits for the same batch; an image alone and in a batch differ by "
+            f"at most {soundness.alone_difference:.0e}"
         )
     lines.append(f"gradient     reaches {100 * soundness.gradient_share:.0f} % of the pixels")
     if 0 < soundness.gradient_share < 0.5:

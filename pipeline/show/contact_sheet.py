@@ -1,4 +1,4 @@
-"""A sheet of images as the model's first layer sees them."""
+"""A sheet of images as the model's first layer receives them."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +10,7 @@ _SHEET_SIDE = 96
 
 
 def contact_sheet(classifier: Classifier, pixels: np.ndarray, columns: int = 8, rows: int = 8) -> Image.Image:
-    """Some of the images as the model's first layer sees them, the sheet's range stretched to black and white.
+    """Some of the images as the model's first layer receives them, the sheet's range stretched to black and white.
 
     A channel order or a range that is wrong for the model shows as false colours or as clipped tones.
 

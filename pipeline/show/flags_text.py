@@ -21,7 +21,7 @@ def flags_text(flags: dict[str, Any]) -> str:
         lines.append(f"  {name:20}{own['role']:18}{own['images']:>13,}{own['flagged']:>13,}{share:>10}{rate}")
     for name, own in flags["sources"].items():
         if own["without_score"]:
-            lines.append(f"  {name}: {own['without_score']:,} images have no such score and no flag")
+            lines.append(f"  {name}: {own['without_score']:,} images have no such score, and so no flag")
     remarks = [*_expectations(flags), *_failures(flags)]
     return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
@@ -29,7 +29,7 @@ def flags_text(flags: dict[str, Any]) -> str:
 def _rule(flags: dict[str, Any]) -> str:
     rule, calibration = flags["rule"], flags["calibration"]
     against = f"{calibration['images']:,} images of {', '.join(calibration['sources'])}"
-    classes = f", {flags['classes_with_own_scores']:,} classes by themselves" if flags["per_class"] else ""
+    classes = f", {flags['classes_with_own_scores']:,} classes calibrated separately" if flags["per_class"] else ""
     if "tpr" in rule:
         said = "" if flags["per_class"] else f" below {rule['threshold']:.9g}"
         return f"flagged by {flags['detector']}{said}: TPR {rule['tpr']:g} of {against}{classes}"
@@ -51,8 +51,9 @@ def _expectations(flags: dict[str, Any]) -> list[str]:
     count = flags["calibration"]["images"]
     if (1 - rule["tpr"]) * (count + 1) < 1:
         lines.append(
-            f"warning: {count:,} calibration images cannot tell a TPR of {rule['tpr']:g} from 1: with the lowest of "
-            f"their scores as threshold {100 / (count + 1):.2g} % of new in-distribution images are flagged"
+            f"warning: {count:,} calibration images cannot distinguish a TPR of {rule['tpr']:g} from 1: with the "
+            f"lowest of their scores as the threshold, {100 / (count + 1):.2g} % of new in-distribution images are "
+            "flagged"
         )
     return lines
 
@@ -64,7 +65,7 @@ def _discoveries(rule: dict[str, Any]) -> list[str]:
         f"in-distribution (largest p-value flagged: {rule['largest_p_value']:.3g})"
     ]
     if (share := rule["false_discovery_share"]) is not None:
-        lines.append(f"of these {100 * share:.2f} % are in-distribution")
+        lines.append(f"of these, {100 * share:.2f} % are in-distribution")
     least = smallest / rule["fdr"]
     lines.append(
         f"power limit: no p-value is below 1/(n + 1) = {smallest:.3g}, so nothing is flagged unless {100 * least:.3g} %"

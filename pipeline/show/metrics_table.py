@@ -48,10 +48,10 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 
 def problems(summary: dict[str, Any]) -> list[str]:
-    """Lines about shards that failed and scores whose shard is no longer there; none if there are none."""
+    """Lines about shards that failed and scores whose shard was removed; empty if there are none."""
     failed = _some(
         [f"{shard['path']}: {shard['reason']}" for shard in summary["failed_shards"]],
-        "failed and not in the results; the same command tries again",
+        "failed, missing from the results; run the same command again to retry",
         "shard",
     )
     orphans = _some(summary["orphaned_scores"], "belong to inputs that were removed; ignored", "scores file")

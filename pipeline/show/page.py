@@ -12,7 +12,7 @@ from odin_beam.pipeline.show.report_gallery import Picture
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pairs for the table: by pair of sources, each figure in percent, its difference to msp, and if it is best."""
+    """The pairs for the table: each figure in percent, its difference from msp, and whether it is the best."""
     tables = []
     for names, group in itertools.groupby(
         metrics["pairs"], key=lambda row: (row["in_distribution"], row["out_distribution"])

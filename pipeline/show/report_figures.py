@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from odin_beam.transforms.detectors.registry import HISTOGRAMS
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, too.
 STRESSED = {"odin": "#D55E00", "msp": "#0072B2"}
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#B8A000", "#7A5195", "#5B5B5B")
 _SOURCES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

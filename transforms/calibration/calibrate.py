@@ -149,9 +149,9 @@ def calibration_content(
     ]
     first = next(iter(grid.cells))
     if first not in inside:
-        raise CalibrationError("no in-distribution image gave a score: see the rejects")
+        raise CalibrationError("no in-distribution image has a score: see the rejects")
     if OBJECTIVES[settings.objective].two_sided and not outside:
-        raise CalibrationError("no out-of-distribution image gave a score: see the rejects")
+        raise CalibrationError("no out-of-distribution image has a score: see the rejects")
     figures = {column: cell_figures(inside[column], [columns[column] for columns in outside]) for column in inside}
     choice = _choose(folder, settings, figures, shards)
     names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in inside}
@@ -272,18 +272,18 @@ def _warnings(objective: str, count: int, accuracy: Mapping[str, float | None]) 
     warnings = []
     if objective == "mean_score":
         warnings.append(
-            "the epsilon of the largest mean in-distribution score can be far from the best one: with CIFAR-10 and "
+            "the epsilon with the largest mean in-distribution score can be far from the best one: with CIFAR-10 and "
             "DenseNet-BC it gave an AUROC of 89.4, where epsilon 0 gives 95.8"
         )
     if count < FEW_IMAGES:
         warnings.append(
-            f"{count} in-distribution images are few: thresholds of high true positive rates are guesses, see their "
+            f"only {count} in-distribution images: thresholds at high true positive rates are unreliable, see their "
             "intervals"
         )
     for source, share in accuracy.items():
         if share is not None and share >= SUSPICIOUS_ACCURACY:
             warnings.append(
                 f"{source}: accuracy {100 * share:.1f} %; if these are the images that the classifier was trained on, "
-                "take held-out ones: thresholds would be too high, and flag too much"
+                "use held-out ones: otherwise the thresholds are too high and flag too many images"
             )
     return warnings

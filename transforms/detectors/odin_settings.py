@@ -43,7 +43,7 @@ class OdinGrid:
         for name in ("temperatures", "epsilons"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be at least one number, and none twice, not {list(values)}")
+                raise ValueError(f"{name} must be at least one number, without duplicates, not {list(values)}")
         # Creating the cells checks every number.
         _ = self.cells
 

@@ -12,6 +12,7 @@ disappears from the backward pass to the pixels. Dense layers count as convoluti
 sums that do not follow a convolution one operation too.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -70,14 +71,22 @@ def _join_with_relu(graph: FrozenGraph, node: node_def_pb2.NodeDef, shapes: dict
     product.attr["padding"].s = b"VALID"
     product.attr["strides"].list.i[:] = [1, 1, 1, 1]
     if np.all(factor == 1):
-        product.attr["_gradient_op_type"].s = _TIMES_ONE.encode()
+        product.attr["_gradient_op_type"].s = _gradient_of_times_one().encode()
     _make_bias(graph, added, product.name, np.broadcast_to(shift, channels))
 
 
-@tf.RegisterGradient(_TIMES_ONE)
-def _gradient_of_times_one(_: tf.Operation, gradient: tf.Tensor) -> tuple[tf.Tensor, None]:
-    """The gradient of a depthwise convolution that multiplies by 1: it passes through without any operation."""
-    return gradient, None
+@functools.cache
+def _gradient_of_times_one() -> str:
+    """The gradient of a depthwise convolution that multiplies by 1: it passes through without any operation.
+
+    Its name in TensorFlow's registry, where the first call enters it.
+    """
+
+    @tf.RegisterGradient(_TIMES_ONE)
+    def unchanged(_: tf.Operation, gradient: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return gradient, None
+
+    return _TIMES_ONE
 
 
 def _split_normalisation(graph: FrozenGraph, node: node_def_pb2.NodeDef) -> None:

@@ -87,11 +87,11 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         exact, rounded = (_logits_and_gradient(form.activations, _probe(classifier))[0] for form in (folded, mixed))
     except Exception as e:
         _LOG.warning(
-            "the model has layers that are not computed in bfloat16: it runs in float32: %s", str(e).partition("\n")[0]
+            "the model has layers that cannot be computed in bfloat16: using float32: %s", str(e).partition("\n")[0]
         )
         return folded
     if not _close(exact, rounded, _MIXED_TOLERANCE):
-        _LOG.warning("rounded to bfloat16, the model computes something else: it runs in float32")
+        _LOG.warning("the model gives different results in bfloat16: using float32")
         return folded
     return mixed
 

@@ -164,7 +164,7 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
         raise NotFreezable("it has too many weights for constants")
     try:
         frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
-    # The converter sees every kind of model. If it fails, TensorFlow runs the model as it is.
+    # The converter is given every kind of model. If it fails, TensorFlow runs the model as it is.
     except Exception as e:
         raise NotFreezable(f"{type(e).__name__}: {e}") from e
     nodes = {node.name: node for node in frozen.graph.as_graph_def().node}

@@ -35,7 +35,7 @@ _MODES = {1: "L", 3: "RGB"}
 def pixels(
     record: ImageRecord, input_shape: tuple[int, int, int], geometry: Geometry, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The image as the classifier sees it.
+    """The image as the classifier receives it.
 
     Args:
       record: a parsed Example.

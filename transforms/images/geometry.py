@@ -49,7 +49,7 @@ class Geometry:
         if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ValueError(f"image_size needs two positive numbers, not {self.image_size}")
         if self.resize == "shorter_side" and self.crop == "none":
-            raise ValueError("resize shorter_side leaves images of every aspect ratio: it needs crop center")
+            raise ValueError("resize shorter_side keeps each image's aspect ratio, so it needs crop center")
 
 
 class Placement(NamedTuple):

@@ -224,7 +224,7 @@ def _read_archive(archive: Container, members: Iterable[Member]) -> Iterator[Mem
             if len(data) == member.size:
                 yield MemberBytes(member, data)
             else:
-                yield MemberBytes(member, None, f"cut off: {len(data)} of {member.size} bytes are there", damage=True)
+                yield MemberBytes(member, None, f"cut off: {len(data)} of {member.size} bytes are present", damage=True)
 
 
 @contextlib.contextmanager

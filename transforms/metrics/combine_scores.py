@@ -26,7 +26,7 @@ def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[s
     """
     commit = scores_file.read_commit(path)
     if commit is None:
-        raise errors.StorageError(f"{path} is not the scores file that it was: run `score` again")
+        raise errors.StorageError(f"{path} is no longer a complete scores file: run `score` again")
     histograms = {column: ScoreHistogram() for column in columns}
     labelled = correct = 0
     for table in parquet.read_columns(path, ["label", "prediction", *columns]):

@@ -119,7 +119,7 @@ def load_classifier(
     try:
         classifier = as_classifier(model, preprocessing, image_size, output_name)
     except (MemoryError, tf.errors.ResourceExhaustedError) as e:
-        raise ClassifierError(f"the model at {path} needs more memory for one image than there is") from e
+        raise ClassifierError(f"the model at {path} needs more memory for one image than is available") from e
     return replace(classifier, saved_policy=policy)
 
 
@@ -151,7 +151,7 @@ def _input_shape(
     if dtype not in ("float32", "float64"):
         raise ClassifierError(f"the model's input is {dtype}; a step of epsilon needs one of float32")
     if shape[0] is not None:
-        raise ClassifierError(f"the model's input is {shape}: its batch size is fixed; save it with an open one")
+        raise ClassifierError(f"the model's input is {shape}: its batch size is fixed; save it with a variable one")
     fixed = tuple(shape[1:3])
     if None in fixed and image_size is None:
         raise ClassifierError(f"the model's input is {shape}: give its height and width as `image_size`")

@@ -43,7 +43,7 @@ class Head:
 def keras_head(model: keras.Model, output_name: str | None) -> Head:
     inputs = getattr(model, "inputs", None) or []
     if not inputs:
-        raise ClassifierError("the model does not say what its input is: build it from keras.Input or as Sequential")
+        raise ClassifierError("the model has no defined input: build it from keras.Input or as Sequential")
     if len(inputs) != 1:
         raise ClassifierError(
             f"the model's input is {len(inputs)} inputs; images need one of shape (None, H, W, 1 or 3)"
@@ -72,7 +72,7 @@ def _named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
         return {name: keras.tree.flatten(output)[0] for name, output in model.output.items()}
     names = list(model.output_names)
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ClassifierError(f"the model has two outputs called {repeated[0]!r}: name them apart")
+        raise ClassifierError(f"the model has two outputs called {repeated[0]!r}: give them different names")
     return dict(zip(names, model.outputs, strict=True))
 
 
@@ -98,7 +98,7 @@ def _choose_output(names: list[str], wanted: str | None) -> str:
         return names[0]
     if wanted in names:
         return wanted
-    available = f"outputs there: {', '.join(names)}"
+    available = f"available outputs: {', '.join(names)}"
     if wanted is None:
         raise ClassifierError(f"the model has {len(names)} outputs: choose one with `output_name`; {available}")
     raise ClassifierError(f"the model has no output {wanted!r}; {available}")
@@ -131,7 +131,7 @@ def reading(outputs: np.ndarray, head: Head) -> tuple[str, Callable[[tf.Tensor],
     # The outputs of a plain dense layer are logits, whatever their range.
     if in_unit_interval and (head.name == "unknown" or (head.name == "linear" and head.last_layer is None)):
         raise ClassifierError(
-            "the model's outputs lie between 0 and 1 and do not sum to 1, as those of one sigmoid per class: "
+            "the model's outputs lie between 0 and 1 and do not sum to 1, like those of one sigmoid per class: "
             "scores need classes that exclude each other"
         )
     return name, tf.identity

@@ -65,7 +65,7 @@ def _from_keras(path: str, local: str) -> keras.Model:
 def _check_archive(path: str, local: str) -> None:
     """Checks that a `.keras` file is a complete zip archive that does not expand without bound."""
     if not zipfile.is_zipfile(local):
-        raise ClassifierError(f"model {path} cannot be loaded: it is not a .keras file, or its end is missing")
+        raise ClassifierError(f"model {path} cannot be loaded: it is not a .keras file, or it is truncated")
     try:
         with zipfile.ZipFile(local) as archive:
             expanded = {info.filename: info.file_size for info in archive.infolist()}
@@ -123,7 +123,7 @@ def _compute_in_float32(model: keras.Model, path: str) -> str | None:
     """
     if any(weight.dtype in ("float16", "bfloat16") for weight in model.weights):
         raise ClassifierError(
-            f"model {path} has 16-bit weights; 16 bits cannot hold a step of epsilon: save it in float32"
+            f"model {path} has 16-bit weights; 16 bits cannot represent a step of epsilon: save it in float32"
         )
     policy = None
     for layer in model._flatten_layers():

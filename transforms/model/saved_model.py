@@ -85,7 +85,7 @@ def load_saved_model(folder: str) -> SavedModel:
         raise SavedModelError(text or type(e).__name__) from e
     if _SIGNATURE not in loaded.signatures:
         names = ", ".join(loaded.signatures) or "none"
-        raise SavedModelError(f"it has no signature {_SIGNATURE}; signatures there: {names}")
+        raise SavedModelError(f"it has no signature {_SIGNATURE}; available signatures: {names}")
     function = loaded.signatures[_SIGNATURE]
     inputs = function.structured_input_signature[1]
     if len(inputs) != 1:

@@ -34,4 +34,4 @@ def stat_file(path: str) -> FileStat | None:
     try:
         return file_system.stat(path) if file_system.exists(path) else None
     except Exception as e:
-        raise StorageError(f"cannot look at {path}: {cause(e)}") from e
+        raise StorageError(f"cannot look up {path}: {cause(e)}") from e

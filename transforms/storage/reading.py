@@ -27,7 +27,7 @@ def _is_absent(error: Exception) -> bool:
 def _refuse_special_file(path: str) -> None:
     # Opening a pipe that has no writer would wait forever.
     if is_local(path) and os.path.exists(path) and not os.path.isfile(path):
-        raise FileNotFoundError(errno.ENOENT, "it is no regular file", path)
+        raise FileNotFoundError(errno.ENOENT, "it is not a regular file", path)
 
 
 def _is_denied(error: Exception) -> bool:

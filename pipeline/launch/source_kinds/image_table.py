@@ -1,4 +1,4 @@
-"""`manifest:FILE`: a CSV or Parquet table of images with `uri`, and if wanted `label` and `id`."""
+"""`manifest:FILE`: a CSV or Parquet table of images with `uri` and, optionally, `label` and `id`."""
 
 from collections.abc import Iterable, Iterator
 

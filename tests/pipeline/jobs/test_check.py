@@ -62,7 +62,7 @@ def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_re
     accuracies = table(printed)
     assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe", "bgr"}
     assert accuracies["unit"] > 90 > 50 > max(accuracies[name] for name in ("byte", "tf", "torch", "caffe"))
-    assert "maps         8 x 8 x 342, then pooled, then dense" in printed
+    assert "maps         8 x 8 x 342, global average pooling, then dense" in printed
     assert "preprocessing: unit" in printed
     assert json.loads((tmp_path / "model.json").read_text())["preprocessing"]["name"] == "unit"
     assert main([*argv, "--channel_order=bgr"]) == 2
@@ -82,7 +82,7 @@ def test_without_labels_the_choice_must_be_spelled_out_and_a_collapse_is_warned_
     shard = relabelled(tmp_path, lambda label: None)
     argv = ["check", f"--model={unit_model}", f"--in_distribution={shard}"]
     assert main(argv) == 2
-    assert "spell it out with --preprocessing" in capsys.readouterr().err
+    assert "cannot be chosen because there are no labels: give --preprocessing" in capsys.readouterr().err
     assert main([*argv, "--preprocessing=unit"]) == 0
     assert "WARNING" not in capsys.readouterr().out
     assert main([*argv, "--mean=30", "--std=0.01"]) == 0
@@ -93,7 +93,7 @@ def test_permuted_labels_are_warned_of(unit_model, tmp_path, capsys):
     shard = relabelled(tmp_path, lambda label: (label + 5) % 10)
     argv = [f"--model={unit_model}", f"--in_distribution={shard}"]
     assert main(["check", *argv]) == 2
-    assert "with accuracy at chance under every one" in capsys.readouterr().err
+    assert "because accuracy is at chance under every one" in capsys.readouterr().err
     assert main(["check", *argv, "--preprocessing=unit"]) == 0
     assert "are the labels in another order?" in capsys.readouterr().out
     assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0

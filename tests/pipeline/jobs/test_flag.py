@@ -116,7 +116,7 @@ def test_the_number_of_false_flags_to_expect_is_said(folder, capsys):
 
 def test_a_true_positive_rate_beyond_the_calibration_is_warned_of(folder, capsys):
     assert flag(folder, "--tpr=0.9999") == 0
-    assert "150 calibration images cannot tell a TPR of 0.9999 from 1" in capsys.readouterr().out
+    assert "150 calibration images cannot distinguish a TPR of 0.9999 from 1" in capsys.readouterr().out
 
 
 def test_classes_with_enough_images_have_their_own_thresholds(folder, capsys):
@@ -124,7 +124,7 @@ def test_classes_with_enough_images_have_their_own_thresholds(folder, capsys):
     content = json.loads((folder / "cal.json").read_text())
     own = content["class_scores"]["odin"]
     assert own, "the fixture has a class of at least 100 images"
-    assert f"{len(own)} classes by themselves" in capsys.readouterr().out
+    assert f"{len(own)} classes calibrated separately" in capsys.readouterr().out
 
 
 def test_evaluate_and_report_show_the_realised_rates(folder, capsys):

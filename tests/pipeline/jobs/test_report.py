@@ -138,7 +138,7 @@ def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored
     (tmp_path / "in-0.tfrecord").unlink()
     assert main(["report", f"--scores={scored}"]) == 0
     shown = page(scored)
-    assert "in-0.tfrecord: the file has gone since it was listed" in shown.text
+    assert "in-0.tfrecord: the file was removed after it was listed" in shown.text
     run = (scored / "run.json").read_text()
     (scored / "run.json").write_text(run.replace(model, f"{tmp_path}/gone.keras"))
     assert main(["report", f"--scores={scored}"]) == 0

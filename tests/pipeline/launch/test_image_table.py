@@ -54,8 +54,8 @@ def test_a_list_of_uris_alone_will_do_and_keeps_its_order(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "path,label\n/a.jpg,1\n", "has no column 'uri'; columns there: path, label"),
-        ("m.csv", "uri\n", "lists no image"),
+        ("m.csv", "path,label\n/a.jpg,1\n", "has no column 'uri'; its columns: path, label"),
+        ("m.csv", "uri\n", "lists no images"),
         ("m.csv", "", "cannot be read"),
         ("m.csv", "uri,label\n/a.jpg,cat\n", "cannot be read: .*cat"),
         ("m.csv", "uri,label\n/a.jpg,1\n,2\n", "row 2: None is no uri"),

@@ -62,7 +62,7 @@ def test_features_are_called_as_features_json_says(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("tiny/validation", "no split 'validation'; splits there: test, train"),
+        ("tiny/validation", "no split 'validation'; available splits: test, train"),
         ("huge/test", "huge is not prepared in .*: run `tfds build huge --data_dir .*, or give --tfds_data_dir"),
         ("tiny:2.0.0/test", "tiny:2.0.0 is not prepared"),
         ("tiny", "not of the form tfds:NAME"),
@@ -96,7 +96,7 @@ def test_images_of_floating_point_are_a_usage_error(tmp_path):
 
 
 def test_a_folder_in_object_storage_is_a_usage_error_that_says_what_to_do_instead():
-    with pytest.raises(UsageError, match="gs://b/tfds is not local: give the data set's shards"):
+    with pytest.raises(UsageError, match="gs://b/tfds is not local: give the data set's TFRecord files"):
         find_split("tiny/test", "gs://b/tfds")
 
 

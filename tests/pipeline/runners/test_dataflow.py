@@ -234,7 +234,7 @@ def test_tune_asks_for_the_gpu_too_and_does_not_measure_the_launcher(uploaded, c
     assert list(with_accelerator(described()[1])) == ["ScoreShards/ScoreShard/ParDo(ScoreShard)"]
     told = capsys.readouterr()
     assert told.out.startswith("template written; gs://b/c.json appears when the job is done")
-    assert "passes an image" not in told.err
+    assert "passes per image" not in told.err
 
 
 def test_the_other_jobs_are_written_down_too(uploaded, capsys):

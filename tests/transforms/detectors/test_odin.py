@@ -264,7 +264,7 @@ def test_a_grid_names_its_cells_so_that_no_two_are_alike_and_none_is_a_nested_fi
     [
         ((), (0.0,), "temperatures must be at least one number"),
         ((1.0,), (), "epsilons must be at least one number"),
-        ((1.0, 1.0), (0.0,), "none twice"),
+        ((1.0, 1.0), (0.0,), "without duplicates"),
         ((0.0,), (0.0,), "temperature must be"),
         ((1.0,), (-0.1,), "epsilon must be"),
         ((math.nan,), (0.0,), "temperature must be"),

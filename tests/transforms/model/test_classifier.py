@@ -242,7 +242,7 @@ def test_a_sigmoid_behind_a_layer_of_training_alone_is_seen():
 
 @pytest.mark.parametrize("make", [sigmoid_per_class_in_pieces, hard_sigmoid, rescaled_sigmoid])
 def test_what_looks_like_sigmoids_behind_a_head_that_is_not_understood_is_refused(make):
-    with pytest.raises(ClassifierError, match="as those of one sigmoid per class"):
+    with pytest.raises(ClassifierError, match="like those of one sigmoid per class"):
         as_classifier(make())
 
 
@@ -275,7 +275,7 @@ def test_a_model_whose_image_fits_no_memory_is_refused(tmp_path, monkeypatch):
 
     path = samples.save_model(samples.small_model(), tmp_path / "m.keras")
     monkeypatch.setattr(classifier, "as_classifier", too_large)
-    with pytest.raises(ClassifierError, match="needs more memory for one image than there is"):
+    with pytest.raises(ClassifierError, match="needs more memory for one image than is available"):
         classifier.load_classifier(path)
 
 
@@ -485,7 +485,7 @@ def of_output(*shape):
     ("make", "message"),
     [
         (two_inputs, "the model's input is 2 inputs"),
-        (two_outputs, "the model has 2 outputs: choose one with --output_name; outputs there: first, second"),
+        (two_outputs, "the model has 2 outputs: choose one with --output_name; available outputs: first, second"),
         (lambda: of_shape((12,)), "images need one of shape"),
         (lambda: of_shape((8, 8, 4)), "images need one of shape"),
         (lambda: of_shape((8, 8, 3), batch_size=2), "its batch size is fixed"),
@@ -549,7 +549,7 @@ def test_one_of_several_outputs_is_chosen_by_name(name, suffix, tmp_path):
 
 
 def test_an_output_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ClassifierError, match="no output 'third'; outputs there: first, second"):
+    with pytest.raises(ClassifierError, match="no output 'third'; available outputs: first, second"):
         as_classifier(two_outputs(), output_name="third")
 
 

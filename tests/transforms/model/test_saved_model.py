@@ -74,7 +74,7 @@ def test_one_sigmoid_unit_gives_the_logarithms_of_both_probabilities(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: keras_2_model(4, "sigmoid"), "do not sum to 1, as those of one sigmoid per class"),
+        (lambda: keras_2_model(4, "sigmoid"), "do not sum to 1, like those of one sigmoid per class"),
         (lambda: keras_2_model(1, None), "the model's output is a single number"),
     ],
 )
@@ -87,7 +87,7 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
     inner = samples.small_model()
     inputs = keras.Input((8, 8, 3))
     path = saved(keras.Model(inputs, {"first": inner(inputs), "second": -inner(inputs)}), tmp_path)
-    with pytest.raises(ClassifierError, match="choose one with --output_name; outputs there: first, second"):
+    with pytest.raises(ClassifierError, match="choose one with --output_name; available outputs: first, second"):
         load_classifier(path)
     found = load_classifier(path, output_name="second")
     np.testing.assert_allclose(found.logits(PIXELS), -inner(PIXELS), rtol=1e-5)
@@ -231,7 +231,7 @@ def test_a_module_that_only_computes_is_loaded(tmp_path):
 def test_a_model_without_serving_function_is_refused_with_the_signatures_there(tmp_path):
     module = Module(lambda y: y)
     tf.saved_model.save(module, str(tmp_path / "m"), signatures={"train": module.serve})
-    with pytest.raises(ClassifierError, match="has no signature serving_default; signatures there: train"):
+    with pytest.raises(ClassifierError, match="has no signature serving_default; available signatures: train"):
         load_classifier(str(tmp_path / "m"))
 
 

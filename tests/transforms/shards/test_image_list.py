@@ -64,7 +64,7 @@ def test_a_pipe_and_a_name_too_long_are_no_image_and_hold_nobody_up(listing, tmp
     monkeypatch.setattr(image_list, "read_rows", lambda *_: rows)
     records = list(read_images(listing[0], str(tmp_path), fetchers))
     assert [record.problem[0] for record in records] == ["not_found"] * 3
-    assert "no regular file" in records[0].problem[1]
+    assert "not a regular file" in records[0].problem[1]
 
 
 def test_a_file_that_was_listed_as_too_large_is_not_even_read(listing, tmp_path, fetchers, monkeypatch):

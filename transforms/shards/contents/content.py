@@ -69,7 +69,7 @@ class Content(abc.ABC):
         names: "FeatureNames",
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """A record's image as the classifier sees it.
+        """A record's image as the classifier receives it.
 
         Args:
           record: a good record.

@@ -78,6 +78,6 @@ def check_unchanged(shard: Shard) -> None:
     """
     current = listing.stat_file(shard.path)
     if current is None:
-        raise StorageError(f"cannot read {shard.path}: the file has gone since it was listed")
+        raise StorageError(f"cannot read {shard.path}: the file was removed after it was listed")
     if (current.size, current.modified) != (shard.size, shard.modified):
         raise StorageError(f"{shard.path} has changed since it was listed: run again")
