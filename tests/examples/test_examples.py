@@ -1,8 +1,10 @@
 """The scripts of `examples/`, on data made here, and the embedded example that they made."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
+import io
 import re
 import struct
 import subprocess
@@ -94,11 +96,19 @@ def embedded_shards(source: str) -> list[Path]:
 # Training
 
 
-def test_trains_on_idx_files(tmp_path, capsys):
-    output = tmp_path / "model.keras"
-    assert run_training(idx_flags(tmp_path), output) == 0
-    assert re.search(r"test accuracy [01]\.\d{4} on 300 images", capsys.readouterr().out)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that was trained on idx files, with seed 5; and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("trained"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run_training(idx_flags(folder), folder / "model.keras", "--seed", "5") == 0
+    return folder / "model.keras", printed.getvalue()
+
+
+def test_trains_on_idx_files(trained):
+    output, printed = trained
+    assert re.search(r"test accuracy [01]\.\d{4} on 300 images", printed)
+    assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
     model = keras.models.load_model(output)
     assert model.input_shape == (None, 12, 12, 1)
     assert model.output_shape == (None, CLASSES)
@@ -122,13 +132,13 @@ def test_learns_from_tfrecord_shards(tmp_path, capsys):
     assert float(capsys.readouterr().out.split("test accuracy ")[1].split()[0]) > 0.9
 
 
-def test_same_seed_same_model(tmp_path):
-    flags = idx_flags(tmp_path)
-    weights = []
-    for run in range(2):
-        output = tmp_path / f"{run}.keras"
-        run_training(flags, output, "--seed", "5")
-        weights.append(np.concatenate([w.ravel() for w in keras.models.load_model(output).get_weights()]))
+def test_same_seed_same_model(trained, tmp_path):
+    again = tmp_path / "again.keras"
+    assert run_training(idx_flags(tmp_path), again, "--seed", "5") == 0
+    weights = [
+        np.concatenate([w.ravel() for w in keras.models.load_model(output).get_weights()])
+        for output in (trained[0], again)
+    ]
     # Near, not bit for bit: the order of summation may depend on the number of threads that are free.
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-3)
 
@@ -205,12 +215,12 @@ def test_a_depth_that_does_not_exist_is_refused():
 
 
 @pytest.mark.parametrize("name", ["densenet_bc", "wide_resnet"])
-def test_two_steps_of_training_and_going_on_after_an_interruption(name, tmp_path, monkeypatch, capsys):
+def test_two_steps_of_training_go_on_after_an_interruption(name, tmp_path, monkeypatch, capsys):
     recipe = train_classifier.RECIPES[name]
     shallow = dataclasses.replace(recipe, build=functools.partial(recipe.build, depth=10))
     monkeypatch.setitem(train_classifier.RECIPES, name, shallow)
     labels = np.arange(64) % 3
-    shard = write_shard(tmp_path / "x.tfrecord", examples(COLOURED, labels.tolist()))
+    shard = write_shard(tmp_path / "x.tfrecord", examples(COLOURED[:, ::2, ::2], labels.tolist()))
     flags = ["--train", str(shard), "--test", str(shard), "--output", str(tmp_path / "model.keras")]
     argv = [*flags, "--architecture", name, "--epochs", "2", "--batch_size", "64"]
     begun, on_epoch_end = [], keras.callbacks.BackupAndRestore.on_epoch_end

@@ -20,19 +20,28 @@ from tests.helpers import samples
 
 DEMO = Path(__file__).resolve().parents[3] / "pipeline" / "demo_data"
 FASHION = f"{DEMO}/fashion_mnist-*.tfrecord"
+ONE_SHARD = f"{DEMO}/fashion_mnist-00000-*"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def unit_model():
     return str(DEMO / "classifier.keras")
 
 
-@pytest.fixture
-def byte_model(unit_model, tmp_path):
+@pytest.fixture(scope="module")
+def byte_model(unit_model, tmp_path_factory):
     """The demo's classifier behind a layer that makes [0, 1] out of bytes."""
     inputs = keras.Input((28, 28, 1))
     outputs = keras.models.load_model(unit_model)(keras.layers.Rescaling(1 / 255)(inputs))
-    return samples.save_model(keras.Model(inputs, outputs), tmp_path / "byte.keras")
+    return samples.save_model(keras.Model(inputs, outputs), tmp_path_factory.mktemp("byte") / "byte.keras")
+
+
+@pytest.fixture(scope="module")
+def checked(byte_model, tmp_path_factory):
+    """The model.json of a check of that model."""
+    config = tmp_path_factory.mktemp("checked") / "model.json"
+    assert main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={config}"]) == 0
+    return config
 
 
 def relabelled(folder, change):
@@ -52,12 +61,16 @@ def table(printed):
     return {line[-5]: float(line[-4]) for line in lines}
 
 
-def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_refused(tmp_path, capsys):
+def cifar10(folder, count):
+    """Flags of a check of the real network on so many images."""
     with np.load(samples.real("cifar10_test.npz")) as arrays:
-        payloads = samples.examples(arrays["x"][:256], arrays["y"][:256].astype(int).tolist())
-    shard = samples.write_shard(tmp_path / "cifar10.tfrecord", payloads)
-    argv = ["check", f"--model={samples.real('densenet_bc_100_12_cifar10.keras')}", f"--in_distribution={shard}"]
-    assert main([*argv, f"--output={tmp_path}/model.json"]) == 0
+        payloads = samples.examples(arrays["x"][:count], arrays["y"][:count].astype(int).tolist())
+    shard = samples.write_shard(folder / "cifar10.tfrecord", payloads)
+    return ["check", f"--model={samples.real('densenet_bc_100_12_cifar10.keras')}", f"--in_distribution={shard}"]
+
+
+def test_on_cifar10_the_right_preprocessing_is_found_among_six(tmp_path, capsys):
+    assert main([*cifar10(tmp_path, 128), f"--output={tmp_path}/model.json"]) == 0
     printed = capsys.readouterr().out
     accuracies = table(printed)
     assert set(accuracies) == {"unit", "byte", "tf", "torch", "caffe", "bgr"}
@@ -65,7 +78,10 @@ def test_on_cifar10_the_right_preprocessing_is_found_among_five_and_a_bgr_one_re
     assert "maps         8 x 8 x 342, global average pooling, then dense" in printed
     assert "preprocessing: unit" in printed
     assert json.loads((tmp_path / "model.json").read_text())["preprocessing"]["name"] == "unit"
-    assert main([*argv, "--channel_order=bgr"]) == 2
+
+
+def test_on_cifar10_reversed_channels_are_clearly_worse(tmp_path, capsys):
+    assert main([*cifar10(tmp_path, 256), "--channel_order=bgr"]) == 2
     assert capsys.readouterr().err.endswith("use --preprocessing unit\n")
 
 
@@ -115,19 +131,20 @@ def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(
     assert main(["score", *argv, f"--output={tmp_path}/msp", "--detectors=msp"]) == 0
 
 
-def test_model_json_feeds_score_and_the_contact_sheet_shows_what_the_model_sees(byte_model, tmp_path, capsys):
-    config = tmp_path / "model.json"
-    assert main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={config}"]) == 0
-    with Image.open(tmp_path / "model-images.png") as sheet:
+def test_the_contact_sheet_shows_what_the_model_sees(checked):
+    with Image.open(checked.with_name("model-images.png")) as sheet:
         assert sheet.size == (8 * 98, 8 * 98)
         assert len(set(sheet.convert("L").get_flattened_data())) > 100
+
+
+def test_model_json_feeds_score(byte_model, checked, tmp_path):
     argv = [
         "score",
         f"--model={byte_model}",
-        f"--in_distribution={DEMO}/fashion_mnist-00000-*",
+        f"--in_distribution={ONE_SHARD}",
         f"--output={tmp_path}/o",
     ]
-    assert main([*argv, f"--model_config={config}"]) == 0
+    assert main([*argv, f"--model_config={checked}"]) == 0
     assert json.loads((tmp_path / "o/run.json").read_text())["settings"]["preprocessing"]["name"] == "byte"
     assert json.loads((tmp_path / "o/summary.json").read_text())["sources"]["in_distribution"]["accuracy"] > 0.9
 
@@ -144,10 +161,9 @@ def test_model_json_feeds_score_and_the_contact_sheet_shows_what_the_model_sees(
         (lambda c: {**c, "preprocessing": {"nome": "byte"}}, [], "nome"),
     ],
 )
-def test_a_model_json_that_does_not_fit_is_refused(byte_model, tmp_path, capsys, change, flags, message):
+def test_a_model_json_that_does_not_fit_is_refused(byte_model, checked, tmp_path, capsys, change, flags, message):
     config = tmp_path / "model.json"
-    main(["check", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={config}"])
-    config.write_text(json.dumps(change(json.loads(config.read_text()))))
+    config.write_text(json.dumps(change(json.loads(checked.read_text()))))
     argv = ["score", f"--model={byte_model}", f"--in_distribution={FASHION}", f"--output={tmp_path}/out"]
     capsys.readouterr()
     assert main([*argv, f"--model_config={config}", *flags]) == 2
@@ -250,9 +266,9 @@ def test_other_kinds_of_models_are_checked_and_scored_alike(make, unit_model, tm
     printed = capsys.readouterr().out
     assert "preprocessing: unit" in printed
     assert ("saved as mixed_bfloat16, computes in float32" in printed) == (make == "mixed_precision")
-    argv = ["score", f"--model={path}", f"--model_config={config}", f"--output={tmp_path}/o", f"--input={FASHION}"]
+    argv = ["score", f"--model={path}", f"--model_config={config}", f"--output={tmp_path}/o", f"--input={ONE_SHARD}"]
     assert main(argv) == 0
-    assert json.loads((tmp_path / "o/summary.json").read_text())["scored"] == 1000
+    assert json.loads((tmp_path / "o/summary.json").read_text())["scored"] == 250
     assert capsys.readouterr().err.count("mixed_bfloat16") == (make == "mixed_precision")
 
 

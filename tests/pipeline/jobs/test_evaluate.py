@@ -1,6 +1,7 @@
 """`odin-beam evaluate`: the metrics again, from Parquet alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,21 @@ from tests.helpers import samples
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def output(tmp_path):
-    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
     for name, seed in (("in-0", 0), ("in-1", 1), ("out-0", 2)):
         images = samples.random_images(20, seed=seed)
-        samples.write_shard(tmp_path / f"{name}.tfrecord", samples.examples(images, [seed] * 20))
-    sources = [f"--in_distribution=known={tmp_path}/in-*", f"--out_distribution=foreign={tmp_path}/out-*"]
-    assert main(["score", f"--model={model}", f"--output={tmp_path}/scores", *sources]) == 0
-    return tmp_path / "scores"
+        samples.write_shard(folder / f"{name}.tfrecord", samples.examples(images, [seed] * 20))
+    sources = [f"--in_distribution=known={folder}/in-*", f"--out_distribution=foreign={folder}/out-*"]
+    assert main(["score", f"--model={model}", f"--output={folder}/scores", *sources]) == 0
+    return folder / "scores"
+
+
+@pytest.fixture
+def output(made, tmp_path):
+    # Shards are named by full path, which the copy does not change.
+    return Path(shutil.copytree(made, tmp_path / "scores"))
 
 
 def test_it_gives_what_score_gave_without_importing_tensorflow(output):
@@ -79,8 +86,7 @@ def test_a_folder_that_it_cannot_use_is_a_usage_error(output, capsys, name, cont
     assert error.count("\n") == 1
 
 
-def test_scores_without_in_distribution_source_have_no_metrics(tmp_path, capsys):
-    model = samples.save_model(samples.small_model(), tmp_path / "small.keras")
+def test_scores_without_in_distribution_source_have_no_metrics(model, tmp_path, capsys):
     samples.write_shard(tmp_path / "a.tfrecord", samples.examples(samples.random_images(3)))
     main(["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={tmp_path}/a.tfrecord"])
     assert main(["evaluate", f"--scores={tmp_path}/out"]) == 2

@@ -16,6 +16,7 @@ from odin_beam.pipeline.main import main
 from odin_beam.pipeline.show import report_gallery
 from odin_beam.pipeline.show.page import metrics_rows
 from tests.helpers import samples
+from tests.helpers.score_runs import restore
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -42,11 +43,6 @@ def page(output):
     return Page((Path(output) / "report/report.html").read_text())
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return samples.save_model(samples.small_model(), tmp_path_factory.mktemp("model") / "small.keras")
-
-
 def shard(path, images, label=True):
     payloads = [
         samples.example(image=samples.encoded(image), id=f"{HOSTILE}{i}", label=i % 4 if label else None)
@@ -55,8 +51,10 @@ def shard(path, images, label=True):
     return samples.write_shard(path, [*payloads, b"bad"])
 
 
-@pytest.fixture
-def scored(model, tmp_path):
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory):
+    """A folder whose `out` holds scores, and copies of it, of which the second has a report too."""
+    tmp_path, kept = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("kept")
     shard(tmp_path / "in-0.tfrecord", samples.random_images(30, seed=1))
     shard(tmp_path / "in-1.tfrecord.gz", samples.random_images(10, seed=2))
     shard(tmp_path / "out.tfrecord", samples.random_images(20, seed=3) // 2, label=False)
@@ -68,7 +66,20 @@ def scored(model, tmp_path):
         *("--out_distribution=noise:uniform", "--noise_count=15", f"--input=loose=files:{tmp_path}/loose/*"),
     ]
     assert main(command) == 0
-    return tmp_path / "out"
+    shutil.copytree(tmp_path, kept / "scored")
+    assert main(["report", f"--scores={tmp_path}/out"]) == 0
+    shutil.copytree(tmp_path, kept / "reported")
+    return tmp_path, kept / "scored", kept / "reported"
+
+
+@pytest.fixture
+def scored(made):
+    return restore(made[0], made[1]) / "out"
+
+
+@pytest.fixture
+def reported(made):
+    return restore(made[0], made[2]) / "out"
 
 
 def test_the_page_shows_metrics_curves_galleries_with_maps_and_rejects(scored, capsys):
@@ -87,14 +98,13 @@ def test_the_page_shows_metrics_curves_galleries_with_maps_and_rejects(scored, c
         assert ElementTree.parse(scored / f"report/{name}.svg").getroot().tag.endswith("svg")
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(scored):
-    main(["report", f"--scores={scored}"])
-    shown = page(scored)
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(reported):
+    shown = page(reported)
     assert shown.of("script") == []
     assert HOSTILE in shown.text
     addresses = [value for _, attributes in shown.tags for name, value in attributes.items() if name in ("src", "href")]
     assert all(address.startswith("data:image/") for address in addresses)
-    assert (scored / "report/report.html").stat().st_size < 5_000_000
+    assert (reported / "report/report.html").stat().st_size < 5_000_000
 
 
 def test_the_images_shown_are_those_of_the_rows(model, tmp_path):
@@ -134,8 +144,8 @@ def test_an_archive_without_roles_gets_a_page_too(model, tmp_path):
     assert "against" not in shown.text
 
 
-def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored, model, tmp_path):
-    (tmp_path / "in-0.tfrecord").unlink()
+def test_a_model_or_image_that_went_away_is_said_the_rest_shown(scored, model, tmp_path):
+    (scored.parent / "in-0.tfrecord").unlink()
     assert main(["report", f"--scores={scored}"]) == 0
     shown = page(scored)
     assert "in-0.tfrecord: the file was removed after it was listed" in shown.text
@@ -148,7 +158,7 @@ def test_a_model_or_an_image_that_went_away_is_said_and_the_rest_is_shown(scored
     assert "known (40) against foreign (20)" in shown.text
 
 
-def test_a_runs_folder_cannot_have_code_run(scored, tmp_path):
+def test_a_runs_folder_cannot_have_code_run(scored):
     run = json.loads((scored / "run.json").read_text())
     run["settings"]["model_factory"] = "os:remove"
     (scored / "run.json").write_text(json.dumps(run))
@@ -196,13 +206,12 @@ def test_a_map_is_drawn_brightest_where_it_is_largest():
     assert over[:28, 84:].mean() > 4 * over[84:, :28].mean() + 20
 
 
-def test_it_opens_in_a_browser(scored, tmp_path):
+def test_it_opens_in_a_browser(reported, tmp_path):
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium on this machine (Debian: apt install chromium)")
-    main(["report", f"--scores={scored}"])
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    address = f"file://{scored}/report/report.html"
+    address = f"file://{reported}/report/report.html"
     picture = tmp_path / "page.png"
     argv = [*command, "--window-size=1150,3000", f"--screenshot={picture}", address]
     subprocess.run(argv, check=True, capture_output=True, timeout=120)

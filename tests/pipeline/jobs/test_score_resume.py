@@ -18,19 +18,37 @@ from odin_beam.transforms.tables import scores_file
 from tests.helpers import samples
 from tests.helpers.score_runs import GOOD, command, counted_shards, everything, last_line, read, rows
 
+# Runs `score` until it has begun to write the fourth file.
+STALLS = """
+import sys, threading
+from odin_beam.pipeline.main import main
+from odin_beam.transforms.tables import scores_file
+
+write, writers = scores_file.ScoresWriter.write, []
+
+def stalling(self, *rest):
+    write(self, *rest)
+    writers.extend([self] if self not in writers else [])
+    if len(writers) == 4:
+        print("stalled", flush=True)
+        threading.Event().wait()
+
+scores_file.ScoresWriter.write = stalling
+main(sys.argv[1:])
+"""
+
 
 @pytest.mark.usefixtures("scored")
 def test_killed_and_rerun_gives_what_an_undisturbed_run_gives(model, archive, monkeypatch):
     output = archive / "out"
     output.rename(archive / "whole")
-    argv = [sys.executable, "-m", "odin_beam", *command(model, archive, "--batch_size=1")]
-    process = subprocess.Popen(argv, cwd=samples.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(output.glob("scores/*/*.parquet"))) < 3:
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+    argv = [sys.executable, "-c", STALLS, *command(model, archive, "--batch_size=1")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(argv, cwd=samples.ROOT, **pipes) as process:
+        assert "stalled\n" in iter(process.stdout.readline, "")
+        process.kill()
     finished = {path: path.stat().st_mtime_ns for path in output.glob("scores/*/*.parquet")}
-    assert 3 <= len(finished) < 6
+    assert len(finished) == 3
     assert not (output / "summary.json").exists()
 
     scored = counted_shards(monkeypatch)

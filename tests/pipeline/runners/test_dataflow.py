@@ -239,10 +239,10 @@ def test_tune_asks_for_the_gpu_too_and_does_not_measure_the_launcher(uploaded, c
 
 def test_the_other_jobs_are_written_down_too(uploaded, capsys):
     """Scored and calibrated here, the rest on Dataflow."""
-    calibration = f"{uploaded}/calibration.json"
+    calibration, grid = f"{uploaded}/calibration.json", ["--temperatures=1000", "--epsilons=0.001"]
     inside = f"--in_distribution=known={uploaded}/in-*.tfrecord"
     model = f"--model={uploaded}/small.keras"
-    assert main(["tune", model, inside, f"--output={calibration}", "--check=false", "--grid=small"]) == 0
+    assert main(["tune", model, inside, f"--output={calibration}", "--check=false", *grid]) == 0
     scored = f"{uploaded}/scored"
     assert main(["score", model, inside, f"--output={scored}", f"--calibration={calibration}", "--check=false"]) == 0
     before = reading.read_bytes(f"{scored}/metrics.json")

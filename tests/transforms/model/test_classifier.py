@@ -6,12 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import applications, layers
+from keras import layers
 from keras.applications import imagenet_utils
 from scipy import special
 
-from odin_beam.transforms.detectors.odin import odin
-from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model import classifier, heads
 from odin_beam.transforms.model.classifier import as_classifier, load_classifier
@@ -560,30 +558,6 @@ def test_a_model_that_does_not_say_what_it_takes_is_refused():
 
     with pytest.raises(ClassifierError, match=r"build it from keras\.Input"):
         as_classifier(Subclassed())
-
-
-@pytest.mark.parametrize(
-    ("make", "options", "classes", "head"),
-    [
-        (applications.EfficientNetV2B0, {}, 10, "softmax in predictions"),
-        (applications.MobileNetV3Small, {}, 10, "separate softmax"),
-        (applications.ResNet50, {}, 10, "softmax in predictions"),
-        (applications.DenseNet121, {"classifier_activation": None}, 10, "linear"),
-        (applications.VGG16, {}, 10, "softmax in predictions"),
-    ],
-)
-def test_the_architectures_of_keras_applications_are_understood(make, options, classes, head, tmp_path):
-    keras.utils.set_random_seed(0)
-    model = make(weights=None, input_shape=(64, 64, 3), classes=classes, **options)
-    found = load_classifier(samples.save_model(model, tmp_path / "model.keras"), Preprocessing("byte"))
-    assert found.head.startswith(head)
-    assert found.input_shape == (64, 64, 3)
-    pixels = tf.constant(samples.random_images(2, (64, 64, 3)).astype(np.float32) / np.float32(255))
-    expected = model(pixels * 255.0, training=False)
-    logits, moved = odin(found.logits, pixels, OdinSettings())
-    np.testing.assert_allclose(logits if head == "linear" else tf.nn.softmax(logits), expected, rtol=1e-4, atol=1e-7)
-    assert np.isfinite(moved).all()
-    assert np.abs(moved - logits).max() > 0
 
 
 def test_a_preprocessing_of_other_channels_is_refused():

@@ -175,13 +175,6 @@ def test_an_operation_that_tensorflow_does_not_know_is_refused():
     assert forbidden_operations(description) == ["OfSomebodysLibrary", "WriteFile"]
 
 
-@pytest.mark.parametrize("make", [keras.applications.MobileNetV3Small, keras.applications.EfficientNetV2B0])
-def test_nothing_in_the_models_of_keras_is_refused(make, tmp_path):
-    make(weights=None, input_shape=(64, 64, 3), classes=3).export(tmp_path / "m", verbose=False)
-    description = saved_model_pb2.SavedModel.FromString((tmp_path / "m/saved_model.pb").read_bytes())
-    assert forbidden_operations(description) == []
-
-
 def test_the_graph_of_a_tensorflow_1_model_is_run_so_it_must_not_save(tmp_path):
     v1, target = tf.compat.v1, tmp_path / "odin-beam-was-here"
     with v1.Graph().as_default(), v1.Session() as session:
