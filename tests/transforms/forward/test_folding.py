@@ -138,8 +138,8 @@ def test_a_normalisation_in_one_operation_is_folded_too():
 
 def test_the_real_network_keeps_its_scores_and_loses_most_products():
     classifier = load_classifier(str(samples.real("densenet_bc_100_12_cifar10.keras")))
-    reference = np.load(samples.real("odin_reference.npz"))["in_logits"][:16]
-    images = np.load(samples.real("cifar10_test.npz"))["x"][:16].astype(np.float32) / 255
+    reference = np.load(samples.real("odin_reference.npz"))["in_logits"][:32]
+    images = np.load(samples.real("cifar10_test.npz"))["x"][:32].astype(np.float32) / 255
     graph = freeze(lambda pixels: [classifier.logits(pixels)], classifier.input_shape)
     before = collections.Counter(node.op for node in graph.nodes.values())["Mul"]
     folding.fold(graph)

@@ -31,8 +31,8 @@ def test_all_that_one_forward_pass_gives_is_there():
 
 def test_scores_of_the_real_network_are_those_of_the_independent_reference():
     classifier = load_classifier(str(samples.real("densenet_bc_100_12_cifar10.keras")))
-    images = np.load(samples.real("cifar10_test.npz"))["x"][:24].astype(np.float32) / 255
-    reference = np.load(samples.real("odin_reference.npz"))["in_perturbed_logits"][:24]
+    images = np.load(samples.real("cifar10_test.npz"))["x"][:48].astype(np.float32) / 255
+    reference = np.load(samples.real("odin_reference.npz"))["in_perturbed_logits"][:48]
     columns = ScoreFunction(classifier, OdinSettings(), ("odin",))(images).columns
     np.testing.assert_allclose(columns["odin"], max_softmax(tf.constant(reference), 1000.0), rtol=1e-4)
 
