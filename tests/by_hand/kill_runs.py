@@ -50,16 +50,20 @@ class Runs:
     mode: str
     started: list[int] = field(default_factory=list)
 
-    def start(self) -> subprocess.Popen:
-        command = [sys.executable, "-m", "odin_beam", "score", f"--model={DATA / 'classifier.keras'}"]
-        command += [
+    @property
+    def command(self) -> list[str]:
+        """What stands behind `odin-beam`."""
+        return [
+            *("score", f"--model={DATA / 'classifier.keras'}"),
             f"--in_distribution=fashion={self.archive}/fashion-*.tfrecord",
             f"--out_distribution=mnist={self.archive}/mnist-*.tfrecord",
+            *(f"--output={self.output}", "--batch_size=4", "--check=false", *MODES[self.mode]),
         ]
-        command += [f"--output={self.output}", "--batch_size=4", "--check=false", *MODES[self.mode]]
+
+    def start(self) -> subprocess.Popen:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "odin_beam", *self.command],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

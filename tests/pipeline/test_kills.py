@@ -8,14 +8,18 @@ import time
 
 import pytest
 
+from odin_beam.pipeline.main import main
 from tests.by_hand import kill_runs
 from tests.by_hand.kill_runs import PATIENCE_SECONDS, Runs
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
+    """Four shards of 125 images of Fashion-MNIST, and four of MNIST."""
     folder = tmp_path_factory.mktemp("archive")
-    kill_runs.make_archive(folder, shards=4)
+    for name, pattern in (("fashion", "fashion_mnist-0000[01]-*"), ("mnist", "mnist-0000[01]-*")):
+        images = f"--images={kill_runs.DATA / pattern}"
+        assert main(["ingest", images, f"--output={folder / name}", "--shards=4"]) == 0
     return folder
 
 
@@ -23,7 +27,7 @@ def archive(tmp_path_factory):
 def expected(archive, tmp_path_factory):
     """Rows and metrics of a run that nobody disturbs."""
     runs = Runs(archive, tmp_path_factory.mktemp("expected") / "out", "in_memory")
-    runs.start().communicate(timeout=PATIENCE_SECONDS)
+    assert main(runs.command) == 0
     return runs.rows(), (runs.output / "metrics.json").read_text()
 
 
@@ -46,10 +50,9 @@ def started(runs):
 
 
 def finish(runs, expected):
+    """Runs the same command again, in this process."""
     before = runs.committed()
-    process = runs.start()
-    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, said
+    assert main(runs.command) == 0
     after = runs.committed()
     assert all(after[name] == mark for name, mark in before.items())
     assert kill_runs.check_end(runs, *expected) == (0, 0)
@@ -66,7 +69,7 @@ def check_stopped(process):
 
 
 @pytest.mark.parametrize("runs", kill_runs.MODES, indirect=True)
-def test_after_a_kill_of_the_launcher_the_same_command_does_the_rest(runs, expected):
+def test_after_a_kill_of_the_launcher_a_rerun_does_the_rest(runs, expected):
     process = started(runs)
     process.kill()
     process.stdout.close()
@@ -79,7 +82,7 @@ def test_after_a_kill_of_the_launcher_the_same_command_does_the_rest(runs, expec
 
 
 @pytest.mark.parametrize("runs", ["multi_processing"], indirect=True)
-def test_after_a_kill_of_a_worker_the_run_stops_with_one_line_and_can_be_resumed(runs, expected):
+def test_a_kill_of_a_worker_stops_the_run_which_can_be_resumed(runs, expected):
     process = started(runs)
     os.kill(kill_runs.workers_of(process.pid)[0], signal.SIGKILL)
     check_stopped(process)
@@ -87,7 +90,7 @@ def test_after_a_kill_of_a_worker_the_run_stops_with_one_line_and_can_be_resumed
 
 
 @pytest.mark.parametrize("runs", ["multi_processing"], indirect=True)
-def test_a_worker_that_dies_while_it_starts_does_not_leave_the_launcher_waiting(runs):
+def test_a_worker_that_dies_while_it_starts_stops_the_run(runs):
     process = runs.start()
     end = time.monotonic() + PATIENCE_SECONDS
     while not (workers := kill_runs.workers_of(process.pid)):
