@@ -18,37 +18,19 @@ from odin_beam.transforms.tables import scores_file
 from tests.helpers import samples
 from tests.helpers.score_runs import GOOD, command, counted_shards, everything, last_line, read, rows
 
-# Runs `score` until it has begun to write the fourth file.
-STALLS = """
-import sys, threading
-from odin_beam.pipeline.main import main
-from odin_beam.transforms.tables import scores_file
-
-write, writers = scores_file.ScoresWriter.write, []
-
-def stalling(self, *rest):
-    write(self, *rest)
-    writers.extend([self] if self not in writers else [])
-    if len(writers) == 4:
-        print("stalled", flush=True)
-        threading.Event().wait()
-
-scores_file.ScoresWriter.write = stalling
-main(sys.argv[1:])
-"""
-
 
 @pytest.mark.usefixtures("scored")
 def test_killed_and_rerun_gives_what_an_undisturbed_run_gives(model, archive, monkeypatch):
     output = archive / "out"
     output.rename(archive / "whole")
-    argv = [sys.executable, "-c", STALLS, *command(model, archive, "--batch_size=1")]
+    argv = [sys.executable, "-m", "tests.helpers.stalling_score", *command(model, archive, "--batch_size=8")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(argv, cwd=samples.ROOT, **pipes) as process:
         assert "stalled\n" in iter(process.stdout.readline, "")
         process.kill()
     finished = {path: path.stat().st_mtime_ns for path in output.glob("scores/*/*.parquet")}
     assert len(finished) == 3
+    assert list((output / writing.TEMPORARY).iterdir())
     assert not (output / "summary.json").exists()
 
     scored = counted_shards(monkeypatch)
@@ -164,7 +146,8 @@ def test_a_summary_that_the_next_run_has_removed_is_one_line(model, archive, mon
 
     monkeypatch.setattr(scoring_run, "run", removed)
     assert main(command(model, archive)) == 1
-    assert f"another run has since started in {archive}/out and removed its summary; then run" in last_line(capsys)
+    message = f"another run has since started in {archive}/out and removed its summary; to resume, run"
+    assert message in last_line(capsys)
 
 
 def test_a_run_whose_output_fails_stops_and_a_rerun_resumes(model, archive, monkeypatch, capsys):

@@ -171,7 +171,7 @@ def test_a_cut_file_is_undecodable(image_format, channels):
     for size in (20, int(0.6 * len(data)), int(0.9 * len(data))):
         error = error_of(decoding.decode, data[:size], channels)
         assert error.reason == "undecodable"
-        assert re.search("Truncated|truncated|Invalid JPEG data|are no PNG", error.detail)
+        assert re.search("Truncated|truncated|Invalid JPEG data|are not PNG", error.detail)
         assert not set("{}\n") & set(error.detail)
 
 
@@ -181,7 +181,7 @@ def test_a_cut_file_is_undecodable(image_format, channels):
 )
 def test_what_is_no_image_of_a_known_format_is_undecodable(data):
     error = error_of(decoding.decode, data, 3)
-    assert str(error).startswith(f"undecodable: {len(data)} bytes that are no PNG, JPEG, GIF or BMP")
+    assert str(error).startswith(f"undecodable: {len(data)} bytes that are not PNG, JPEG, GIF or BMP")
 
 
 def test_check_header_takes_what_decodes_and_names_what_does_not():

@@ -105,7 +105,7 @@ def test_center_crop_alone_takes_the_middle_pixels_as_they_are(shape, rows, colu
 def test_a_size_to_which_the_geometry_does_not_lead_is_wrong(crop, shape):
     geometry = Geometry(resize="none", crop=crop)
     error = error_of(resize.fit, np.zeros((*shape, 3), np.uint8), (32, 30), geometry)
-    assert str(error) == (f"wrong_size: {shape[0]} x {shape[1]}; the classifier takes 32 x 30, see --resize and --crop")
+    assert str(error) == (f"wrong_size: {shape[0]} x {shape[1]}; the classifier takes 32 x 30, see `resize` and `crop`")
 
 
 @pytest.mark.parametrize(("shape", "scaled"), [((1, 20_000), "224 x 4480000"), ((20_000, 1), "4480000 x 224")])
