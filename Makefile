@@ -31,7 +31,7 @@ demo: venv
 	$(BIN)/odin-beam demo
 
 test: venv
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 fuzz: venv
 	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/transforms/shards/test_records.py tests/transforms/images -k 'damage or any_bytes' \

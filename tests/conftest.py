@@ -8,6 +8,9 @@ import sys
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: more threads would only wait for each other.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # They are `odin_beam.pipeline` and `odin_beam.transforms`; a second copy of a class would not equal the first.
 sys.modules["pipeline"] = sys.modules["transforms"] = None
 

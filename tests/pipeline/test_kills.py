@@ -27,7 +27,9 @@ def archive(tmp_path_factory):
 def expected(archive, tmp_path_factory):
     """Rows and metrics of a run that nobody disturbs."""
     runs = Runs(archive, tmp_path_factory.mktemp("expected") / "out", "in_memory")
-    assert main(runs.command) == 0
+    process = runs.start()
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
     return runs.rows(), (runs.output / "metrics.json").read_text()
 
 
@@ -50,9 +52,10 @@ def started(runs):
 
 
 def finish(runs, expected):
-    """Runs the same command again, in this process."""
     before = runs.committed()
-    assert main(runs.command) == 0
+    process = runs.start()
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
     after = runs.committed()
     assert all(after[name] == mark for name, mark in before.items())
     assert kill_runs.check_end(runs, *expected) == (0, 0)

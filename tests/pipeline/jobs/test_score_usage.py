@@ -128,5 +128,5 @@ def test_what_stops_a_run_behind_a_job_server_is_one_line(model, archive, monkey
     monkeypatch.setattr(score_shards, "score_shard", score_shard)
     cluster = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
     assert main(command(model, archive, *cluster)) == 1
-    assert "odin-beam score: stopped: the disk is full; then" in capsys.readouterr().err
+    assert "odin-beam score: stopped: the disk is full; to resume" in capsys.readouterr().err
     assert "Traceback" not in caplog.text

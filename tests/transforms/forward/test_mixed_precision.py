@@ -123,7 +123,7 @@ def test_where_the_hardware_has_none_it_is_float32_and_a_line(monkeypatch, caplo
     mixed = forward_pass.forward_pass(classifier, "mixed").activations(PIXELS).logits
     np.testing.assert_array_equal(mixed, forward_pass.forward_pass(classifier).activations(PIXELS).logits)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "this machine computes nothing in bfloat16: --precision mixed becomes float32"
+        "this machine has no bfloat16 support: using float32 instead of mixed"
     ]
 
 
@@ -136,7 +136,7 @@ def test_a_run_says_what_it_computed_with(has, monkeypatch, tmp_path, capsys):
     command = ["score", f"--model={model}", f"--in_distribution=known={tmp_path}/in.tfrecord", "--precision=mixed"]
     assert main([*command, f"--output={tmp_path}/out"]) == 0
     errors = capsys.readouterr().err
-    assert ("--precision mixed becomes float32" in errors) != has
+    assert ("using float32 instead of mixed" in errors) != has
     described = (tmp_path / "out/run.json").read_text()
     assert f'"precision": "{"mixed" if has else "float32"}"' in described
 

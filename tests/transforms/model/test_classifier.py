@@ -411,13 +411,13 @@ def test_an_open_input_size_is_taken_from_image_size():
     assert found.logits(tf.zeros((2, 20, 30, 1))).shape == (2, 4)
     assert as_classifier(open_size(height=20), image_size=(20, 30)).input_shape == (20, 30, 1)
     assert as_classifier(open_size(20, 30), image_size=(20, 30)).input_shape == (20, 30, 1)
-    with pytest.raises(ClassifierError, match="give its height and width as --image_size"):
+    with pytest.raises(ClassifierError, match="give its height and width as `image_size`"):
         as_classifier(open_size())
 
 
 @pytest.mark.parametrize("size", [(20, 30), (30, None), (None, 20)])
 def test_an_image_size_that_contradicts_the_model_is_refused(size):
-    with pytest.raises(ClassifierError, match="--image_size 30,20 contradicts"):
+    with pytest.raises(ClassifierError, match="`image_size` 30,20 contradicts"):
         as_classifier(open_size(*[{20: 21, 30: 31}.get(n) for n in size]), image_size=(30, 20))
 
 
@@ -483,7 +483,7 @@ def of_output(*shape):
     ("make", "message"),
     [
         (two_inputs, "the model's input is 2 inputs"),
-        (two_outputs, "the model has 2 outputs: choose one with --output_name; available outputs: first, second"),
+        (two_outputs, "the model has 2 outputs: choose one with `output_name`; available outputs: first, second"),
         (lambda: of_shape((12,)), "images need one of shape"),
         (lambda: of_shape((8, 8, 4)), "images need one of shape"),
         (lambda: of_shape((8, 8, 3), batch_size=2), "its batch size is fixed"),

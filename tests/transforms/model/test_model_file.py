@@ -214,7 +214,7 @@ def homemade(tmp_path, monkeypatch):
 
 
 def test_a_factory_brings_the_users_own_layers(homemade):
-    with pytest.raises(ClassifierError, match=r"Homemade.*--model_factory loads layers of your own"):
+    with pytest.raises(ClassifierError, match=r"Homemade.*`model_factory` loads layers of your own"):
         load_classifier(homemade)
     found = load_classifier(homemade, factory="homemade_layers:load")
     expected = importlib.import_module("homemade_layers").load(homemade)(PIXELS)

@@ -87,7 +87,7 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
     inner = samples.small_model()
     inputs = keras.Input((8, 8, 3))
     path = saved(keras.Model(inputs, {"first": inner(inputs), "second": -inner(inputs)}), tmp_path)
-    with pytest.raises(ClassifierError, match="choose one with --output_name; available outputs: first, second"):
+    with pytest.raises(ClassifierError, match="choose one with `output_name`; available outputs: first, second"):
         load_classifier(path)
     found = load_classifier(path, output_name="second")
     np.testing.assert_allclose(found.logits(PIXELS), -inner(PIXELS), rtol=1e-5)
