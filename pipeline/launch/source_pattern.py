@@ -9,6 +9,12 @@ from odin_beam.transforms.shards.shard import Shard
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
+def leading_name(pattern: str) -> str | None:
+    """The name that a pattern begins with, such as `cifar10` of `cifar10:3.0.2/test`; None if it begins otherwise."""
+    found = SOURCE_NAME.match(pattern)
+    return found[0] if found else None
+
+
 @dataclass(frozen=True)
 class SourcePattern:
     """One `[NAME=]PATTERN`.

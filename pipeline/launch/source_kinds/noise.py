@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch.listings import virtual_shard
-from odin_beam.pipeline.launch.source_pattern import SOURCE_NAME, Listing, SourceKind, SourcePattern
+from odin_beam.pipeline.launch.source_pattern import Listing, SourceKind, SourcePattern, leading_name
 from odin_beam.transforms.shards.contents.noise import DISTRIBUTIONS, Noise
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, Shard
 
@@ -17,12 +17,6 @@ def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
         yield virtual_shard(source, Noise(source.pattern, first, count))
 
 
-def _name(pattern: str) -> str | None:
-    # Two kinds of noise called by their role would be one source.
-    found = SOURCE_NAME.match(pattern)
-    return found[0] if found else None
-
-
 KIND = SourceKind(
     prefix="noise",
     step=5,
@@ -30,5 +24,6 @@ KIND = SourceKind(
     help="generated images of noise",
     shards=_shards,
     is_path=False,
-    default_name=_name,
+    # Two kinds of noise called by their role would be one source.
+    default_name=leading_name,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch.prepared_dataset import find_split
 from odin_beam.pipeline.launch.source_kinds.tfrecords import file_shard
-from odin_beam.pipeline.launch.source_pattern import SOURCE_NAME, Listing, SourceKind, SourcePattern
+from odin_beam.pipeline.launch.source_pattern import Listing, SourceKind, SourcePattern, leading_name
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage.listing import stat_file
 
@@ -19,11 +19,6 @@ def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
         yield file_shard(source, stat, features)
 
 
-def _name(pattern: str) -> str | None:
-    found = SOURCE_NAME.match(pattern)
-    return found[0] if found else None
-
-
 KIND = SourceKind(
     prefix="tfds",
     step=4,
@@ -31,6 +26,6 @@ KIND = SourceKind(
     help="a data set that TensorFlow Datasets has prepared",
     shards=_shards,
     is_path=False,
-    default_name=_name,
+    default_name=leading_name,
     worker_path=lambda source, options: ("tfds_data_dir", options.tfds_data_dir),
 )

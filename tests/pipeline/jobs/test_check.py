@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,7 +17,7 @@ from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.shards import framing
 from tests.helpers import samples
 
-DEMO = Path(__file__).resolve().parents[3] / "pipeline" / "demo_data"
+DEMO = samples.DEMO_DATA
 FASHION = f"{DEMO}/fashion_mnist-*.tfrecord"
 ONE_SHARD = f"{DEMO}/fashion_mnist-00000-*"
 
