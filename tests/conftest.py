@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes as cores: more threads would only wait for each other.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "helpers" / "without_sklearn"), os.environ.get("PYTHONPATH")])
+)
 # They are `odin_beam.pipeline` and `odin_beam.transforms`; a second copy of a class would not equal the first.
 sys.modules["pipeline"] = sys.modules["transforms"] = None
 

@@ -61,11 +61,9 @@ class Runs:
         ]
 
     def start(self) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
             [sys.executable, "-m", "odin_beam", *self.command],
             cwd=ROOT,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

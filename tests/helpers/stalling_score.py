@@ -1,24 +1,24 @@
-"""`odin-beam score ...` that prints `stalled` and stands still when it has begun to write the fourth scores file."""
+"""`odin-beam score ...` that prints `stalled` and stands still with a part of the fourth scores file written."""
 
+import collections
 import sys
 import threading
 from unittest import mock
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.tables.scores_file import ScoresWriter
+from odin_beam.transforms.scoring import score_shards
+from odin_beam.transforms.tables import parquet
 
 if __name__ == "__main__":
-    write, writers = ScoresWriter.write, []
+    score_rows, batches = score_shards.score_rows, collections.Counter()
 
-    def stalling(writer: ScoresWriter, *columns) -> None:
-        """Writes as before, at once, and stops at a fourth file."""
-        write(writer, *columns)
-        writer._scores._flush()
-        if writer not in writers:
-            writers.append(writer)
-        if len(writers) == 4:
+    def stalling(shard, *rest):
+        """The rows as they are, but none for the second batch of the fourth shard."""
+        batches[shard.path] += 1
+        if len(batches) == 4 and batches[shard.path] == 2:
             print("stalled", flush=True)
             threading.Event().wait()
+        return score_rows(shard, *rest)
 
-    with mock.patch.object(ScoresWriter, "write", stalling):
+    with mock.patch.object(parquet, "ROW_GROUP_ROWS", 1), mock.patch.object(score_shards, "score_rows", stalling):
         main(sys.argv[1:])

@@ -62,7 +62,7 @@ def table(printed):
 
 def test_on_cifar10_unit_is_found_among_six_and_bgr_refused(tmp_path, capsys):
     with np.load(samples.real("cifar10_test.npz")) as arrays:
-        payloads = samples.examples(arrays["x"][:256], arrays["y"][:256].astype(int).tolist())
+        payloads = samples.examples(arrays["x"][:128], arrays["y"][:128].astype(int).tolist())
     shard = samples.write_shard(tmp_path / "cifar10.tfrecord", payloads)
     argv = ["check", f"--model={samples.real('densenet_bc_100_12_cifar10.keras')}", f"--in_distribution={shard}"]
     assert main([*argv, f"--output={tmp_path}/model.json"]) == 0
