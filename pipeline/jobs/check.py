@@ -51,7 +51,8 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     from odin_beam.pipeline.launch import quick_check
     from odin_beam.pipeline.show.check_text import describe, trials_table, verdict
     from odin_beam.transforms.checking.expected_input import own_preprocessing
-    from odin_beam.transforms.checking.soundness import gradient_share, measure_soundness
+    from odin_beam.transforms.checking.soundness import measure_soundness
+    from odin_beam.transforms.detectors.odin import NoGradient
     from odin_beam.transforms.detectors.odin_settings import OdinSettings
     from odin_beam.transforms.scoring.sample_images import sample_images
     from odin_beam.transforms.scoring.scorer import load_settings_classifier
@@ -73,10 +74,11 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     print(f"\n{trials_table(trials, len(labels), int((labels >= 0).sum()))}")
     chosen = quick_check.choose(trials, given, own, classifier.classes, labels)
     used = classifier.preprocessed(chosen.preprocessing)
-    if not gradient_share(used, pixels, OdinSettings()):
-        raise UsageError(quick_check.NO_GRADIENT)
-    warnings = quick_check.warnings(chosen, classifier.classes, labels)
-    print(f"\n{verdict(chosen, measure_soundness(used, pixels, OdinSettings()), warnings)}")
+    try:
+        soundness = measure_soundness(used, pixels, OdinSettings())
+    except NoGradient as e:
+        raise UsageError(quick_check.NO_GRADIENT) from e
+    print(f"\n{verdict(chosen, soundness, quick_check.warnings(chosen, classifier.classes, labels))}")
     if options.output:
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels)
     return 0

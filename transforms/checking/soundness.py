@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from odin_beam.transforms.checking.trials import BATCH
-from odin_beam.transforms.detectors.odin import backward_seed
+from odin_beam.transforms.detectors.odin import NoGradient, backward_seed
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.model.classifier import Classifier
@@ -40,14 +40,20 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
       classifier: with the preprocessing to use.
       pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
       settings: temperature; epsilon only affects the speed.
+
+    Raises:
+      NoGradient: no gradient reaches the pixels.
     """
+    share = gradient_share(classifier, pixels, settings)
+    if not share:
+        raise NoGradient("no gradient reaches the pixels")
     batch = tf.constant(pixels[:BATCH])
     logits = classifier.logits(batch).numpy()
     again = classifier.logits(batch).numpy()
     alone = classifier.logits(batch[:1]).numpy()
     scale = np.abs(logits[0]).max() or 1.0
     return Soundness(
-        gradient_share=gradient_share(classifier, pixels, settings),
+        gradient_share=share,
         repeatable=bool(np.array_equal(logits, again)),
         alone_difference=float(np.abs(alone[0] - logits[0]).max() / scale),
         images_per_second=_speed(classifier, pixels[:BATCH], settings),
