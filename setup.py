@@ -24,6 +24,8 @@ setup(
         "apache-beam>=2.77,<2.78",
         "google-crc32c>=1.6,<2",
         "jinja2>=3.1,<4",
+        # The list of what a model file may name, and the way it is loaded, follow this version.
+        "keras>=3.15,<3.16",
         "matplotlib>=3.9,<4",
         "numpy>=2.1,<3",
         "pillow>=11,<13",

@@ -134,7 +134,7 @@ def as_classifier(
     input_shape = _input_shape(head.input, image_size)
     plain = Classifier(head.model, head.outputs, Preprocessing(), input_shape, max(2, head.units), head.name)
     plain = plain.preprocessed(preprocessing)
-    probe = tf.constant(np.random.default_rng(0).uniform(size=(4, *input_shape)), tf.float32)
+    probe = tf.constant(np.random.default_rng(0).random((4, *input_shape), np.float32))
     outputs = plain.logits(probe).numpy()
     _check_independence(outputs[:1], plain.logits(probe[:1]).numpy())
     name, to_logits = reading(outputs, head)

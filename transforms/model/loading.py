@@ -1,31 +1,19 @@
 """From a model's path to a model in memory: `.keras`, `.h5`, a SavedModel folder, or what a factory builds from a file.
 
-The file is untrusted. It is read from any file system into a local copy and loaded in Keras' safe mode, so it cannot
-bring its own code. The user's own code is loaded only through a model factory.
+The file is untrusted. It is read from any file system into a local copy, checked, and only then built by Keras, in safe
+mode. The user's own code is loaded only through a model factory.
 """
 
 import importlib
 import os
-import zipfile
 
 import keras
 
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import local_copy
+from odin_beam.transforms.model.keras_file import KerasFileError, load_keras_file
 from odin_beam.transforms.model.saved_model import SavedModel, SavedModelError, load_saved_model
-
-# The description of the layers is text of kilobytes, in the largest models of a few megabytes.
-_MAX_CONFIG_BYTES = 1 << 26
-# TensorFlow functions that people pass as `activation=`; a model file stores only their names.
-_ACTIVATIONS = {
-    "softmax_v2": keras.activations.softmax,
-    "log_softmax_v2": keras.activations.log_softmax,
-    "sigmoid": keras.activations.sigmoid,
-    "relu": keras.activations.relu,
-    "relu6": keras.activations.relu6,
-    "elu": keras.activations.elu,
-    "tanh": keras.activations.tanh,
-}
+from odin_beam.transforms.model.sizes import check_sizes
 
 
 def load_model(path: str, factory: str | None = None) -> tuple[keras.Model | SavedModel, str | None]:
@@ -45,36 +33,22 @@ def load_model(path: str, factory: str | None = None) -> tuple[keras.Model | Sav
         if factory is not None:
             model = _from_factory(factory, local)
         elif os.path.isdir(local):
-            return _from_saved_model(path, local), None
+            loaded = _from_saved_model(path, local)
+            check_sizes(loaded, path)
+            return loaded, None
         else:
             model = _from_keras(path, local)
+            check_sizes(model, path)
     if not isinstance(model, keras.Model):
         raise ClassifierError(f"model {path} holds a {type(model).__name__}, not a Keras model")
     return model, _compute_in_float32(model, path)
 
 
 def _from_keras(path: str, local: str) -> keras.Model:
-    if path.endswith(".keras"):
-        _check_archive(path, local)
     try:
-        return keras.models.load_model(local, custom_objects=_ACTIVATIONS, compile=False, safe_mode=True)
-    except Exception as e:
-        raise ClassifierError(f"model {path} cannot be loaded: {_reason(e, local)}") from e
-
-
-def _check_archive(path: str, local: str) -> None:
-    """Checks that a `.keras` file is a complete zip archive that does not expand without bound."""
-    if not zipfile.is_zipfile(local):
-        raise ClassifierError(f"model {path} cannot be loaded: it is not a .keras file, or it is truncated")
-    try:
-        with zipfile.ZipFile(local) as archive:
-            expanded = {info.filename: info.file_size for info in archive.infolist()}
-    except zipfile.BadZipFile as e:
+        return load_keras_file(local)
+    except KerasFileError as e:
         raise ClassifierError(f"model {path} cannot be loaded: {e}") from e
-    text = sum(size for name, size in expanded.items() if name.endswith(".json"))
-    total = sum(expanded.values())
-    if text > _MAX_CONFIG_BYTES or total > 16 * os.path.getsize(local) + _MAX_CONFIG_BYTES:
-        raise ClassifierError(f"model {path} cannot be loaded: it would expand to {total:,} bytes")
 
 
 def _from_saved_model(path: str, local: str) -> SavedModel:
@@ -102,14 +76,6 @@ def _from_factory(factory: str, local: str) -> keras.Model:
         # It is the user's code and may raise anything.
         text = " ".join(str(e).replace(local, "the file").split())[:400]
         raise ClassifierError(f"`model_factory` {factory} failed: {type(e).__name__}: {text}") from e
-
-
-def _reason(error: Exception, local: str) -> str:
-    """Keras' message in one line; for nested errors only the innermost, without the configurations between."""
-    text = str(error).rpartition("Exception encountered: ")[2].replace(local, "the file")
-    text = " ".join(text.split())[:400] or type(error).__name__
-    custom = "custom" in text and ("locate class" in text or "locate function" in text)
-    return f"{text} `model_factory` loads layers of your own" if custom else text
 
 
 def _compute_in_float32(model: keras.Model, path: str) -> str | None:

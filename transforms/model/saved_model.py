@@ -4,15 +4,17 @@ A SavedModel is a program. Its operations are checked before it is loaded, and a
 use a network are refused. What remains can compute, and spend memory and time, but nothing else.
 """
 
+import glob
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import function_pb2
+from tensorflow.core.framework import attr_value_pb2, function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
@@ -78,6 +80,7 @@ def load_saved_model(folder: str) -> SavedModel:
         raise SavedModelError("its saved_model.pb is damaged") from e
     if forbidden := forbidden_operations(description):
         raise SavedModelError(f"it holds operations that are not run from a model file: {', '.join(forbidden)}")
+    _check_stored(folder)
     try:
         loaded = tf.saved_model.load(folder)
     except Exception as e:
@@ -93,10 +96,32 @@ def load_saved_model(folder: str) -> SavedModel:
     return SavedModel(loaded, next(iter(inputs.items())), dict(sorted(function.structured_outputs.items())))
 
 
+def _check_stored(folder: str) -> None:
+    """Checks that the checkpoint declares no more than its files store: TensorFlow allocates first, then reads.
+
+    Raises:
+      SavedModelError: it does.
+    """
+    prefix = os.path.join(folder, "variables", "variables")
+    if not os.path.exists(f"{prefix}.index"):
+        return
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        dtypes = reader.get_variable_to_dtype_map()
+        declared = sum(
+            math.prod(shape) * max(1, dtypes[name].size) for name, shape in reader.get_variable_to_shape_map().items()
+        )
+    except Exception as e:
+        raise SavedModelError("its variables cannot be read") from e
+    stored = sum(os.path.getsize(file) for file in glob.glob(f"{glob.escape(prefix)}.data-*"))
+    if declared > stored:
+        raise SavedModelError(f"its variables declare {declared:,} bytes and store {stored:,}")
+
+
 def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
     """Names of the operations that a model does not need, or that are unknown, sorted.
 
-    Keras' own saver is ignored if nothing calls it.
+    Keras' own saver is ignored if nothing names it: no operation, attribute or gradient.
 
     If a model has an object graph, TensorFlow runs only functions, never the surrounding graph, which calls the saver;
     if it is in TensorFlow 1 format, TensorFlow runs that graph.
@@ -106,13 +131,13 @@ def forbidden_operations(description: saved_model_pb2.SavedModel) -> list[str]:
     for meta in metas:
         functions = meta.graph_def.library.function
         names = {name for f in functions if op_def_registry.get(name := f.signature.name) is None}
-        called = {name for function in functions for name in _called(function)}
-        called |= set(meta.object_graph_def.concrete_functions)
+        mentioned = {name for function in functions for name in _mentioned(function)}
+        mentioned |= set(meta.object_graph_def.concrete_functions) | set(_gradients(meta.graph_def.library))
         operations |= {node.op for node in meta.graph_def.node} - (_SAVER_OPS if of_objects else set())
         for function in functions:
             name = function.signature.name
-            uncalled_saver = of_objects and _SAVER.match(name) and name not in called
-            operations |= {node.op for node in function.node_def} - (_SAVER_OPS if uncalled_saver else set())
+            unused_saver = of_objects and _SAVER.match(name) and name not in mentioned
+            operations |= {node.op for node in function.node_def} - (_SAVER_OPS if unused_saver else set())
         # A function of the file may be called like an operation; its own operations are checked.
         operations -= names
     return sorted(op for op in operations if not _is_harmless(op))
@@ -125,10 +150,33 @@ def _is_harmless(operation: str) -> bool:
     return not known.is_stateful or _STATEFUL.fullmatch(operation) is not None
 
 
-def _called(function: function_pb2.FunctionDef) -> Iterator[str]:
-    """The names that a function may call other functions by; they include those of plain operations."""
+def _mentioned(function: function_pb2.FunctionDef) -> Iterator[str]:
+    """The names that a function can reach other functions by, among others: of operations, and in any attribute.
+
+    TensorFlow finds functions by attributes too, such as `_gradient_op_type` and `api_implements`.
+    """
+    yield from _in_attributes(function.attr.values())
+    for arguments in function.arg_attr.values():
+        yield from _in_attributes(arguments.attr.values())
     for node in function.node_def:
         yield node.op
-        for value in node.attr.values():
-            yield value.func.name
-            yield from (called.name for called in value.list.func)
+        yield from _in_attributes(node.attr.values())
+
+
+def _in_attributes(values: Iterable[attr_value_pb2.AttrValue]) -> Iterator[str]:
+    for value in values:
+        yield value.s.decode("utf-8", "replace")
+        for text in value.list.s:
+            yield text.decode("utf-8", "replace")
+        for called in (value.func, *value.list.func):
+            yield called.name
+            if called.attr:
+                yield from _in_attributes(called.attr.values())
+
+
+def _gradients(library: function_pb2.FunctionDefLibrary) -> Iterator[str]:
+    """The names of the functions that compute gradients, which scoring runs."""
+    for gradient in library.gradient:
+        yield gradient.gradient_func
+    for gradient in library.registered_gradients:
+        yield gradient.gradient_func

@@ -215,6 +215,63 @@ def test_a_model_that_would_do_more_than_compute_is_refused_before_it_is_loaded(
         load_classifier(str(tmp_path / "m"))
 
 
+def as_registered_gradient(library, saver):
+    library.registered_gradients.add(gradient_func=saver, registered_op_type="CustomGradient-1")
+
+
+def as_gradient(library, saver):
+    library.gradient.add(function_name=library.function[0].signature.name, gradient_func=saver)
+
+
+def as_implementation(library, saver):
+    next(f for f in library.function if f.signature.name != saver).attr["api_implements"].s = saver.encode()
+
+
+def as_gradient_type(library, saver):
+    served = next(f for f in library.function if f.signature.name != saver and f.node_def)
+    served.node_def[0].attr["_gradient_op_type"].s = saver.encode()
+
+
+def as_argument(library, saver):
+    served = next(f for f in library.function if f.signature.name != saver and f.node_def)
+    served.arg_attr[0].attr["f"].list.func.add().name = saver
+
+
+@pytest.mark.parametrize(
+    "named", [as_registered_gradient, as_gradient, as_implementation, as_gradient_type, as_argument]
+)
+def test_the_saver_may_be_named_by_nothing_that_could_run_it(named, tmp_path):
+    folder = Path(saved(samples.small_model(), tmp_path))
+    description = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    assert forbidden_operations(description) == []
+    library = description.meta_graphs[0].graph_def.library
+    saver = next(
+        f.signature.name
+        for f in library.function
+        if f.signature.name.startswith("__inference__traced_save") and any(n.op == "SaveV2" for n in f.node_def)
+    )
+    named(library, saver)
+    assert "SaveV2" in forbidden_operations(description)
+    (folder / "saved_model.pb").write_bytes(description.SerializeToString())
+    with pytest.raises(ClassifierError, match=r"operations that are not run from a model file: .*SaveV2"):
+        load_classifier(str(folder))
+
+
+def test_variables_that_declare_more_than_is_stored_are_refused(tmp_path):
+    folder = Path(saved(samples.small_model(), tmp_path))
+    (data,) = (folder / "variables").glob("variables.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(ClassifierError, match=r"its variables declare [\d,]+ bytes and store 100"):
+        load_classifier(str(folder))
+
+
+def test_an_input_beyond_reason_is_refused(tmp_path):
+    inputs = keras.Input((6000, 6000, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(inputs)))
+    with pytest.raises(ClassifierError, match=r"input .* 108,000,000 numbers; the limit is 16,777,216"):
+        load_classifier(saved(model, tmp_path))
+
+
 def test_a_module_that_only_computes_is_loaded(tmp_path):
     module = Module(lambda y: y)
     tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": module.serve})
