@@ -12,6 +12,7 @@ from keras.src import api_export
 
 from odin_beam.transforms import limits
 from odin_beam.transforms.model.config_check import RefusedConfig, check_config, read_config, without_training
+from tests.by_hand import model_configs
 
 # Those with layers or operations of their own; `tests/by_hand/model_configs.py` takes all of them.
 FAMILIES = ["ConvNeXtTiny", "EfficientNetB0", "InceptionResNetV2", "MobileNetV3Small", "NASNetMobile", "Xception"]
@@ -236,3 +237,7 @@ def test_descriptions_that_keras_did_not_write_are_refused(change, message):
 def test_text_that_is_no_description_is_refused(text, message):
     with pytest.raises(RefusedConfig, match=message):
         read_config(text)
+
+
+def test_mutated_descriptions_are_accepted_or_refused():
+    model_configs.fuzz(mutations=500, built=20, seed=1)
