@@ -54,9 +54,8 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
         raise _not_an_example(payload) from None
     image = features[names.image].bytes_list.value if names.image in features else ()
     if len(image) != 1:
-        feature = features[names.image] if names.image in features else None
-        kind = feature and feature.WhichOneof("kind")
-        count = len(getattr(feature, kind).value) if kind else 0
+        kind = features[names.image].WhichOneof("kind") if names.image in features else None
+        count = len(getattr(features[names.image], kind).value) if kind else 0
         raise ImageError("no_image", missing_image(names.image, features, kind, count))
     raw_shape = _raw_shape(lambda name: _label(features, name), len(image[0]))
     return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), raw_shape)

@@ -74,10 +74,10 @@ def read_wire(data: bytes, wanted: Collection[str]) -> WireExample:
       TooManyFields: see there.
     """
     example, walk = WireExample(), _Walk(data)
-    for number, wire, start, end in walk.fields(0, len(data)):
+    for number, wire, *features in walk.fields(0, len(data)):
         if (number, wire) == (1, _LENGTH):
-            for number, wire, start, end in walk.fields(start, end):
-                if (number, wire) == (1, _LENGTH) and (entry := walk.entry(start, end)):
+            for inner, wire, *content in walk.fields(*features):
+                if (inner, wire) == (1, _LENGTH) and (entry := walk.entry(*content)):
                     name, feature = entry
                     example.names.add(name)
                     if name in wanted:
@@ -102,12 +102,12 @@ class _Walk:
         None if the entry has any other field: protobuf then keeps the entry as an unknown field, out of the map.
         """
         key, feature, is_known = (0, 0), WireFeature(), True
-        for number, wire, start, end in self.fields(start, end):
+        for number, wire, *content in self.fields(start, end):
             if (number, wire) == (1, _LENGTH):
-                key = (start, end)
+                key = content
                 self._text(*key)
             elif (number, wire) == (2, _LENGTH):
-                self._merge_feature(feature, start, end)
+                self._merge_feature(feature, *content)
             else:
                 is_known = False
         return (self._text(*key), feature) if is_known else None
@@ -120,13 +120,13 @@ class _Walk:
 
     def _merge_feature(self, feature: WireFeature, start: int, end: int) -> None:
         """Lists of one kind are joined; a list of another kind replaces what came before."""
-        for number, wire, start, end in self.fields(start, end):
+        for number, wire, *values in self.fields(start, end):
             if wire == _LENGTH and (kind := KINDS.get(number)):
                 if feature.kind != kind:
                     feature.kind, feature.count, feature.number, feature.span = kind, 0, None, None
-                for number, wire, start, end in self.fields(start, end):
-                    if number == 1:
-                        self._merge_value(feature, wire, start, end)
+                for inner, wire, *content in self.fields(*values):
+                    if inner == 1:
+                        self._merge_value(feature, wire, *content)
 
     def _merge_value(self, feature: WireFeature, wire: int, start: int, end: int) -> None:
         """One value, or a packed list of numbers."""
@@ -186,12 +186,12 @@ class _Walk:
     def _varint(self, at: int, end: int, longest: int = 10) -> tuple[int, int]:
         """The number that starts at `at`, less what exceeds 64 bits, and where it ends."""
         value = shift = 0
-        for at in range(at, min(end, at + longest)):
-            byte = self._data[at]
+        for position in range(at, min(end, at + longest)):
+            byte = self._data[position]
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
-                return value & _MAX_UINT64, at + 1
+                return value & _MAX_UINT64, position + 1
         raise Malformed
 
 
