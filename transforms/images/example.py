@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example_wire import Malformed, TooManyFields, WireFeature, read_wire
-from odin_beam.transforms.shards.records import clipped
 from odin_beam.transforms.shards.shard import FeatureNames
+from odin_beam.transforms.text import clipped, printable
 
 _SHAPE_NAMES = ("height", "width", "channels", "depth")
 # Enough for the longest id: a character has at most 4 bytes.
@@ -98,7 +98,7 @@ def missing_image(name: str, existing: Iterable[str], kind: str | None, count: i
       kind: of the feature of that name; None if it is empty or missing.
       count: number of its values.
     """
-    names = ", ".join(clipped(other, _NAME_LENGTH) for other in heapq.nsmallest(20, existing)) or "none"
+    names = ", ".join(printable(clipped(other, _NAME_LENGTH)) for other in heapq.nsmallest(20, existing)) or "none"
     if name not in existing:
         return f"no feature {name!r}; features there: {names}"
     if kind is None:

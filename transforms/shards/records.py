@@ -29,11 +29,6 @@ class Record:
     partner: "Record | None" = None
 
 
-def clipped(text: str, length: int) -> str:
-    """At most so many characters of a text; a cut text ends in an ellipsis."""
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
 def batches(records: Iterable[Record], batch_size: int) -> Iterator[list[Record]]:
     """Consecutive records in lists of `batch_size`; shorter at the end, or when `MAX_BATCH_BYTES` is reached."""
     batch, batch_bytes = [], 0

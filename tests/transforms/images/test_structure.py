@@ -52,7 +52,7 @@ def last_scan_repeated(times: int) -> bytes:
 def one_component_scans(times: int) -> bytes:
     """A file that is not progressive, and has a scan of the first component again and again."""
     start = JPEG.index(b"\xff\xda")
-    scan = segment(0xDA, JPEG[start + 5 : start + 7][:0] + b"\1" + JPEG[start + 5 : start + 7] + b"\0\x3f\0") + b"\x55"
+    scan = segment(0xDA, b"\1" + JPEG[start + 5 : start + 7] + b"\0\x3f\0") + b"\x55"
     return JPEG[:start] + scan * times + JPEG[-2:]
 
 
