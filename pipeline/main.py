@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.transforms import __version__
 from odin_beam.transforms.errors import OdinBeamError
+from odin_beam.transforms.text import printable
 
 DEBUG_VARIABLE = "ODIN_BEAM_DEBUG"
 DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
@@ -100,7 +101,8 @@ def _say(job: str, message: object, code: int) -> int:
     from odin_beam.pipeline.flags import command_line, naming
 
     text = naming.with_flags(str(message), job) if job in command_line.names() else message
-    print(f"odin-beam {job}: {text}", file=sys.stderr)
+    lines = [printable(line) for line in str(text).split("\n")]
+    print(f"odin-beam {job}: " + "\n".join(lines), file=sys.stderr)
     return code
 
 

@@ -22,3 +22,25 @@ MAX_INPUT_NUMBERS = 1 << 24
 MAX_LAYER_NUMBERS = 1 << 27
 # Of a model's output; ImageNet's full list has 21,841.
 MAX_CLASSES = 1 << 18
+# Up to this size protobuf parses a record, and needs up to 20 times as much memory; beyond it, `example_wire` does.
+SMALL_RECORD_BYTES = 1 << 20
+# Fields and values in a large record, each read by a few lines of Python: a third of a second.
+MAX_WIRE_FIELDS = 1 << 18
+# Characters of an image's id; a longer one is cut. Paths on Linux have at most this length.
+MAX_ID_LENGTH = 4096
+# A progressive JPEG has about 10 scans; each costs a pass over the whole image, whatever it contains.
+MAX_JPEG_SCANS = 100
+# 100 MB of extended XMP are 1,600 segments; Pillow handles each in Python.
+MAX_JPEG_SEGMENTS = 4096
+# 4 MB; Pillow joins them one by one.
+MAX_EXIF_SEGMENTS = 64
+# libpng writes chunks of 8 kB, so this is far above any PNG in a record; Pillow handles each in Python.
+MAX_PNG_CHUNKS = 1 << 16
+# Each may be unpacked to 1 MB. A PNG has one colour profile, and a few texts.
+MAX_PNG_COMPRESSED = 128
+# Comments are joined piece by piece, in a time that grows with the square of their length.
+MAX_GIF_COMMENT_BYTES = 1 << 16
+# 25 MB of metadata in the largest pieces; each is read in Python.
+MAX_GIF_BLOCKS = 100_000
+# Pillow decodes run-length coding in Python, about a million runs, of two bytes each, in a second.
+MAX_RLE_BYTES = 1 << 23

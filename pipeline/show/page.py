@@ -9,6 +9,10 @@ import jinja2
 
 from odin_beam.pipeline.show.metrics_table import FIGURES
 from odin_beam.pipeline.show.report_gallery import Picture
+from odin_beam.transforms.text import clipped, printable
+
+# Characters of an id or a message on the page.
+_SHOWN_LENGTH = 300
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,6 +72,7 @@ def report_page(
       flags: of `run_folder.read_flags`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["shown"] = lambda text: printable(clipped(str(text), _SHOWN_LENGTH))
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
     return template.render(
         output=output,

@@ -25,10 +25,15 @@ from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.formats import IN_WORDS, NAMES, SIGNATURES
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry
-from odin_beam.transforms.images.jpeg import JPEG_START, plain_jpeg
+from odin_beam.transforms.images.jpeg import JPEG_START, checked_jpeg, plain_jpeg, refuse_cut, seems_cut
 from odin_beam.transforms.images.png import plain_png
 from odin_beam.transforms.images.resize import fit
+from odin_beam.transforms.images.structure import check_structure
 
+# Pillow's errors if it reads beyond the end of a file, in any format.
+_PILLOWS_TRUNCATED = re.compile("image file is truncated|Truncated File Read")
+# Pillow calls a JPEG with a second picture behind it MPO.
+_JPEG_FORMATS = ("JPEG", "MPO")
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -47,7 +52,7 @@ def pixels(
       float32 array of `input_shape`, in [0, 1].
 
     Raises:
-      ImageError: `undecodable`, `too_many_pixels` or `wrong_size`.
+      ImageError: `undecodable`, `truncated`, `too_complex`, `too_many_pixels` or `wrong_size`.
     """
     height, width, channels = input_shape
     shape = record.raw_shape or input_shape
@@ -83,31 +88,51 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
       uint8 array [height, width, channels], channels 1 or 3.
 
     Raises:
-      ImageError: `undecodable`, or `too_many_pixels` above `limits.MAX_PIXELS`.
+      ImageError: `undecodable`, `truncated`, `too_complex`, or `too_many_pixels` above `limits.MAX_PIXELS`.
     """
     if (plain := plain_png(data)) is not None:
         array = np.asarray(plain if plain.mode == _MODES[channels] else plain.convert(_MODES[channels]))
         return array[..., None] if channels == 1 else array
-    if data.startswith(JPEG_START) and (array := plain_jpeg(data, channels, JPEG_METHODS[jpeg])) is not None:
-        return array
+    is_suspect = False
+    if data.startswith(JPEG_START):
+        is_suspect = (ended := checked_jpeg(data)) is not data
+        data = ended
+        if (array := plain_jpeg(data, channels, JPEG_METHODS[jpeg], is_suspect)) is not None:
+            return array
     with _opened(data) as image:
         if image.format == "JPEG" and image.mode == _MODES[channels]:
             return np.asarray(tf.io.decode_jpeg(data, channels, dct_method=JPEG_METHODS[jpeg]))
+        if image.format in _JPEG_FORMATS:
+            _refuse_cut(data, image, is_suspect)
         if image.mode.startswith("I"):
             return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
         array = np.asarray(image.convert(_MODES[channels]))
     return array[..., None] if channels == 1 else array
 
 
+def _refuse_cut(data: bytes, image: Image.Image, is_suspect: bool) -> None:
+    def decoded(contents: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(contents), formats=NAMES) as opened:
+            return np.asarray(opened)
+
+    pixels = np.asarray(image)
+    if is_suspect or seems_cut(np.atleast_1d(pixels[-1, -1]).tolist()):
+        refuse_cut(data, pixels, decoded)
+
+
 def check_header(data: bytes) -> None:
-    """Checks by the header that the bytes are an image that `decode` can attempt; decodes nothing.
+    """Checks by the header that the bytes are an image that `decode` can attempt.
+
+    Decodes only a JPEG without an end marker, to know whether that is all that is missing.
 
     Raises:
-      ImageError: `not_an_image`, or `too_many_pixels` above `limits.MAX_PIXELS`.
+      ImageError: `not_an_image`, `too_complex`, `truncated`, or `too_many_pixels` above `limits.MAX_PIXELS`.
     """
     try:
         with _opened(data):
             pass
+        if data.startswith(JPEG_START) and checked_jpeg(data) is not data:
+            decode(data, 3)
     except ImageError as e:
         if isinstance(e.__cause__, Image.UnidentifiedImageError):
             raise ImageError("not_an_image", f"{len(data)} bytes that are not a readable {IN_WORDS}") from e
@@ -117,6 +142,7 @@ def check_header(data: bytes) -> None:
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """An encoded image with its header read; any later error while using it becomes an `ImageError`."""
+    check_structure(data)
     try:
         with Image.open(io.BytesIO(data), formats=NAMES) as image:
             width, height = image.size
@@ -129,7 +155,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise ImageError("too_many_pixels", f"more than twice the limit of {limits.MAX_PIXELS} pixels") from e
     except Exception as e:
         # A decoder may raise nearly anything on hostile bytes; no error may end the shard.
-        raise ImageError("undecodable", _undecodable(data, e)) from e
+        reason = "truncated" if _PILLOWS_TRUNCATED.match(str(e)) else "undecodable"
+        raise ImageError(reason, _undecodable(data, e)) from e
 
 
 def _undecodable(data: bytes, error: Exception) -> str:

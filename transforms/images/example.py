@@ -1,12 +1,23 @@
 """What a `tf.train.Example` contains: its encoded image, label and id."""
 
+import heapq
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
+from odin_beam.transforms.images.example_wire import Malformed, TooManyFields, WireFeature, read_wire
 from odin_beam.transforms.shards.shard import FeatureNames
+from odin_beam.transforms.text import clipped, printable
+
+_SHAPE_NAMES = ("height", "width", "channels", "depth")
+# Enough for the longest id: a character has at most 4 bytes.
+_ID_BYTES = 4 * limits.MAX_ID_LENGTH + 4
+# Of a feature's name in a message.
+_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -30,29 +41,68 @@ class ImageRecord:
 def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
     """Reads one serialized `tf.train.Example`.
 
+    Memory: at most 20 times `limits.SMALL_RECORD_BYTES`, and for larger records the record's size once more.
+
     Raises:
-      ImageError: `not_an_example`, or `no_image` with the names of the existing features.
+      ImageError: `not_an_example`, `too_complex`, or `no_image` with the names of the existing features.
     """
+    if len(payload) > limits.SMALL_RECORD_BYTES:
+        return _parse_large(payload, names)
     try:
         features = tf.train.Example.FromString(payload).features.feature
-    except DecodeError as e:
-        raise ImageError("not_an_example", f"{len(payload)} bytes that are no tf.train.Example") from e
+    except DecodeError:
+        raise _not_an_example(payload) from None
     image = features[names.image].bytes_list.value if names.image in features else ()
     if len(image) != 1:
-        raise ImageError("no_image", missing_image(names.image, features))
-    raw_shape = _raw_shape(features, len(image[0]))
+        kind = features[names.image].WhichOneof("kind") if names.image in features else None
+        count = len(getattr(features[names.image], kind).value) if kind else 0
+        raise ImageError("no_image", missing_image(names.image, features, kind, count))
+    raw_shape = _raw_shape(lambda name: _label(features, name), len(image[0]))
     return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), raw_shape)
 
 
-def missing_image(name: str, features) -> str:
-    """Says what was found in place of the image."""
-    names = ", ".join(sorted(features)[:20]) or "none"
-    if name not in features:
+def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
+    try:
+        example = read_wire(payload, (names.image, names.label, names.id, *_SHAPE_NAMES))
+    except Malformed:
+        raise _not_an_example(payload) from None
+    except TooManyFields:
+        detail = f"{len(payload)} bytes with more than {limits.MAX_WIRE_FIELDS} fields and values"
+        raise ImageError("too_complex", detail) from None
+    image = example.features.get(names.image, WireFeature())
+    if image.span is None or image.count != 1:
+        raise ImageError("no_image", missing_image(names.image, example.names, image.kind, image.count))
+
+    def number(name: str) -> int | None:
+        feature = example.features.get(name, WireFeature())
+        return feature.number if feature.count == 1 and (feature.number or 0) >= 0 else None
+
+    start, end = image.span
+    id_feature = example.features.get(names.id, WireFeature())
+    image_id = None if id_feature.number is None else str(id_feature.number)
+    if id_feature.span is not None:
+        image_id = _id_text(payload[id_feature.span[0] : min(id_feature.span[1], id_feature.span[0] + _ID_BYTES)])
+    return ImageRecord(payload[start:end], number(names.label), image_id, _raw_shape(number, end - start))
+
+
+def _not_an_example(payload: bytes) -> ImageError:
+    return ImageError("not_an_example", f"{len(payload)} bytes that are no tf.train.Example")
+
+
+def missing_image(name: str, existing: Iterable[str], kind: str | None, count: int) -> str:
+    """Says what was found in place of the image.
+
+    Args:
+      name: of the image's feature.
+      existing: names of the features.
+      kind: of the feature of that name; None if it is empty or missing.
+      count: number of its values.
+    """
+    names = ", ".join(printable(clipped(other, _NAME_LENGTH)) for other in heapq.nsmallest(20, existing)) or "none"
+    if name not in existing:
         return f"no feature {name!r}; features there: {names}"
-    kind = features[name].WhichOneof("kind")
     if kind is None:
         return f"feature {name!r} is empty; features there: {names}"
-    count = len(getattr(features[name], kind).value)
     return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {names}"
 
 
@@ -67,13 +117,18 @@ def _id(features, name: str) -> str | None:
         return None
     feature = features[name]
     if feature.bytes_list.value:
-        return feature.bytes_list.value[0].decode("utf-8", errors="replace")
+        return _id_text(feature.bytes_list.value[0][:_ID_BYTES])
     return str(feature.int64_list.value[0]) if feature.int64_list.value else None
 
 
-def _raw_shape(features, size: int) -> tuple[int, int, int] | None:
-    height, width = _label(features, "height"), _label(features, "width")
+def _id_text(value: bytes) -> str:
+    return clipped(value.decode("utf-8", errors="replace"), limits.MAX_ID_LENGTH)
+
+
+def _raw_shape(number: Callable[[str], int | None], size: int) -> tuple[int, int, int] | None:
+    """The shape of raw pixels; `number` gives a feature's value."""
+    height, width = number("height"), number("width")
     if height is None or width is None:
         return None
-    channels = _label(features, "channels") or _label(features, "depth") or size // max(1, height * width)
+    channels = number("channels") or number("depth") or size // max(1, height * width)
     return height, width, channels

@@ -15,7 +15,7 @@ from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images import resize
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry, Placement, placement
-from odin_beam.transforms.images.jpeg import JPEG_START
+from odin_beam.transforms.images.jpeg import JPEG_START, checked_jpeg, seems_cut
 
 # Images in one batch; fewer if they are so large that they exceed this number of values (64 MB).
 _IMAGES_AT_ONCE = 64
@@ -37,11 +37,11 @@ def decode_jpegs(encoded: Sequence[bytes], geometry: Geometry, out: np.ndarray) 
         written to its place, in [0, 1].
 
     Returns:
-      Whether each image was decoded. If not, use `decoding.pixels`: the image has another format, or it or another
-      image is damaged.
+      Whether each image was decoded. If not, use `decoding.pixels`: the image has another format, may be cut, or it or
+      another image is damaged.
     """
     input_shape = out.shape[1:]
-    jpegs = [i for i, data in enumerate(encoded) if data.startswith(JPEG_START)]
+    jpegs = [i for i, data in enumerate(encoded) if data.startswith(JPEG_START) and _is_sound(data)]
     if not jpegs:
         return [False] * len(encoded)
     try:
@@ -56,17 +56,29 @@ def decode_jpegs(encoded: Sequence[bytes], geometry: Geometry, out: np.ndarray) 
             return [False] * len(encoded)
         sizes, corners = zip(*placements.values(), strict=True)
         graph = _pixels(input_shape, geometry.interpolation, geometry.antialias, geometry.jpeg)
-        decoded = np.asarray(graph(contents, tf.constant(list(placements)), tf.constant(sizes), tf.constant(corners)))
+        placed = tf.constant(list(placements)), tf.constant(sizes), tf.constant(corners)
+        decoded, last_pixels = map(np.asarray, graph(contents, *placed))
     except tf.errors.OpError:
         # Decoding the images separately shows which one failed, and why.
         return [False] * len(encoded)
-    if len(decoded) == len(encoded):
+    whole = [not seems_cut(pixel) for pixel in last_pixels.tolist()]
+    if len(decoded) == len(encoded) and all(whole):
         resize.to_unit(decoded, geometry, out)
         return [True] * len(encoded)
-    placed = [jpegs[at] for at in placements]
-    for i, image in zip(placed, decoded, strict=True):
-        resize.to_unit(image, geometry, out[i])
-    return [i in placed for i in range(len(encoded))]
+    is_decoded = [False] * len(encoded)
+    for at, image, is_whole in zip(placements, decoded, whole, strict=True):
+        if is_whole:
+            resize.to_unit(image, geometry, out[jpegs[at]])
+            is_decoded[jpegs[at]] = True
+    return is_decoded
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether `decoding.decode` takes the JPEG without a closer look, judging by its segments."""
+    try:
+        return checked_jpeg(data) is data
+    except ImageError:
+        return False
 
 
 def _placement(shape: Sequence[int], input_shape: tuple[int, int, int], geometry: Geometry) -> Placement | None:
@@ -95,10 +107,11 @@ def _pixels(
     input_shape: tuple[int, int, int], interpolation: str, antialias: bool, jpeg: str
 ) -> tf.types.experimental.ConcreteFunction:
     """Maps encoded images [N], the indices of those to decode int32 [M], and for each of these its scaled size and the
-    upper left corner of the part to keep, int32 [M, 2] each -> float32 [M, *input_shape].
+    upper left corner of the part to keep, int32 [M, 2] each -> float32 [M, *input_shape], and
+    the last pixel of each image as it was decoded, uint8 [M, channels].
     """
 
-    def pixels(contents: tf.Tensor, at: tf.Tensor, size: tf.Tensor, corner: tf.Tensor) -> tf.Tensor:
+    def pixels(contents: tf.Tensor, at: tf.Tensor, size: tf.Tensor, corner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.io.decode_jpeg(contents[at], input_shape[2], dct_method=JPEG_METHODS[jpeg])
 
         def resized() -> tf.Tensor:
@@ -106,22 +119,23 @@ def _pixels(
 
         unchanged = tf.reduce_all(tf.shape(image)[:2] == size)
         scaled = tf.cond(unchanged, lambda: tf.cast(image, tf.float32), resized)
-        return tf.slice(scaled, tf.concat([corner, [0]], 0), input_shape)
+        return tf.slice(scaled, tf.concat([corner, [0]], 0), input_shape), image[-1, -1]
 
-    def all_pixels(contents: tf.Tensor, *placed: tf.Tensor) -> tf.Tensor:
-        return _each(lambda placement: pixels(contents, *placement), placed, tf.TensorSpec(input_shape, tf.float32))
+    def all_pixels(contents: tf.Tensor, *placed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        results = tf.TensorSpec(input_shape, tf.float32), tf.TensorSpec(input_shape[2:], tf.uint8)
+        return _each(lambda placement: pixels(contents, *placement), placed, results)
 
     number, pair = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, 2], tf.int32)
     return _traced(all_pixels, tf.TensorSpec([None], tf.string), number, pair, pair)
 
 
-def _each(function: Callable, elements, result: tf.TensorSpec) -> tf.Tensor:
+def _each(function: Callable, elements, result: tf.TensorSpec | tuple[tf.TensorSpec, ...]):
     """Sequential: the other cores have their own images, and memory holds only one image in its original size."""
     return tf.map_fn(function, elements, parallel_iterations=1, fn_output_signature=result)
 
 
 def _traced(function: Callable, *signature: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
-    def on_cpu(*arguments: tf.Tensor) -> tf.Tensor:
+    def on_cpu(*arguments: tf.Tensor):
         with tf.device("/CPU:0"):
             return function(*arguments)
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from odin_beam.transforms import limits
+from odin_beam.transforms import limits, text
 
 _MAX_NAME_LENGTH = 4096
 
@@ -82,7 +82,7 @@ def folder_of(member_id: str) -> str | None:
 
 def printable(name: str) -> str:
     """A name in printable form: control characters and bytes that are not UTF-8 are escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:_MAX_NAME_LENGTH])
+    return text.printable(name[:_MAX_NAME_LENGTH])
 
 
 def size_problem(size: int) -> str | None:

@@ -12,6 +12,7 @@ import apache_beam as beam
 from odin_beam.transforms.ingest.members import Reject
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.storage import writing
+from odin_beam.transforms.text import csv_cell, printable
 
 REJECTS_SHOWN = 10
 
@@ -55,11 +56,13 @@ class WriteSummary(beam.DoFn):
 
 
 def rejects_table(rejects: Iterable[Reject]) -> bytes:
-    """CSV with the columns `id`, `reason` and `source`."""
+    """CSV with the columns `id`, `reason` and `source`; no cell is a formula to a spreadsheet."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("id", "reason", "source"))
-    table.writerows((reject.id, reject.reason, reject.source) for reject in rejects)
+    table.writerows(
+        [csv_cell(printable(cell)) for cell in (reject.id, reject.reason, reject.source)] for reject in rejects
+    )
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

@@ -55,13 +55,14 @@ def decode_batch(
     for start in range(0, len(batch), step):
         chunk, slots = batch[start : start + step], decoded.pixels[start : start + step]
         parsed = [_parsed(record, shard, settings.features) for record in chunk]
-        good = [None if isinstance(image, errors.ImageError) else image for image in parsed]
+        good = [image if isinstance(image, example.ImageRecord) else None for image in parsed]
         is_decoded = shard.content.decode_many(good, settings.geometry, slots)
         for i, (record, image) in enumerate(zip(chunk, parsed, strict=True)):
             row = {"index": record.index, "offset": record.offset, "id": default_id(record, shard)}
+            if not isinstance(image, example.ImageRecord):
+                decoded.rejects.append(reject_row(row, *image))
+                continue
             try:
-                if isinstance(image, errors.ImageError):
-                    raise image
                 row["id"] = image.id if image.id is not None else row["id"]
                 if not is_decoded[i]:
                     shard.content.pixels(
@@ -76,14 +77,17 @@ def decode_batch(
     return decoded
 
 
-def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | errors.ImageError:
-    """What a record contains, or what is wrong with it."""
+def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | tuple[str, str]:
+    """What a record contains, or the reason and detail of its reject.
+
+    An error is not kept: its trace would keep the record, and everything made from it, in memory.
+    """
     if record.problem:
-        return errors.ImageError(*record.problem)
+        return record.problem
     try:
         return shard.content.parse(record, names)
     except errors.ImageError as e:
-        return e
+        return e.reason, e.detail
 
 
 def reject_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:

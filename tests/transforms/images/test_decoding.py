@@ -2,7 +2,6 @@
 
 import functools
 import io
-import re
 import struct
 
 import numpy as np
@@ -166,12 +165,11 @@ def test_a_colour_profile_that_is_a_flood_is_not_unpacked():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "GIF"])
-def test_a_cut_file_is_undecodable(image_format, channels):
+def test_a_cut_file_is_refused(image_format, channels):
     data = samples.encoded(samples.random_images(1, (40, 40, 3))[0], image_format)
     for size in (20, int(0.6 * len(data)), int(0.9 * len(data))):
         error = error_of(decoding.decode, data[:size], channels)
-        assert error.reason == "undecodable"
-        assert re.search("Truncated|truncated|Invalid JPEG data|are not PNG", error.detail)
+        assert error.reason == ("undecodable" if "are not PNG" in error.detail else "truncated")
         assert not set("{}\n") & set(error.detail)
 
 

@@ -86,9 +86,17 @@ def test_an_image_beyond_the_limit_is_not_decoded_and_the_others_are():
     assert [image is not None for image in made] == [True] * 5 + [False]
 
 
-@pytest.mark.parametrize("damaged", [COLOUR[1][:-200], COLOUR[1][:9], b"\xff\xd8\xff"], ids=["cut", "header", "start"])
+@pytest.mark.parametrize("damaged", [COLOUR[1][:9], b"\xff\xd8\xff"], ids=["header", "start"])
 def test_a_damaged_image_leaves_the_others_to_be_taken_one_by_one(damaged):
     assert at_once([*COLOUR, damaged], (16, 24, 3), Geometry()) == [None] * 7
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["no end marker", "end marker"])
+def test_a_cut_image_is_left_out_of_the_batch(end):
+    cut = COLOUR[1][: len(COLOUR[1]) * 2 // 3] + end
+    *others, left_out = at_once([*COLOUR, cut], (16, 24, 3), Geometry())
+    assert left_out is None
+    assert all(image is not None for image in others)
 
 
 def test_large_images_are_fewer_at_once():

@@ -67,6 +67,27 @@ def test_a_pipe_and_a_name_too_long_are_no_image_and_hold_nobody_up(listing, tmp
     assert "not a regular file" in records[0].problem[1]
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["/dev/zero", "/dev/stdin", "/dev/tty", "/dev/fd/0", "/proc/kcore", "/proc/self/environ", "/proc/../dev/null"],
+)
+def test_a_device_and_a_file_of_the_kernel_are_no_images(listing, tmp_path, fetchers, monkeypatch, uri):
+    link = tmp_path / "link.jpg"
+    link.symlink_to(uri)
+    rows = [{"uri": path, "id": None, "label": None, "size": None} for path in (uri, str(link))]
+    monkeypatch.setattr(image_list, "read_rows", lambda *_: rows)
+    for record in read_images(listing[0], str(tmp_path), fetchers):
+        assert record.problem[0] == "not_found"
+        assert record.payload is None
+
+
+def test_an_id_has_a_limit(listing, tmp_path, fetchers, monkeypatch):
+    row = {"uri": "/gone.jpg", "id": "x" * 10**6, "label": None, "size": None}
+    monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])
+    (record,) = read_images(listing[0], str(tmp_path), fetchers)
+    assert len(record.id) == limits.MAX_ID_LENGTH
+
+
 def test_a_file_that_was_listed_as_too_large_is_not_even_read(listing, tmp_path, fetchers, monkeypatch):
     row = {"uri": "/gone.jpg", "id": None, "label": None, "size": limits.MAX_RECORD_BYTES + 1}
     monkeypatch.setattr(image_list, "read_rows", lambda *_: [row])

@@ -25,12 +25,15 @@ from odin_beam.transforms.shards.contents.content import Content
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import IMAGES_PER_SHARD, FeatureNames, Shard
 from odin_beam.transforms.storage import paths, reading
+from odin_beam.transforms.text import clipped, printable
 
 if TYPE_CHECKING:
     from odin_beam.transforms.images.example import ImageRecord
 
 # Per process. Object stores answer in tens of milliseconds, a local disk in less than one.
 FETCHES_AT_ONCE = 16
+# Characters of an id in a message.
+_SHOWN_LENGTH = 300
 SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
@@ -109,7 +112,7 @@ class ImageList(Content):
         try:
             decoding.check_header(record.payload)
         except ImageError as e:
-            return f"{record.id}: {e.detail}" if e.reason == "not_an_image" else ""
+            return f"{printable(clipped(record.id, _SHOWN_LENGTH))}: {e.detail}" if e.reason == "not_an_image" else ""
         return None
 
 
@@ -227,6 +230,7 @@ def _take(rows: Iterator, count: int) -> list:
 
 def _fetch(index: int, row: Mapping[str, Any]) -> Record:
     name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
+    name = clipped(name, limits.MAX_ID_LENGTH)
     too_large = ("record_too_large", f"more than the limit of {limits.MAX_RECORD_BYTES} bytes")
     if row["size"] is not None and row["size"] > limits.MAX_RECORD_BYTES:
         return Record(index, None, None, too_large, name, label)
