@@ -45,7 +45,7 @@ def huge_png(side=60_000):
     [
         (samples.example(label=3), "no_image"),
         (samples.example(image=b"not an image"), "undecodable"),
-        (samples.example(image=samples.encoded(samples.random_images(1)[0])[:60]), "undecodable"),
+        (samples.example(image=samples.encoded(samples.random_images(1)[0])[:60]), "truncated"),
         (samples.example(image=huge_png()), "too_many_pixels"),
         (b"\xff\xfe\xfd not protobuf", "not_an_example"),
     ],
