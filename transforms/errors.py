@@ -19,6 +19,10 @@ class StorageError(OdinBeamError):
     """A file could not be listed, read or written; the message names it."""
 
 
+class FileExists(StorageError):
+    """A file that was to be created exists."""
+
+
 class NoSuchFile(StorageError):
     """The file does not exist, and a retry would not find it."""
 
@@ -63,10 +67,15 @@ class CalibrationError(OdinBeamError):
 
 
 class OutputTakenError(OdinBeamError):
-    """Another run with other inputs has since started in the output, which now belongs to that run."""
+    """Another run has since started in the output, which now belongs to that run.
 
-    def __init__(self, output: str):
+    Args:
+      output: the run's folder.
+      what: the other run's `inputs` or `settings` differ.
+    """
+
+    def __init__(self, output: str, what: str = "inputs"):
         super().__init__(
-            f"another run, with other inputs, has since started in {output}, and the results there will be its own: "
+            f"another run, with other {what}, has since started in {output}, and the results there will be its own: "
             "give each run its own `output`"
         )
