@@ -23,6 +23,7 @@ def run(options: EvaluateOptions) -> int:
     launch, shards = launched_run(output)
     if all(shard.role != "in_distribution" for shard in shards):
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
+    flags, problem = read_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -39,7 +40,6 @@ def run(options: EvaluateOptions) -> int:
 
     metrics = read_facts(output, layout.METRICS)
     print(metrics_table(metrics))
-    flags, problem = read_flags(output, launch, shards)
     if flags or problem:
         print(f"\n{flags_text(flags) if flags else problem}")
     if damaged := damaged_scores(metrics["damaged_scores"]):

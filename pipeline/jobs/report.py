@@ -42,6 +42,7 @@ def run(options: ReportOptions) -> int:
     except OtherVersion as e:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}
+    summary, flags = read_facts(output, layout.SUMMARY), read_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -66,13 +67,13 @@ def run(options: ReportOptions) -> int:
     page = report_page(
         output,
         launch,
-        read_facts(output, layout.SUMMARY),
+        summary,
         metrics,
         data,
         figures,
         _galleries(output, data, shards, classifier, settings),
         problem,
-        read_flags(output, launch, shards),
+        flags,
     )
     path = paths.join(output, layout.REPORT, layout.REPORT_PAGE)
     writing.write_bytes(path, page.encode())
