@@ -3,6 +3,8 @@
 A job's runner prints the message of an `OdinBeamError` as one line; any other exception is a bug and keeps its trace.
 """
 
+from typing import Self
+
 
 class OdinBeamError(Exception):
     """The root of this package's errors; the message is one line for the user.
@@ -67,15 +69,12 @@ class CalibrationError(OdinBeamError):
 
 
 class OutputTakenError(OdinBeamError):
-    """Another run has since started in the output, which now belongs to that run.
+    """Another run has since started in the output, which now belongs to that run."""
 
-    Args:
-      output: the run's folder.
-      what: the other run's `inputs` or `settings` differ.
-    """
-
-    def __init__(self, output: str, what: str = "inputs"):
-        super().__init__(
+    @classmethod
+    def by(cls, output: str, what: str) -> Self:
+        """The error for a run's folder; `what` differs, `inputs` or `settings`. Beam makes copies from the text alone."""
+        return cls(
             f"another run, with other {what}, has since started in {output}, and the results there will be its own: "
             "give each run its own `output`"
         )

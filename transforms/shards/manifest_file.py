@@ -133,5 +133,5 @@ def read_own_manifest(output: str, digest: str) -> list[Shard]:
     """
     shards = read_manifest(output)
     if manifest_digest(shards) != digest:
-        raise OutputTakenError(output)
+        raise OutputTakenError.by(output, "inputs")
     return shards

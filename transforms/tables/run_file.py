@@ -69,7 +69,7 @@ def check_owner(output: str, identity: dict[str, Any]) -> None:
     """
     content = read_json(output, layout.RUN)
     if content is None or content.get("settings") != identity:
-        raise OutputTakenError(output, "settings")
+        raise OutputTakenError.by(output, "settings")
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -240,7 +240,7 @@ def test_an_output_that_is_overwritten_meanwhile_is_not_mixed(model, archive, mo
 
     monkeypatch.setattr(score_shards, "score_shard", overwritten)
     assert main(command(model, archive)) == 1
-    assert f"another run, with other settings, has since started in {archive}/out" in last_line(capsys)
+    assert f"stopped: another run, with other settings, has since started in {archive}/out" in last_line(capsys)
     assert codes == [0]
     settings = {pq.read_metadata(path).metadata[b"odin_beam"] for path in (archive / "out").glob("scores/*/*.parquet")}
     assert {json.loads(one)["settings"]["odin"]["temperature"] for one in settings} == {10.0}
