@@ -73,7 +73,7 @@ class OutputTakenError(OdinBeamError):
 
     @classmethod
     def by(cls, output: str, what: str) -> Self:
-        """The error for a run's folder; `what` differs, `inputs` or `settings`. Beam makes copies from the text alone."""
+        """The error for a run's folder; `what` differs: `inputs` or `settings`. Beam copies errors by their text."""
         return cls(
             f"another run, with other {what}, has since started in {output}, and the results there will be its own: "
             "give each run its own `output`"
