@@ -3,6 +3,8 @@
 A job's runner prints the message of an `OdinBeamError` as one line; any other exception is a bug and keeps its trace.
 """
 
+from typing import Self
+
 
 class OdinBeamError(Exception):
     """The root of this package's errors; the message is one line for the user.
@@ -17,6 +19,10 @@ class OdinBeamError(Exception):
 
 class StorageError(OdinBeamError):
     """A file could not be listed, read or written; the message names it."""
+
+
+class FileExists(StorageError):
+    """A file that was to be created exists."""
 
 
 class NoSuchFile(StorageError):
@@ -63,10 +69,12 @@ class CalibrationError(OdinBeamError):
 
 
 class OutputTakenError(OdinBeamError):
-    """Another run with other inputs has since started in the output, which now belongs to that run."""
+    """Another run has since started in the output, which now belongs to that run."""
 
-    def __init__(self, output: str):
-        super().__init__(
-            f"another run, with other inputs, has since started in {output}, and the results there will be its own: "
+    @classmethod
+    def by(cls, output: str, what: str) -> Self:
+        """The error for a run's folder; `what` differs: `inputs` or `settings`. Beam copies errors by their text."""
+        return cls(
+            f"another run, with other {what}, has since started in {output}, and the results there will be its own: "
             "give each run its own `output`"
         )

@@ -9,7 +9,8 @@ from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.settings_json import OtherVersion, from_json, to_json
-from odin_beam.transforms.storage import reading, writing
+from odin_beam.transforms.storage import writing
+from odin_beam.transforms.tables.json_files import read_object
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_model_config(path: str) -> ModelConfig:
       UsageError: there is none, another version wrote it, or it is damaged.
     """
     try:
-        content = json.loads(reading.read_bytes(path))
+        content = read_object(path)
         return from_json(ModelConfig, {"found": {}, **content}, path)
     except OtherVersion as e:
         raise UsageError(f"--model_config: {e}; run `odin-beam check` again") from e

@@ -7,7 +7,7 @@ from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.evaluate import EvaluateOptions
 from odin_beam.pipeline.launch.run_folder import launched_run, read_facts, read_flags
 from odin_beam.pipeline.show.flags_text import flags_text
-from odin_beam.pipeline.show.metrics_table import metrics_table
+from odin_beam.pipeline.show.metrics_table import damaged_scores, metrics_table
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.storage import paths
 from odin_beam.transforms.tables import layout
@@ -23,6 +23,7 @@ def run(options: EvaluateOptions) -> int:
     launch, shards = launched_run(output)
     if all(shard.role != "in_distribution" for shard in shards):
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
+    flags, problem = read_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -32,20 +33,21 @@ def run(options: EvaluateOptions) -> int:
     from odin_beam.transforms.scoring.check_finished import ReadFinished
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    pipeline | ReadFinished(output, launch["settings"]) | SummarizeScores(output)
+    pipeline | ReadFinished(output) | SummarizeScores(output, identity=launch["settings"])
     if handed := submit(pipeline):
         print(f"{handed}; {paths.join(output, layout.METRICS)} is updated when the job is done")
         return 0
 
     metrics = read_facts(output, layout.METRICS)
     print(metrics_table(metrics))
-    flags, problem = read_flags(output, launch, shards)
     if flags or problem:
         print(f"\n{flags_text(flags) if flags else problem}")
-    absent = len(shards) - metrics["scored_shards"]
+    if damaged := damaged_scores(metrics["damaged_scores"]):
+        print("\n" + "\n".join(damaged))
+    absent = len(shards) - metrics["scored_shards"] - len(metrics["damaged_scores"])
     if absent:
         print(
             f"\n{absent:,} of {plural(len(shards), 'shard')} are not scored yet, so they are not in these figures: "
             "run `score` again"
         )
-    return 3 if absent else 0
+    return 3 if absent or damaged else 0

@@ -50,7 +50,7 @@ def run(options: FlagOptions) -> int:
     # The completion marker goes first, so that flags of two rules never look like one result.
     writing.delete([paths.join(output, layout.FLAGS)])
     writing.delete_folder(layout.flags_folder(output))
-    pipeline | ReadFinished(output, launch["settings"]) | FlagShards(output, rule, facts)
+    pipeline | ReadFinished(output) | FlagShards(output, rule, facts, launch["settings"])
     progress = show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards)))
     if handed := submit(pipeline, progress):
         print(f"{handed}; {paths.join(output, layout.FLAGS)} appears when the job is done")

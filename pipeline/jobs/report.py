@@ -13,6 +13,7 @@ from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.report import ReportOptions
 from odin_beam.pipeline.launch.run_folder import launched_run, read_facts, read_flags
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
+from odin_beam.pipeline.show.metrics_table import damaged_scores
 from odin_beam.transforms.detectors.registry import DETECTORS
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
@@ -41,6 +42,7 @@ def run(options: ReportOptions) -> int:
     except OtherVersion as e:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}
+    summary, flags = read_facts(output, layout.SUMMARY), read_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -50,8 +52,8 @@ def run(options: ReportOptions) -> int:
     from odin_beam.transforms.scoring.check_finished import ReadFinished
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    scored = pipeline | ReadFinished(output, launch["settings"])
-    scored["finished"] | WriteReportData(_report_settings(output, settings, shards, metrics))
+    scored = pipeline | ReadFinished(output)
+    scored["finished"] | WriteReportData(_report_settings(output, launch, settings, shards, metrics))
     submit(pipeline)
     data = read_facts(paths.join(output, layout.REPORT), layout.REPORT_DATA)
 
@@ -65,29 +67,31 @@ def run(options: ReportOptions) -> int:
     page = report_page(
         output,
         launch,
-        read_facts(output, layout.SUMMARY),
+        summary,
         metrics,
         data,
         figures,
         _galleries(output, data, shards, classifier, settings),
         problem,
-        read_flags(output, launch, shards),
+        flags,
     )
     path = paths.join(output, layout.REPORT, layout.REPORT_PAGE)
     writing.write_bytes(path, page.encode())
     print(path)
-    return 0
+    damaged = damaged_scores(data["damaged_scores"])
+    print("\n".join(damaged), end="\n" if damaged else "")
+    return 3 if damaged else 0
 
 
 def _report_settings(
-    output: str, settings: ScoreSettings, shards: list[Shard], metrics: dict[str, Any]
+    output: str, launch: dict[str, Any], settings: ScoreSettings, shards: list[Shard], metrics: dict[str, Any]
 ) -> "ReportSettings":
     from odin_beam.transforms.metrics.report_data import ReportSettings
 
     ranked_by = next(name for name in DETECTORS if name in settings.detectors)
     thresholds = [source["threshold_at_95_tpr"].get(ranked_by) for source in metrics["in_distribution"].values()]
     roles = {shard.source: shard.role for shard in shards}
-    return ReportSettings(output, roles, ranked_by, next(iter(thresholds), None))
+    return ReportSettings(output, roles, ranked_by, next(iter(thresholds), None), launch["settings"])
 
 
 def _classifier(settings: ScoreSettings, factory: str | None) -> "tuple[Classifier | None, str | None]":

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.launch.run_shapes import RUN_SHAPES
 from odin_beam.transforms.calibration.flags_summary import scores_state
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.shards.manifest_file import read_manifest
@@ -11,6 +12,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, writing
 from odin_beam.transforms.tables import layout
 from odin_beam.transforms.tables.json_files import read_json
+from odin_beam.transforms.tables.json_shape import NUMBER, problem
 from odin_beam.transforms.tables.run_file import differences
 
 
@@ -33,9 +35,12 @@ def read_facts(output: str, name: str) -> dict[str, Any] | None:
       UsageError: it is damaged.
     """
     try:
-        return read_json(output, name)
+        content = read_json(output, name)
     except StorageError as e:
         raise UsageError(str(e)) from e
+    if content is not None and name in RUN_SHAPES and (found := problem(content, RUN_SHAPES[name])):
+        raise UsageError(f"{paths.join(output, name)} is damaged ({found}): remove it and run again")
+    return content
 
 
 def read_summary(output: str) -> dict[str, Any]:
@@ -61,8 +66,10 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         above = paths.parent(output)
         hint = f"; did you mean {above}?" if read_facts(above, layout.RUN) else ""
         raise UsageError(f"{output} is not an output folder of `score`: it has no {layout.RUN}{hint}")
-    if "temperatures" in launch.get("settings", {}).get("odin", {}):
+    if "temperatures" in launch["settings"]["odin"]:
         raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
+    if found := problem(launch["settings"]["odin"], {"temperature": NUMBER, "epsilon": NUMBER}):
+        raise UsageError(f"{paths.join(output, layout.RUN)} is damaged ({found}): remove it and run again")
     try:
         return launch, read_manifest(output)
     except StorageError as e:
@@ -99,7 +106,7 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
         if listing.list_files(layout.all_parquet(layout.scores_folder(output))):
             raise UsageError(f"{output} holds scores without {layout.RUN}: choose another --output")
         return
-    found = differences(earlier.get("settings", {}), settings)
+    found = differences(earlier["settings"], settings)
     if found:
         raise UsageError(
             f"{output} was made with other settings: {'; '.join(found)}; "

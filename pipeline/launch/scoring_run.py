@@ -67,6 +67,15 @@ def model_errors() -> Iterator[None]:
         raise UsageError(str(e)) from e
 
 
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """An output of other settings is a usage error, however late another run has claimed it."""
+    try:
+        yield
+    except run_file.OtherSettings as e:
+        raise UsageError(str(e)) from e
+
+
 def resolve_precision(settings: ScoreSettings, options: PipelineOptions) -> ScoreSettings:
     """float32 in place of `mixed`, with a warning, if this machine scores and has no bfloat16."""
     if settings.precision == "float32" or not runs_here(options) or has_bfloat16():
@@ -125,11 +134,16 @@ def images_to_do(scoring: ScoringRun) -> list[int]:
 
 
 def launch(scoring: ScoringRun) -> None:
-    """Writes `run.json`, and removes the completion marker of an earlier run."""
+    """Writes `run.json`, and removes the completion marker of an earlier run.
+
+    Raises:
+      UsageError: another run with other settings got the folder first.
+    """
     output = scoring.output
     if scoring.overwrite:
         run_folder.start_afresh(output)
-    run_file.claim(output, scoring.settings, scoring.command)
+    with _usage_errors():
+        run_file.claim(output, scoring.settings, scoring.command)
     publish_listings(scoring.folder, output)
     write_manifest(output, scoring.shards)
     writing.delete(paths.join(output, name) for name in (layout.SUMMARY, layout.METRICS))
@@ -140,7 +154,9 @@ def scored_shards(
 ) -> dict[str, beam.PCollection]:
     """The run's shards, `finished` and `failed`, as `ScoreShards` gives them."""
     score = ScoreShards(scoring.settings, scoring.output, scoring.shared, accelerator)
-    return pipeline | ReadManifest(scoring.output, manifest_digest(scoring.shards)) | score
+    # The step claims the folder once more, now that our manifest is in it.
+    with _usage_errors():
+        return pipeline | ReadManifest(scoring.output, manifest_digest(scoring.shards)) | score
 
 
 def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:

@@ -58,6 +58,16 @@ def problems(summary: dict[str, Any]) -> list[str]:
     return [*failed, *orphans]
 
 
+def damaged_scores(damaged: list[dict[str, str]]) -> list[str]:
+    """Lines about scores files that were not read; empty if there are none.
+
+    Args:
+      damaged: `damaged_scores` of `metrics.json` or of the report's data.
+    """
+    reasons = [shard["reason"] for shard in damaged]
+    return _some(reasons, "damaged or of other settings, missing from the results", "scores file")
+
+
 def _some(items: Iterable[str], what: str, noun: str, most: int = 10) -> list[str]:
     items = list(items)
     if not items:

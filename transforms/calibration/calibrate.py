@@ -28,7 +28,7 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.manifest_file import manifest_digest, read_own_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import layout, parquet
+from odin_beam.transforms.tables import layout, run_file, scores_file
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -79,7 +79,9 @@ class Calibrate(beam.PTransform):
     launched: float
 
     def expand(self, shards) -> beam.PCollection[str]:
-        combined = shards["finished"] | CombineScores(self.folder, compared_columns(self.settings.score))
+        combined = shards["finished"] | CombineScores(
+            self.folder, compared_columns(self.settings.score), self.settings.score.identity()
+        )
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.folder])
@@ -92,6 +94,7 @@ class Calibrate(beam.PTransform):
                 beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
                 beam.pvalue.AsList(shards["failed"]),
+                beam.pvalue.AsList(combined["failed"]),
             )
         )
 
@@ -104,13 +107,16 @@ def _write(
     counts: Mapping[str, Counts],
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
+    damaged: list[tuple[Shard, str]],
 ) -> str:
     """Writes the calibration, unless a shard is missing from it, and then the completion marker.
 
     Raises:
-      OutputTakenError: the manifest now belongs to another run, and so do these files.
+      OutputTakenError: the folder now belongs to another run, and so do these files.
     """
+    run_file.check_owner(folder, facts.settings)
     roles = roles_of(read_own_manifest(folder, manifest_digest([*finished, *(shard for shard, _ in failed)])))
+    failed = [*failed, *damaged]
     if not failed:
         shards = sorted(finished, key=lambda shard: (shard.source, shard.path, shard.file_name))
         write_calibration(settings.output, calibration_content(folder, settings, roles, histograms, counts, shards))
@@ -156,7 +162,7 @@ def calibration_content(
     choice = _choose(folder, settings, figures, shards)
     names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in inside}
     scores = {detector: CalibrationScores.of(inside[column]) for detector, column in names.items()}
-    by_class = _class_scores(folder, shards, names) if settings.per_class else {}
+    by_class = _class_scores(folder, settings.score, shards, names) if settings.per_class else {}
     chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
     surrogates = settings.surrogate is not None
     accuracy = {source: counts[source].accuracy for source in counts if roles[source] == "in_distribution"}
@@ -211,7 +217,7 @@ def _choose(
     """The chosen cell, and how much better it is than cheaper columns."""
     grid, objective = settings.score.odin, settings.objective
     best, unperturbed = best_cells(grid, figures, objective)
-    paired = _paired_scores(folder, shards, [name for name in (best, unperturbed, "msp") if name])
+    paired = _paired_scores(folder, settings.score, shards, [name for name in (best, unperturbed, "msp") if name])
     over_unperturbed = paired.gain(best, unperturbed, objective) if best and unperturbed else None
     chosen = choose(best, unperturbed, over_unperturbed)
     # Means of different scores are not comparable.
@@ -226,12 +232,15 @@ def _choose(
     }
 
 
-def _paired_scores(folder: str, shards: Sequence[Shard], columns: Sequence[str]) -> PairedScores:
+def _paired_scores(
+    folder: str, settings: ScoreSettings, shards: Sequence[Shard], columns: Sequence[str]
+) -> PairedScores:
     """The rows of all shards in some columns, with all in-distribution sources as one."""
-    columns, parts = list(dict.fromkeys(columns)), {}
+    columns, parts, identity = list(dict.fromkeys(columns)), {}, settings.identity()
     for shard in shards:
         side = "" if shard.role == "in_distribution" else shard.source
-        for table in parquet.read_columns(scores_path(folder, shard), columns):
+        expected = scores_file.fingerprint(identity, shard)
+        for table in scores_file.read_scores(scores_path(folder, shard), expected, columns):
             arrays = [table[column].to_numpy(zero_copy_only=False).astype(np.float64) for column in columns]
             parts.setdefault(side, []).append(np.stack(arrays))
     sides = {
@@ -243,15 +252,15 @@ def _paired_scores(folder: str, shards: Sequence[Shard], columns: Sequence[str])
 
 
 def _class_scores(
-    folder: str, shards: Sequence[Shard], names: Mapping[str, str]
+    folder: str, settings: ScoreSettings, shards: Sequence[Shard], names: Mapping[str, str]
 ) -> dict[str, dict[int, CalibrationScores]]:
     """Detector -> predicted class -> its in-distribution scores, for classes of at least `FEW_IMAGES` images."""
     histograms: dict[str, dict[int, ScoreHistogram]] = {detector: {} for detector in names}
     for shard in shards:
         if shard.role != "in_distribution":
             continue
-        path = scores_path(folder, shard)
-        for table in parquet.read_columns(path, ["prediction", *names.values()]):
+        path, expected = scores_path(folder, shard), scores_file.fingerprint(settings.identity(), shard)
+        for table in scores_file.read_scores(path, expected, ["prediction", *names.values()]):
             predictions = table["prediction"].to_numpy()
             for detector, column in names.items():
                 scores = table[column].to_numpy(zero_copy_only=False).astype(np.float64)

@@ -22,10 +22,23 @@ from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.settings_json import OtherVersion
-from odin_beam.transforms.storage import reading, writing
+from odin_beam.transforms.storage import writing
+from odin_beam.transforms.tables.json_files import read_object
+from odin_beam.transforms.tables.json_shape import EVERY, problem
 
 KIND = "odin-beam calibration"
 VERSION = 1
+# 4,096 steps by class and detector are long, and still smaller.
+_MAX_BYTES = 1 << 28
+_SHAPE = {
+    "kind": str,
+    "version": int,
+    "model": str,
+    "settings": dict,
+    "scores": dict,
+    "class_scores": {EVERY: dict},
+    "sources": {EVERY: {"role": str}},
+}
 # The settings that the scores of every detector depend on, besides the model's digest.
 SHARED_SETTINGS = ("preprocessing", "geometry", "precision", "output_name", "model_factory")
 
@@ -71,7 +84,9 @@ def read_calibration(path: str) -> Calibration:
       CalibrationError: the file is missing or damaged, or another version wrote it.
     """
     try:
-        content = json.loads(reading.read_bytes(path))
+        content = read_object(path, _MAX_BYTES)
+        if found := problem(content, _SHAPE):
+            raise ValueError(found)
         if content["kind"] != KIND or content["version"] != VERSION:
             raise CalibrationError(f"{path} is not a calibration of this version of `tune`")
         settings = ScoreSettings.from_identity(content["model"], content["settings"], path)
@@ -88,7 +103,7 @@ def read_calibration(path: str) -> Calibration:
         )
     except (errors.StorageError, OtherVersion) as e:
         raise CalibrationError(str(e)) from e
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise CalibrationError(f"{path} is not a calibration.json of `tune`, or is damaged: {e}") from e
 
 

@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -32,8 +33,8 @@ from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.shards.manifest_file import read_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import writing
-from odin_beam.transforms.tables import layout, parquet, scores_file
-from odin_beam.transforms.tables.json_files import read_json, write_json
+from odin_beam.transforms.tables import layout, parquet, run_file, scores_file
+from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import flags_path, scores_path
 from odin_beam.transforms.tables.schemas import FLAG_SCHEMA
 
@@ -68,18 +69,28 @@ def _arrays(rule: FlagRule, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return scores, table["prediction"].to_numpy()
 
 
-def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | None) -> FlagCounts:
+def flag_shard(
+    output: str, shard: Shard, rule: FlagRule, largest_p: float | None, identity: dict[str, Any]
+) -> FlagCounts:
     """Writes a shard's flags, completely or not at all.
 
+    Args:
+      output: the run's folder.
+      shard: with scores.
+      rule: which images are flagged.
+      largest_p: see `FlagRule.flagged`.
+      identity: the settings in the fingerprint.
+
     Raises:
-      errors.StorageError: the scores cannot be read.
+      errors.StorageError: the scores cannot be read, are damaged, or have another fingerprint.
       errors.OutputError: the flags cannot be written.
     """
     parts = [FlagCounts(shards=1)]
     stream = parquet.ParquetStream(output, _temporary_name(shard), FLAG_SCHEMA)
     try:
         columns = ["shard", "index", "id", "prediction", rule.detector]
-        for table in parquet.read_columns(scores_path(output, shard), columns):
+        expected = scores_file.fingerprint(identity, shard)
+        for table in scores_file.read_scores(scores_path(output, shard), expected, columns):
             rows, counts = flag_rows(rule, table, largest_p)
             parts.append(counts)
             with parquet.as_output_error(output):
@@ -95,9 +106,10 @@ def flag_shard(output: str, shard: Shard, rule: FlagRule, largest_p: float | Non
 class ReadPValues(beam.DoFn):
     """`Shard` of the archive -> a `ScoreHistogram` of its images' p-values; nothing for shards of other sources."""
 
-    def __init__(self, output: str, rule: FlagRule):
+    def __init__(self, output: str, rule: FlagRule, identity: dict[str, Any]):
         self._output = output
         self._rule = rule
+        self._identity = identity
         self._sources: frozenset[str] | None = None
 
     def process(self, shard: Shard):
@@ -106,9 +118,9 @@ class ReadPValues(beam.DoFn):
         if shard.source not in self._sources:
             return
         histogram = ScoreHistogram()
-        path = scores_path(self._output, shard)
+        path, expected = scores_path(self._output, shard), scores_file.fingerprint(self._identity, shard)
         try:
-            for table in parquet.read_columns(path, ["prediction", self._rule.detector]):
+            for table in scores_file.read_scores(path, expected, ["prediction", self._rule.detector]):
                 p_values = self._rule.p_values(*_arrays(self._rule, table))
                 histogram.add(p_values[~np.isnan(p_values)])
         except errors.StorageError:
@@ -120,14 +132,15 @@ class ReadPValues(beam.DoFn):
 class _FlagShard(beam.DoFn):
     """`Shard`, `Discoveries` or None -> `counts`: (source, FlagCounts); `failed`: (Shard, reason)."""
 
-    def __init__(self, output: str, rule: FlagRule):
+    def __init__(self, output: str, rule: FlagRule, identity: dict[str, Any]):
         self._output = output
         self._rule = rule
+        self._identity = identity
 
     def process(self, shard: Shard, discoveries: Discoveries | None):
         largest_p = discoveries.largest_p if discoveries else None
         try:
-            counts = flag_shard(self._output, shard, self._rule, largest_p)
+            counts = flag_shard(self._output, shard, self._rule, largest_p, self._identity)
         except errors.StorageError as e:
             yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
         else:
@@ -148,23 +161,27 @@ class FlagShards(beam.PTransform):
       output: absolute path of the run's folder.
       rule: which images are flagged.
       facts: what `flags.json` says besides the counts.
+      identity: the settings in the fingerprint; defaults to those of `run.json`.
     """
 
     output: str
     rule: FlagRule
     facts: FlagFacts = field(default_factory=FlagFacts)
+    identity: dict[str, Any] | None = None
 
     def expand(self, shards) -> beam.PCollection[str]:
+        identity = self.identity or run_file.read_identity(self.output)
         finished, discoveries = shards["finished"] | "Spread" >> beam.Reshuffle(), None
         if self.rule.fdr is not None:
             discoveries = beam.pvalue.AsSingleton(
                 finished
-                | beam.ParDo(ReadPValues(self.output, self.rule))
+                | beam.ParDo(ReadPValues(self.output, self.rule, identity))
                 | "CombinePValues" >> beam.CombineGlobally(CombineScoreHistograms())
                 | "Discover" >> beam.Map(_discoveries, self.rule.fdr)
             )
         add_counts = functools.partial(add_up, FlagCounts)
-        done = finished | beam.ParDo(_FlagShard(self.output, self.rule), discoveries).with_outputs("counts", "failed")
+        flag = beam.ParDo(_FlagShard(self.output, self.rule, identity), discoveries)
+        done = finished | flag.with_outputs("counts", "failed")
         failed = (shards["failed"], done.failed) | beam.Flatten()
         return (
             shards["finished"].pipeline
@@ -172,6 +189,7 @@ class FlagShards(beam.PTransform):
             | "WriteFlags"
             >> beam.Map(
                 write_flags_summary,
+                identity,
                 self.rule,
                 self.facts,
                 beam.pvalue.AsDict(done.counts | "CombineCounts" >> beam.CombinePerKey(add_counts)),
@@ -188,6 +206,7 @@ def _discoveries(p_values: ScoreHistogram, fdr: float) -> Discoveries:
 
 def write_flags_summary(
     output: str,
+    identity: dict[str, Any],
     rule: FlagRule,
     facts: FlagFacts,
     counts: Mapping[str, FlagCounts],
@@ -197,7 +216,7 @@ def write_flags_summary(
 ) -> str:
     """Writes `flags.json`, which marks the flags as complete, and removes leftovers of earlier attempts."""
     shards = read_manifest(output)
-    state = scores_state(read_json(output, layout.RUN)["settings"], shards)
+    state = scores_state(identity, shards)
     write_json(output, layout.FLAGS, flags_summary(rule, roles_of(shards), facts, state, counts, failed, discoveries))
     writing.delete_temporary(output, {_temporary_name(shard) for shard in finished})
     return output

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -12,24 +13,27 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.metrics.counts import Counts, add_up
 from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import parquet, scores_file
+from odin_beam.transforms.tables import scores_file
 from odin_beam.transforms.tables.layout import scores_path
 
 Histograms = Mapping[tuple[str, str], ScoreHistogram]
 
 
-def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[str, ScoreHistogram]]:
+def read_shard_scores(path: str, expected: str, columns: Sequence[str]) -> tuple[Counts, dict[str, ScoreHistogram]]:
     """A scores file's counts, and a histogram of each column that contains scores.
 
+    Args:
+      path: of the scores file.
+      expected: its fingerprint.
+      columns: of the scores.
+
     Raises:
-      errors.StorageError: the file is incomplete, or cannot be read.
+      errors.StorageError: the file cannot be read, is damaged, or has another fingerprint.
     """
-    commit = scores_file.read_commit(path)
-    if commit is None:
-        raise errors.StorageError(f"{path} is no longer a complete scores file: run `score` again")
+    commit = scores_file.check_scores(path, expected)
     histograms = {column: ScoreHistogram() for column in columns}
     labelled = correct = 0
-    for table in parquet.read_columns(path, ["label", "prediction", *columns]):
+    for table in scores_file.read_scores(path, expected, ["label", "prediction", *columns]):
         labelled += table.num_rows - table["label"].null_count
         correct += pc.sum(pc.equal(table["label"], table["prediction"])).as_py() or 0
         for column, histogram in histograms.items():
@@ -39,14 +43,23 @@ def read_shard_scores(path: str, columns: Sequence[str]) -> tuple[Counts, dict[s
 
 
 class ReadScores(beam.DoFn):
-    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts); never rows."""
+    """`Shard` -> `histograms`: ((source, column), ScoreHistogram); `counts`: (source, Counts); never rows.
 
-    def __init__(self, output: str, columns: Sequence[str]):
+    A shard whose scores cannot be used goes to `failed`: (`Shard`, reason), and to nothing else.
+    """
+
+    def __init__(self, output: str, columns: Sequence[str], identity: dict[str, Any]):
         self._output = output
         self._columns = columns
+        self._identity = identity
 
     def process(self, shard: Shard):
-        counts, histograms = read_shard_scores(scores_path(self._output, shard), self._columns)
+        path, expected = scores_path(self._output, shard), scores_file.fingerprint(self._identity, shard)
+        try:
+            counts, histograms = read_shard_scores(path, expected, self._columns)
+        except errors.StorageError as e:
+            yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
+            return
         yield beam.pvalue.TaggedOutput("counts", (shard.source, counts))
         for column, histogram in histograms.items():
             yield beam.pvalue.TaggedOutput("histograms", ((shard.source, column), histogram))
@@ -56,23 +69,30 @@ class ReadScores(beam.DoFn):
 class CombineScores(beam.PTransform):
     """Finished `Shard`s -> {`histograms`: ((source, column), ScoreHistogram), `counts`: (source, Counts)}, merged.
 
+    A third output, `failed`, has (`Shard`, reason) of those whose scores files are damaged or of other settings.
+
     Args:
       output: absolute path of the run's folder.
       columns: of the scores files, to make histograms of.
+      identity: the settings in the fingerprint.
     """
 
     output: str
     columns: Sequence[str]
+    identity: dict[str, Any]
 
     def expand(self, finished: beam.PCollection[Shard]):
         read = (
             finished
             | "Spread" >> beam.Reshuffle()
-            | beam.ParDo(ReadScores(self.output, self.columns)).with_outputs("histograms", "counts")
+            | beam.ParDo(ReadScores(self.output, self.columns, self.identity)).with_outputs(
+                "histograms", "counts", "failed"
+            )
         )
         return {
             "histograms": read.histograms | "CombineHistograms" >> beam.CombinePerKey(CombineScoreHistograms()),
             "counts": read.counts | "CombineCounts" >> beam.CombinePerKey(functools.partial(add_up, Counts)),
+            "failed": read.failed,
         }
 
 

@@ -6,7 +6,7 @@ Only histograms, counts and a few rows per shard leave the workers, so memory do
 import functools
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from odin_beam.transforms import errors
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
 from odin_beam.transforms.metrics.counts import add_up
 from odin_beam.transforms.metrics.detection_metrics import roc_curve, threshold_at_tpr
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.metrics.summarize_scores import failures
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths
-from odin_beam.transforms.tables import layout, parquet, scores_file
+from odin_beam.transforms.tables import layout, scores_file
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -43,25 +45,39 @@ class ReportSettings:
       roles: source -> role, for every source of the manifest.
       ranked_by: column by which a source's images are ranked.
       threshold: of `ranked_by`, at 95 % true positive rate; None without an in-distribution source.
+      identity: the settings in the fingerprint.
     """
 
     output: str
     roles: dict[str, str]
     ranked_by: str
     threshold: float | None
+    identity: dict[str, Any]
 
 
 class ReadForReport(beam.DoFn):
-    """A finished `Shard` -> `histograms`, `ranked`, `classes`, `rejects`, each by key."""
+    """A finished `Shard` -> `histograms`, `ranked`, `classes`, `rejects`, each by key.
+
+    A shard whose scores cannot be used goes to `failed`: (`Shard`, reason), and to nothing else.
+    """
 
     def __init__(self, settings: ReportSettings):
         self._settings = settings
 
     def process(self, shard: Shard):
+        try:
+            # All or nothing: whether a file is good is known at its end.
+            results = list(self._results(shard))
+        except errors.StorageError as e:
+            results = [beam.pvalue.TaggedOutput("failed", (shard, str(e)))]
+        yield from results
+
+    def _results(self, shard: Shard) -> Iterator[beam.pvalue.TaggedOutput]:
         output, ranked_by = self._settings.output, self._settings.ranked_by
         columns = dict.fromkeys([*_ROW, ranked_by, *registry.DETECTORS, *registry.HISTOGRAMS])
         histograms: dict[str, ScoreHistogram] = {}
-        for table in parquet.read_columns(scores_path(output, shard), list(columns)):
+        expected = scores_file.fingerprint(self._settings.identity, shard)
+        for table in scores_file.read_scores(scores_path(output, shard), expected, list(columns)):
             for name in dict.fromkeys([*registry.DETECTORS, *registry.HISTOGRAMS]):
                 scores = table[name].drop_null().to_numpy().astype(np.float64)
                 if len(scores):
@@ -153,6 +169,7 @@ def report_data(
     ranked: Mapping[tuple[str, str], list[tuple]],
     classes: Mapping[tuple[str, int], ClassCounts],
     rejects: Mapping[tuple[str, str], int],
+    damaged: Iterable[tuple[Shard, str]] = (),
 ) -> dict[str, Any]:
     """The content of `report/data.json`: curves by pair and detector, bars by column, everything else by source."""
     inside = [source for source, role in settings.roles.items() if role == "in_distribution"]
@@ -191,12 +208,13 @@ def report_data(
         "rejects": [
             {"source": source, "reason": reason, "count": count} for (source, reason), count in sorted(rejects.items())
         ],
+        "damaged_scores": failures(damaged),
     }
 
 
-def write_report_data(name: str, settings: ReportSettings, histograms, ranked, classes, rejects) -> str:
+def write_report_data(name: str, settings: ReportSettings, histograms, ranked, classes, rejects, damaged) -> str:
     """Writes `report_data` to the run's folder under that name."""
-    write_json(settings.output, name, report_data(settings, histograms, ranked, classes, rejects))
+    write_json(settings.output, name, report_data(settings, histograms, ranked, classes, rejects, damaged))
     return name
 
 
@@ -211,7 +229,9 @@ class WriteReportData(beam.PTransform):
         read = (
             shards
             | "Spread" >> beam.Reshuffle()
-            | beam.ParDo(ReadForReport(self.settings)).with_outputs("histograms", "ranked", "classes", "rejects")
+            | beam.ParDo(ReadForReport(self.settings)).with_outputs(
+                "histograms", "ranked", "classes", "rejects", "failed"
+            )
         )
         return (
             shards.pipeline
@@ -224,5 +244,6 @@ class WriteReportData(beam.PTransform):
                 beam.pvalue.AsDict(read.ranked | "Rank" >> beam.CombinePerKey(keep_first)),
                 beam.pvalue.AsDict(read.classes | "Classes" >> beam.CombinePerKey(add_counts)),
                 beam.pvalue.AsDict(read.rejects | "Rejects" >> beam.CombinePerKey(sum)),
+                beam.pvalue.AsList(read.failed),
             )
         )

@@ -20,12 +20,16 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.manifest_file import manifest_digest, read_own_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, writing
-from odin_beam.transforms.tables import layout
+from odin_beam.transforms.tables import layout, run_file
 from odin_beam.transforms.tables.json_files import write_json
 
 
 def metrics_report(
-    roles: Mapping[str, str], histograms: Histograms, counts: Mapping[str, Counts], listed: int
+    roles: Mapping[str, str],
+    histograms: Histograms,
+    counts: Mapping[str, Counts],
+    listed: int,
+    damaged: Iterable[tuple[Shard, str]] = (),
 ) -> dict[str, Any]:
     """The content of `metrics.json`.
 
@@ -34,6 +38,7 @@ def metrics_report(
       histograms: by source and detector.
       counts: by source.
       listed: number of shards in the manifest.
+      damaged: shards whose scores files are damaged or of other settings, with reasons; no figure includes them.
 
     Returns:
       JSON-compatible: how many of the shards it covers; thresholds and accuracy of each in-distribution source; the
@@ -45,6 +50,7 @@ def metrics_report(
         "positive_class": "in_distribution",
         "listed_shards": listed,
         "scored_shards": add_up(Counts, counts.values()).shards,
+        "damaged_scores": failures(damaged),
         "in_distribution": {},
         "pairs": [],
     }
@@ -64,6 +70,12 @@ def metrics_report(
             names = {"in_distribution": a, "out_distribution": b, "detector": detector}
             report["pairs"].append({**names, **metrics.as_dict()})
     return report
+
+
+def failures(failed: Iterable[tuple[Shard, str]]) -> list[dict[str, str]]:
+    """Failed shards and reasons in a fixed order, JSON-compatible."""
+    failed = sorted(failed, key=lambda pair: (pair[0].source, pair[0].path, pair[0].file_name))
+    return [{"source": shard.source, "path": shard.path, "reason": why} for shard, why in failed]
 
 
 @dataclass(frozen=True)
@@ -89,14 +101,14 @@ def summary_report(
     orphans: list[str],
 ) -> dict[str, Any]:
     """The content of `summary.json`; `complete` is true when every shard of the manifest is committed."""
-    failed = sorted(failed, key=lambda pair: (pair[0].source, pair[0].path))
+    failed = list(failed)
     everything = add_up(Counts, counts.values())
     return {
         "complete": not failed,
         "calibrated": facts.calibrated,
         **asdict(everything),
         "rejected_share": everything.rejected / everything.framed if everything.framed else 0.0,
-        "failed_shards": [{"source": shard.source, "path": shard.path, "reason": why} for shard, why in failed],
+        "failed_shards": failures(failed),
         "orphaned_scores": orphans,
         "sources": {
             source: {"role": role, **asdict(counted := counts.get(source, Counts())), "accuracy": counted.accuracy}
@@ -125,51 +137,63 @@ class SummarizeScores(beam.PTransform):
       settings: of the run, for `summary.json`; None writes only `metrics.json`.
       calibrated: whether temperature and epsilon come from a calibration.
       launched: seconds since the epoch; defaults to now.
+      identity: the settings in the fingerprint; defaults to those of `settings`, else those of `run.json`.
     """
 
     output: str
     settings: ScoreSettings | None = None
     calibrated: bool = False
     launched: float = field(default_factory=time.time)
+    identity: dict[str, Any] | None = None
 
     def expand(self, shards) -> beam.PCollection[str]:
-        combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS)
-        facts = self.settings and RunFacts(self.settings.identity(), self.calibrated, self.launched)
+        identity = self.settings.identity() if self.settings else self.identity or run_file.read_identity(self.output)
+        combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS, identity)
+        facts = self.settings and RunFacts(identity, self.calibrated, self.launched)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])
             | "WriteSummary"
             >> beam.Map(
                 write_summary,
+                identity,
                 facts,
                 beam.pvalue.AsDict(combined["histograms"]),
                 beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
                 beam.pvalue.AsList(shards["failed"]),
+                beam.pvalue.AsList(combined["failed"]),
             )
         )
 
 
 def write_summary(
     output: str,
+    identity: dict[str, Any],
     facts: RunFacts | None,
     histograms: Histograms,
     counts: Mapping[str, Counts],
     finished: list[Shard],
     failed: list[tuple[Shard, str]],
+    damaged: list[tuple[Shard, str]],
 ) -> str:
     """Writes `metrics.json` if there is an in-distribution source, then `summary.json`, the completion marker.
 
     Raises:
-      OutputTakenError: the manifest now belongs to another run, and so do these files.
+      OutputTakenError: the folder now belongs to another run, and so do these files.
     """
-    shards = read_own_manifest(output, manifest_digest([*finished, *(shard for shard, _ in failed)]))
+    run_file.check_owner(output, identity)
+    digest = manifest_digest([*finished, *(shard for shard, _ in failed)])
+    shards = read_own_manifest(output, digest)
     roles = roles_of(shards)
     if "in_distribution" in roles.values():
-        write_json(output, layout.METRICS, metrics_report(roles, histograms, counts, len(shards)))
+        write_json(output, layout.METRICS, metrics_report(roles, histograms, counts, len(shards), damaged))
     if facts is not None:
         orphans = find_orphans(output, shards)
-        write_json(output, layout.SUMMARY, summary_report(facts, roles, counts, failed, orphans))
+        write_json(output, layout.SUMMARY, summary_report(facts, roles, counts, [*failed, *damaged], orphans))
         # Attempts at these shards are no longer needed, not even by another run in this folder.
         writing.delete_temporary(output, {shard.file_name for shard in finished})
+    # Another run may have started while these files were written: then they are not the result of either.
+    run_file.check_owner(output, identity)
+    read_own_manifest(output, digest)
     return output

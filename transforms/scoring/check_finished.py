@@ -6,8 +6,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing
 from odin_beam.transforms.tables import scores_file
 from odin_beam.transforms.tables.layout import scores_path
 
@@ -20,8 +22,12 @@ def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
       output: the run's folder.
       identity: the settings in the fingerprint.
     """
-    commit = scores_file.read_commit(scores_path(output, shard))
-    return commit is not None and commit.fingerprint == scores_file.fingerprint(identity, shard)
+    try:
+        scores_file.check_scores(scores_path(output, shard), scores_file.fingerprint(identity, shard))
+    except StorageError:
+        # Whatever the error in file or storage: scoring a shard again does no harm, leaving it out does.
+        return False
+    return True
 
 
 @dataclass
@@ -49,19 +55,27 @@ class _CheckFinished(beam.DoFn):
             yield beam.pvalue.TaggedOutput("todo", shard)
 
 
+def has_scores_file(shard: Shard, output: str) -> bool:
+    """Whether there is a scores file for the shard, of whatever content."""
+    return listing.stat_file(scores_path(output, shard)) is not None
+
+
 @dataclass
 class ReadFinished(beam.PTransform):
-    """Begin -> {`finished`: scored `Shard`s of a run's manifest, `failed`: (`Shard`, reason) of the others}.
+    """Begin -> {`finished`: `Shard`s of a run's manifest that have a scores file, `failed`: (`Shard`, reason)}.
+
+    What is in the files is not looked at: those who read them check every one, and report what they cannot use.
 
     Args:
       output: absolute path of the run's folder.
-      identity: the settings in the fingerprint.
     """
 
     output: str
-    identity: dict[str, Any]
 
     def expand(self, begin: beam.pvalue.PBegin):
-        checked = begin | ReadManifest(self.output) | CheckFinished(self.output, self.identity)
-        missing = checked.todo | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))
-        return {"finished": checked.finished, "failed": missing}
+        finished, missing = begin | ReadManifest(self.output) | beam.Partition(_partition, 2, self.output)
+        return {"finished": finished, "failed": missing | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))}
+
+
+def _partition(shard: Shard, partitions: int, output: str) -> int:
+    return 0 if has_scores_file(shard, output) else 1

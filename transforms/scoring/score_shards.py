@@ -34,6 +34,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     Raises:
       errors.StorageError: the shard cannot be read, or has changed since it was listed.
       errors.OutputError: the output cannot be written.
+      errors.OutputTakenError: it belongs to a run with other settings by now.
     """
     input_shape = scorer.classifier.input_shape
 
@@ -66,6 +67,8 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
                 _observe("inference_request_batch_size", len(decoded.pixels))
                 _observe("inference_batch_latency_micro_secs", microseconds)
         identity = settings.identity()
+        # The output may have been given to another run since, by `--overwrite`.
+        run_file.check_owner(output, identity)
         return writer.commit(scores_file.fingerprint(identity, shard), framed, scorer.classifier.head, identity)
 
 

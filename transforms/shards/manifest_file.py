@@ -5,7 +5,9 @@ It is stored in the run's folder and workers read it there, so the job descripti
 
 import hashlib
 import io
+import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import reading, writing
 from odin_beam.transforms.tables.layout import manifest_path
 
+_ROLES = ("in_distribution", "out_distribution", "input", "surrogate")
 _SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -82,16 +85,41 @@ def read_manifest(output: str) -> list[Shard]:
     try:
         # Arrow's threads may still be running when a short job ends, and the process then aborts.
         table = pq.read_table(io.BytesIO(content), schema=_SCHEMA, use_threads=False, pre_buffer=False)
-        return [_shard(row, path) for row in table.to_pylist()]
-    except (pa.ArrowException, OSError, ValueError, TypeError, OtherVersion) as e:
+        table.validate(full=True)
+        shards = [_shard(row, path) for row in table.to_pylist()]
+        _refuse_contradictions(shards)
+        return shards
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, RecursionError, OtherVersion) as e:
         raise errors.StorageError(f"{path} is damaged: {errors.cause(e)}") from e
+
+
+def _refuse_contradictions(shards: Sequence[Shard]) -> None:
+    """Checks that every shard is listed once, and every source has one role.
+
+    Raises:
+      ValueError: no run writes such a list.
+    """
+    # In one source, shards of one path may be different parts of it, but a file of scores belongs to one shard.
+    files, contents = Counter(), Counter()
+    for shard in shards:
+        files[shard.source, shard.file_name] += 1
+        contents[shard.source, shard.path, shard.content] += 1
+    for (source, name, *_), count in itertools.chain(files.items(), contents.items()):
+        if count > 1:
+            raise ValueError(f"{source}: {name} is listed {count} times")
+    roles: dict[str, str] = {}
+    for shard in shards:
+        if roles.setdefault(shard.source, shard.role) != shard.role:
+            raise ValueError(f"{shard.source} has the roles {roles[shard.source]} and {shard.role}")
 
 
 def _shard(row: dict[str, Any], path: str) -> Shard:
     source, name = row["source"], row["output_name"]
     # They become parts of output paths.
-    if any(separator in source + name for separator in "/\\"):
-        raise ValueError(f"{source}: {name} are not names of files")
+    if not (source and name) or name in (".", "..") or any(c in "/\\" or c < " " for c in source + name):
+        raise ValueError(f"{source!r}: {name!r} are not names of files")
+    if row["role"] not in _ROLES:
+        raise ValueError(f"{source} has the role {row['role']!r}")
     content = content_from_json(json.loads(row["content"]), path)
     return Shard(source, row["role"], row["path"], row["size"], row["modified"], name, content)
 
@@ -105,5 +133,5 @@ def read_own_manifest(output: str, digest: str) -> list[Shard]:
     """
     shards = read_manifest(output)
     if manifest_digest(shards) != digest:
-        raise OutputTakenError(output)
+        raise OutputTakenError.by(output, "inputs")
     return shards

@@ -110,6 +110,7 @@ def open_seekable(path: str) -> BinaryIO:
       StorageError: the file cannot be opened.
     """
     try:
+        _refuse_special_file(path)
         return file_system.open_to_read(path)
     except Exception as e:
         raise StorageError(f"cannot read {path}: {cause(e)}") from e

@@ -1,14 +1,15 @@
 """Writes files completely or not at all, and removes them."""
 
 import contextlib
+import errno
 import io
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import BinaryIO
 
-from odin_beam.transforms.errors import StorageError, cause
+from odin_beam.transforms.errors import FileExists, StorageError, cause
 from odin_beam.transforms.storage import file_system
 from odin_beam.transforms.storage.listing import list_files, stat_file
 from odin_beam.transforms.storage.paths import is_local, join
@@ -16,6 +17,8 @@ from odin_beam.transforms.storage.reading import READ_BUFFER_BYTES
 
 # Marks unfinished files. No other program uses this name, so these files are ours to remove.
 TEMPORARY = "odin-beam-tmp"
+# How file systems without hard links refuse one.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def temporary_path(output: str, name: str) -> str:
@@ -46,6 +49,48 @@ def write_bytes(path: str, data: bytes) -> None:
     _write_whole(path, io.BytesIO(data))
 
 
+def write_bytes_if_absent(path: str, data: bytes) -> bool:
+    """Writes a small file completely, unless a file of that name exists; returns whether it was written.
+
+    If several callers write one local path at the same time, exactly one of them succeeds. Object stores cannot promise
+    that through Beam: there several may succeed, and the file is the last one's.
+
+    Raises:
+      StorageError: the storage refused the write.
+    """
+    if not is_local(path):
+        if stat_file(path) is not None:
+            return False
+        write_bytes(path, data)
+        return True
+    try:
+        _write_whole(path, io.BytesIO(data), _publish_if_absent)
+    except FileExists:
+        return False
+    return True
+
+
+def _publish_if_absent(temporary: str, final: str) -> None:
+    """Gives a finished local file a second name, its final one, in one step.
+
+    Raises:
+      FileExists: there is a file of that name.
+      StorageError: the file system refused.
+    """
+    try:
+        try:
+            os.link(temporary, final)
+        except OSError as e:
+            if e.errno not in _NO_LINKS:
+                raise
+            with open(temporary, "rb") as source, open(final, "xb", buffering=0) as stream:
+                stream.write(source.read())
+    except FileExistsError as e:
+        raise FileExists(f"{final} exists") from e
+    except OSError as e:
+        raise StorageError(f"cannot write {final}: {cause(e)}") from e
+
+
 def copy_from_local(local: str, path: str) -> None:
     """Copies a local file of any size, completely or not at all.
 
@@ -56,18 +101,20 @@ def copy_from_local(local: str, path: str) -> None:
         _write_whole(path, source)
 
 
-def _write_whole(path: str, source: BinaryIO, again: bool = True) -> None:
+def _write_whole(
+    path: str, source: BinaryIO, place: Callable[[str, str], None] | None = None, again: bool = True
+) -> None:
     temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
     try:
         with file_system.create(temporary) as stream:
             shutil.copyfileobj(source, stream, READ_BUFFER_BYTES)
-        publish(temporary, path)
+        (place or publish)(temporary, path)
     except StorageError:
         if not again or stat_file(temporary) is not None:
             raise
         # Another run in the same folder has just ended and removed the unfinished files it saw.
         source.seek(0)
-        _write_whole(path, source, again=False)
+        _write_whole(path, source, place, again=False)
     except Exception as e:
         raise StorageError(f"cannot write {path}: {cause(e)}") from e
     finally:

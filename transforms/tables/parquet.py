@@ -1,7 +1,7 @@
 """Writes Parquet files completely or not at all, and reads them one row group at a time."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +11,11 @@ from odin_beam.transforms.errors import OutputError
 from odin_beam.transforms.storage import file_system, reading, writing
 
 ROW_GROUP_ROWS = 1 << 16
+# What a file may declare, since Arrow allocates memory for what is declared. A row group has at most
+# `ROW_GROUP_ROWS` rows and one batch more.
+_MAX_GROUPS = 1 << 16
+_MAX_GROUP_ROWS = 1 << 20
+_MAX_GROUP_BYTES = 1 << 30
 
 
 class ParquetStream:
@@ -35,7 +40,8 @@ class ParquetStream:
     def _flush(self) -> None:
         if self._writer is None:
             self._stream = file_system.create(self._temporary)
-            self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd")
+            # Without checksums, damage to compressed numbers can pass for other numbers.
+            self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd", write_page_checksum=True)
         table = pa.Table.from_batches(self._pending, self._schema)
         if table.num_rows:
             # A smaller size would split off the excess into a second, tiny row group.
@@ -74,18 +80,54 @@ def as_output_error(output: str) -> Iterator[None]:
         raise OutputError(f"cannot write to {output}: {errors.cause(e)}") from e
 
 
-def read_columns(path: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Some columns of a scores or rejects file, one row group at a time.
+def read_columns(
+    path: str, columns: Sequence[str], check: Callable[[pq.FileMetaData], None] | None = None
+) -> Iterator[pa.Table]:
+    """Some columns of a scores or rejects file, one row group at a time; checksums are verified where there are any.
+
+    Args:
+      path: of the file.
+      columns: their names.
+      check: called with the metadata of the opened file; raises a `StorageError` if the rows are not to be read.
 
     Raises:
-      StorageError: the file cannot be read.
+      StorageError: the file cannot be read, or lacks one of the columns.
     """
     try:
         with reading.open_seekable(path) as stream:
-            file = pq.ParquetFile(stream)
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            if check is not None:
+                check(file.metadata)
+            _refuse_excess(file.metadata)
+            names = file.schema_arrow.names
+            if absent := [column for column in columns if names.count(column) != 1]:
+                raise ValueError(f"no column {', '.join(absent)}, or several")
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns)
+                table = file.read_row_group(group, list(columns))
+                table.validate(full=True)
+                yield table
     except errors.StorageError:
         raise
     except Exception as e:
         raise errors.StorageError(f"cannot read {path}: {errors.cause(e)}") from e
+
+
+def _refuse_excess(metadata: pq.FileMetaData) -> None:
+    """Checks what a file declares before memory is allocated for it.
+
+    Raises:
+      ValueError: more than a file of ours can contain.
+    """
+    # The metadata of single columns are out of bounds: pyarrow 25 aborts the process on some that are damaged.
+    if metadata.num_row_groups > _MAX_GROUPS:
+        raise ValueError(f"{metadata.num_row_groups:,} row groups")
+    rows = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        rows += group.num_rows
+        if not 0 <= group.num_rows <= _MAX_GROUP_ROWS:
+            raise ValueError(f"a row group of {group.num_rows:,} rows")
+        if not 0 <= group.total_byte_size <= _MAX_GROUP_BYTES:
+            raise ValueError(f"a row group of {group.total_byte_size:,} bytes")
+    if rows != metadata.num_rows:
+        raise ValueError(f"{rows:,} rows in its row groups, but {metadata.num_rows:,} in all")

@@ -1,4 +1,9 @@
-"""`run.json`: the settings that a run's folder belongs to. It is written when a run is launched and never changed."""
+"""`run.json`: the settings that a run's folder belongs to. It is written when a run is launched and never changed.
+
+Locally it is created in one step, so of two runs with different settings that are launched at the same moment, one gets
+the folder. Object stores cannot promise that; there, and if `--overwrite` gives the folder to another run, workers
+notice when they commit (`check_owner`), and readers refuse files with another fingerprint.
+"""
 
 import json
 import platform
@@ -7,10 +12,11 @@ from importlib import metadata
 from typing import Any
 
 from odin_beam.transforms import __version__
-from odin_beam.transforms.errors import OdinBeamError
+from odin_beam.transforms.errors import OdinBeamError, OutputTakenError, StorageError
 from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.storage import paths
 from odin_beam.transforms.tables import layout
-from odin_beam.transforms.tables.json_files import read_json, write_json
+from odin_beam.transforms.tables.json_files import read_json, write_json_if_absent
 
 
 class OtherSettings(OdinBeamError):
@@ -18,7 +24,7 @@ class OtherSettings(OdinBeamError):
 
 
 def claim(output: str, settings: ScoreSettings, command: Sequence[str] = ()) -> None:
-    """Claims a folder for these settings, unless they own it already.
+    """Claims a folder for these settings, unless they own it already; to be called before anything else is written.
 
     Args:
       output: absolute path of the run's folder.
@@ -29,11 +35,41 @@ def claim(output: str, settings: ScoreSettings, command: Sequence[str] = ()) -> 
       OtherSettings: the folder belongs to a run with other settings.
       errors.StorageError: `run.json` cannot be read or written.
     """
-    earlier = read_json(output, layout.RUN)
-    if earlier is None:
-        write_json(output, layout.RUN, _content(settings, command))
-    elif changes := differences(earlier.get("settings", {}), settings.identity()):
+    if read_json(output, layout.RUN) is None:
+        write_json_if_absent(output, layout.RUN, _content(settings, command))
+    # Read back: another run may have been faster.
+    if changes := differences(read_identity(output), settings.identity()):
         raise OtherSettings(f"{output} was made with other settings: {'; '.join(changes)}; choose another `output`")
+
+
+def read_identity(output: str) -> dict[str, Any]:
+    """The settings that a folder belongs to, as `ScoreSettings.identity` returned them.
+
+    Raises:
+      errors.StorageError: `run.json` is missing, damaged, or cannot be read.
+    """
+    content, path = read_json(output, layout.RUN), paths.join(output, layout.RUN)
+    if content is None:
+        raise StorageError(f"{path} is missing: run `score` again")
+    if not isinstance(settings := content.get("settings"), dict):
+        raise StorageError(f"{path} is damaged (no settings): remove it and run again")
+    return settings
+
+
+def check_owner(output: str, identity: dict[str, Any]) -> None:
+    """Checks that a folder still belongs to these settings.
+
+    Args:
+      output: the run's folder.
+      identity: returned by `ScoreSettings.identity`.
+
+    Raises:
+      errors.OutputTakenError: it belongs to another run, or to none.
+      errors.StorageError: `run.json` is damaged, or cannot be read.
+    """
+    content = read_json(output, layout.RUN)
+    if content is None or content.get("settings") != identity:
+        raise OutputTakenError.by(output, "settings")
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -5,12 +5,16 @@ input it was made from. A rerun trusts nothing else.
 """
 
 import collections
+import functools
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from odin_beam.transforms import errors
@@ -124,13 +128,106 @@ def read_commit(path: str) -> Commit | None:
     """The commit record of a scores file; None if there is no complete scores file."""
     try:
         with reading.open_seekable(path) as stream:
-            metadata = pq.read_metadata(stream).metadata or {}
-        content = json.loads(metadata[METADATA_KEY])
-        commit = Commit(**{field.name: content[field.name] for field in fields(Commit)})
-        return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
+            return _commit(pq.read_metadata(stream))
     except Exception:
         # Whatever the error in file or storage: scoring a shard again does no harm, leaving it out does.
         return None
+
+
+def _commit(metadata: pq.FileMetaData) -> Commit | None:
+    """The commit record in a file's metadata; None if its values have wrong types.
+
+    Raises:
+      Exception: there is none.
+    """
+    content = json.loads((metadata.metadata or {})[METADATA_KEY])
+    commit = Commit(**{field.name: content[field.name] for field in fields(Commit)})
+    return commit if all(type(getattr(commit, field.name)) is field.type for field in fields(Commit)) else None
+
+
+def check_scores(path: str, expected: str) -> Commit:
+    """Checks that a scores file is complete and has this fingerprint, by its metadata alone.
+
+    Args:
+      path: of the scores file.
+      expected: the fingerprint of the shard with the settings of the run.
+
+    Raises:
+      StorageError: it is missing, damaged, or has another fingerprint.
+    """
+    with reading.open_seekable(path) as stream:
+        try:
+            metadata = pq.read_metadata(stream)
+        except Exception as e:
+            raise _damaged(path, errors.cause(e)) from e
+    return _checked(path, expected, metadata)
+
+
+def _checked(path: str, expected: str, metadata: pq.FileMetaData) -> Commit:
+    try:
+        commit = _commit(metadata)
+    except Exception:
+        commit = None
+    if commit is None:
+        raise _damaged(path, "no commit record")
+    if commit.fingerprint != expected:
+        raise errors.StorageError(f"{path} was made with other settings or from another input: run `score` again")
+    if min(commit.scored, commit.rejected) < 0 or commit.framed != commit.scored + commit.rejected:
+        raise _damaged(path, f"{commit.framed} records, {commit.scored} scores and {commit.rejected} rejects")
+    if metadata.num_rows != commit.scored:
+        raise _damaged(path, f"{metadata.num_rows:,} rows instead of {commit.scored:,}")
+    return commit
+
+
+def _damaged(path: str, why: str) -> errors.StorageError:
+    return errors.StorageError(f"{path} is damaged ({why}): remove it and run `score` again")
+
+
+def read_scores(path: str, expected: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a shard's scores, one row group at a time, for everyone who reads rows.
+
+    A file is only known to be good when the last row group was read: until then, results are provisional.
+
+    Args:
+      path: of the scores file.
+      expected: the fingerprint of the shard with the settings of the run.
+      columns: their names.
+
+    Raises:
+      StorageError: the file is missing or damaged, has another fingerprint, or a value that no run writes.
+    """
+    last = -1
+    tables = read_columns(path, list(dict.fromkeys(["index", *columns])), functools.partial(_checked, path, expected))
+    for table in tables:
+        if problem := _problem(table, last):
+            raise _damaged(path, problem)
+        if table.num_rows:
+            last = table["index"][-1].as_py()
+        yield table.select(columns)
+
+
+def _problem(table: pa.Table, last: int) -> str | None:
+    """What no run writes into its scores: wrong types, nulls in the key, numbers out of range, repeated rows.
+
+    Args:
+      table: columns of a row group, among them `index`.
+      last: index of the row before it.
+    """
+    for name in table.column_names:
+        known = SCORE_SCHEMA.field(name) if name in SCORE_SCHEMA.names else pa.field(name, pa.float64())
+        column = table[name]
+        if column.type != known.type:
+            return f"column {name} has type {column.type} instead of {known.type}"
+        if column.null_count and not known.nullable:
+            return f"column {name} has {column.null_count:,} nulls"
+        if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column), min_count=0).as_py():
+            return f"column {name} is not finite"
+    indexes = table["index"].to_numpy()
+    if len(indexes) and (indexes[0] <= last or (np.diff(indexes) <= 0).any()):
+        return "the indexes are not ascending from 0"
+    if "prediction" in table.column_names and (table["prediction"].to_numpy() < 0).any():
+        return "a prediction is negative"
+    return None
 
 
 def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
@@ -147,5 +244,9 @@ def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
         return {"unknown": commit.rejected}
     counts: collections.Counter[str] = collections.Counter()
     for table in read_columns(path, ["reason"]):
+        if table["reason"].type != pa.string() or table["reason"].null_count:
+            raise _damaged(path, "its reasons are not text")
         counts.update(table["reason"].to_pylist())
+    if counts.total() != commit.rejected:
+        raise _damaged(path, f"{counts.total():,} rows instead of {commit.rejected:,}")
     return dict(counts)

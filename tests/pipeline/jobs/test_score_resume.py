@@ -1,11 +1,13 @@
 """`odin-beam score` on an output that is there already: what it does again, leaves alone and refuses."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from odin_beam.pipeline.launch import scoring_run
@@ -222,3 +224,42 @@ def test_a_shard_replaced_after_the_listing_is_not_committed(model, archive, mon
     monkeypatch.setattr(score_shards, "score_shard", replacing)
     assert main(command(model, archive)) == 3
     assert "has changed since it was listed" in read(archive / "out", "summary.json")["failed_shards"][0]["reason"]
+
+
+@pytest.mark.parametrize("sources", ["the same inputs", "other inputs"])
+def test_an_output_that_is_overwritten_meanwhile_is_not_mixed(model, archive, monkeypatch, capsys, sources):
+    """Another run with other settings takes the folder while a shard is being scored."""
+    others = command(model, archive) if sources == "the same inputs" else command(model, archive)[:-1]
+    codes, score_shard = [], score_shards.score_shard
+
+    def overwritten(*given):
+        if not codes:
+            codes.append(None)
+            codes[0] = main([*others, "--temperature=10", "--overwrite"])
+        return score_shard(*given)
+
+    monkeypatch.setattr(score_shards, "score_shard", overwritten)
+    assert main(command(model, archive)) == 1
+    assert f"stopped: another run, with other settings, has since started in {archive}/out" in last_line(capsys)
+    assert codes == [0]
+    settings = {pq.read_metadata(path).metadata[b"odin_beam"] for path in (archive / "out").glob("scores/*/*.parquet")}
+    assert {json.loads(one)["settings"]["odin"]["temperature"] for one in settings} == {10.0}
+    assert read(archive / "out", "summary.json")["complete"]
+    assert main(["evaluate", f"--scores={archive}/out"]) == 0
+
+
+def test_a_folder_claimed_by_others_during_the_launch_is_refused(model, archive, monkeypatch, capsys):
+    """Both runs saw an empty folder; the other one was faster."""
+    launch, codes = scoring_run.launch, []
+
+    def overtaken(scoring):
+        if not codes:
+            codes.append(None)
+            codes[0] = main(command(model, archive, "--temperature=10"))
+        launch(scoring)
+
+    monkeypatch.setattr(scoring_run, "launch", overtaken)
+    assert main(command(model, archive)) == 2
+    assert "was made with other settings: odin.temperature was 10.0, is 1000.0" in last_line(capsys)
+    assert codes == [0]
+    assert main(["evaluate", f"--scores={archive}/out"]) == 0

@@ -31,6 +31,7 @@ def rows(scores, predictions=None) -> pa.Table:
     return pa.table(columns, schema=pa.schema([*kept, ("msp", pa.float64())]))
 
 
+IDENTITY = {"temperature": 1.0}
 TEN = calibration(*range(1, 11))
 
 
@@ -98,14 +99,14 @@ def scored(tmp_path):
     with scores_file.ScoresWriter(output, shard) as writer:
         for batch in table.to_batches(max_chunksize=10_000):
             writer.write(batch, [])
-        writer.commit("f", count, "linear", {})
+        writer.commit(scores_file.fingerprint(IDENTITY, shard), count, "linear", {})
     return output, shard
 
 
 def test_a_shard_gives_one_row_per_image_in_order(scored):
     output, shard = scored
     rule = FlagRule("msp", calibration(*np.linspace(0, 1, 1000)), {}, tpr=0.95)
-    counts = flag_shards.flag_shard(output, shard, rule, None)
+    counts = flag_shards.flag_shard(output, shard, rule, None, IDENTITY)
     table = pq.read_table(flags_path(output, shard), partitioning=None)
     assert table.schema.equals(schemas.FLAG_SCHEMA)
     assert table["index"].to_pylist() == list(range(150_000))
@@ -122,7 +123,7 @@ def test_scores_that_cannot_be_read_to_their_end_leave_no_flags(scored, tmp_path
         file.seek(1_000_000)
         file.write(bytes(500_000))
     with pytest.raises(StorageError, match=r"a\.tfrecord"):
-        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
+        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None, IDENTITY)
     assert not list(tmp_path.glob("out/flags/**/*.parquet"))
     assert not list(tmp_path.glob("out/odin-beam-tmp/*"))
 
@@ -131,7 +132,7 @@ def test_flags_that_cannot_be_written_are_an_output_error(scored, tmp_path):
     output, shard = scored
     (tmp_path / "out/flags").write_text("in the way")
     with pytest.raises(errors.OutputError, match="cannot write to"):
-        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None)
+        flag_shards.flag_shard(output, shard, FlagRule("msp", TEN, {}, tpr=0.9), None, IDENTITY)
 
 
 def test_the_summary_knows_realised_rates_where_roles_are_known():

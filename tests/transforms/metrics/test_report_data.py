@@ -21,6 +21,8 @@ from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.tables import schemas, scores_file
 from tests.helpers import samples
 
+IDENTITY = {"temperature": 1.0}
+
 
 def committed(folder, name, scores, source="known"):
     """A scores file whose msp, odin and odin_logit are these; the prediction is the index modulo 3."""
@@ -34,7 +36,7 @@ def committed(folder, name, scores, source="known"):
     reject = {"index": 99, "offset": None, "id": "r", "reason": "undecodable", "detail": ""}
     with scores_file.ScoresWriter(str(folder / "run"), shard) as writer:
         writer.write(pa.RecordBatch.from_pylist(rows, schemas.SCORE_SCHEMA), [reject])
-        writer.commit("f", len(rows) + 1, "linear", {})
+        writer.commit(scores_file.fingerprint(IDENTITY, shard), len(rows) + 1, "linear", {})
     return shard
 
 
@@ -44,7 +46,7 @@ def test_galleries_classes_bars_and_rejects_are_those_of_the_rows(tmp_path):
     shards = [committed(tmp_path, f"s{i}", part) for i, part in enumerate(scores)]
     shards.append(committed(tmp_path, "o", scores[2] - 1, source="foreign"))
     settings = ReportSettings(
-        str(tmp_path / "run"), {"known": "in_distribution", "foreign": "out_distribution"}, "odin", -0.5
+        str(tmp_path / "run"), {"known": "in_distribution", "foreign": "out_distribution"}, "odin", -0.5, IDENTITY
     )
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(shards) | WriteReportData(settings)

@@ -86,13 +86,13 @@ def committed(tmp_path, rows):
 def test_rows_become_counts_and_histograms_over_row_groups_and_null_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 2)
     path = committed(tmp_path, [(1, 1, 0.5), (None, 2, 0.5), (0, 2, 0.9), (2, 2, 0.7), (None, 0, 0.1)])
-    counts, histograms = read_shard_scores(path, registry.DETECTORS)
+    counts, histograms = read_shard_scores(path, "f", registry.DETECTORS)
     assert counts == Counts(shards=1, framed=5, scored=5, rejected=0, labelled=3, correct=2)
     assert histograms == {"msp": ScoreHistogram.of(np.array([0.1, 0.5, 0.5, 0.7, 0.9]))}
 
 
 def test_a_shard_without_rows_gives_counts_and_no_histogram(tmp_path):
-    assert read_shard_scores(committed(tmp_path, []), registry.DETECTORS) == (Counts(shards=1), {})
+    assert read_shard_scores(committed(tmp_path, []), "f", registry.DETECTORS) == (Counts(shards=1), {})
 
 
 def test_a_scores_file_that_was_damaged_since_stops_the_summary(tmp_path):
@@ -100,4 +100,4 @@ def test_a_scores_file_that_was_damaged_since_stops_the_summary(tmp_path):
     with open(path, "r+b") as stream:
         stream.truncate(100)
     with pytest.raises(errors.StorageError, match="run `score` again"):
-        read_shard_scores(path, registry.DETECTORS)
+        read_shard_scores(path, "f", registry.DETECTORS)

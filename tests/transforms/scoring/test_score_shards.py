@@ -27,7 +27,7 @@ from odin_beam.transforms.scoring.scorer import Scorer
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.shard import FeatureNames
-from odin_beam.transforms.tables import scores_file
+from odin_beam.transforms.tables import run_file, scores_file
 from odin_beam.transforms.tables.layout import scores_path
 from tests.helpers import samples
 
@@ -248,6 +248,7 @@ def test_the_memory_of_batches_is_used_again_and_scores_are_those_of_their_image
     shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", samples.examples(pictures)))
     pixels = pictures.astype(np.float32) / np.float32(255)
     expected = np.concatenate([scorer.score(pixels[i : i + 20]).scored.columns["msp"] for i in range(0, 400, 20)])
+    run_file.claim(f"{tmp_path}/out", scorer._settings)
     for _ in range(2):
         score_shards.score_shard(shard, scorer, scorer._settings, str(tmp_path / "out"))
         scores = pq.read_table(scores_path(str(tmp_path / "out"), shard), columns=["msp"])["msp"].to_numpy()

@@ -39,13 +39,31 @@ def test_a_run_reads_its_own_in_any_order_and_no_other(tmp_path, shards):
     folder, digest = str(tmp_path), manifest_file.manifest_digest(shards)
     manifest_file.write_manifest(folder, shards[::-1])
     assert manifest_file.read_own_manifest(folder, digest) == shards[::-1]
-    for other in (shards[1:], [*shards, shards[0]], [replace(shards[0], modified=1.0), *shards[1:]]):
+    for other in (shards[1:], [replace(shards[0], modified=1.0), *shards[1:]]):
         manifest_file.write_manifest(folder, other)
         with pytest.raises(errors.OutputTakenError, match=r"another run, with other inputs, has since started in"):
             manifest_file.read_own_manifest(folder, digest)
 
 
-@pytest.mark.parametrize("names", [{"source": "x/../../y"}, {"file_name": "../../y.parquet"}])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "is listed 2 times"),
+        ({"file_name": "other"}, "is listed 2 times"),
+        ({"path": "/other", "role": "input"}, "is listed 2 times"),
+        ({"path": "/other", "file_name": "other", "role": "out_distribution"}, "has the roles"),
+        ({"source": "new", "role": "mine"}, "has the role 'mine'"),
+    ],
+)
+def test_shards_that_contradict_each_other_are_damage(tmp_path, shards, more, message):
+    manifest_file.write_manifest(str(tmp_path), [*shards, replace(shards[0], **more)])
+    with pytest.raises(errors.StorageError, match=rf"manifest\.parquet is damaged: .*{message}"):
+        manifest_file.read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [{"source": "x/../../y"}, *({"file_name": n} for n in ("../../y.parquet", "..", "a\0"))]
+)
 def test_names_that_lead_out_of_the_folder_are_damage(tmp_path, shards, names):
     manifest_file.write_manifest(str(tmp_path), [replace(shards[0], **names)])
     with pytest.raises(errors.StorageError, match="are not names"):

@@ -1,0 +1,79 @@
+"""What the jobs rely on in the JSON files of a run's folder, as shapes of `json_shape`."""
+
+from typing import Any
+
+from odin_beam.transforms.metrics.detection_metrics import METRICS
+from odin_beam.transforms.tables import layout
+from odin_beam.transforms.tables.json_shape import COUNT, EVERY, NUMBER, RATE
+
+_FAILED = [{"source": str, "path": str, "reason": str}]
+_FLAGGED = {
+    "images": COUNT,
+    "flagged": COUNT,
+    "without_score": COUNT,
+    "share": (RATE, None),
+    "false_flags": NUMBER,
+    "false_flags_low": NUMBER,
+    "false_flags_high": NUMBER,
+}
+_DISCOVERIES = {
+    "fdr": RATE,
+    "largest_p_value": RATE,
+    "smallest_possible_p_value": RATE,
+    "images": COUNT,
+    "sources": [str],
+    "flagged": COUNT,
+    "false_discovery_share": (RATE, None),
+}
+
+RUN_SHAPES: dict[str, Any] = {
+    layout.RUN: {
+        "model": str,
+        "settings": {"model_digest": str, "odin": dict, "detectors": [str]},
+        "versions": {EVERY: str},
+    },
+    layout.SUMMARY: {
+        "complete": bool,
+        "calibrated": bool,
+        "shards": COUNT,
+        "scored": COUNT,
+        "rejected": COUNT,
+        "rejected_share": RATE,
+        "failed_shards": _FAILED,
+        "orphaned_scores": [str],
+        "sources": {EVERY: {"scored": COUNT, "shards": COUNT, "rejected": COUNT}},
+        "seconds": NUMBER,
+        "settings": {"odin": dict},
+    },
+    layout.METRICS: {
+        "listed_shards": COUNT,
+        "scored_shards": COUNT,
+        "in_distribution": {EVERY: {"count": COUNT, "accuracy": (RATE, None), "threshold_at_95_tpr": {EVERY: NUMBER}}},
+        "pairs": [
+            {
+                **{"in_distribution": str, "out_distribution": str, "detector": str},
+                **{"in_count": COUNT, "out_count": COUNT, "exact": bool},
+                **{name: RATE if metric.shown else NUMBER for name, metric in METRICS.items()},
+            }
+        ],
+    },
+    layout.FLAGS: {
+        "complete": bool,
+        "detector": str,
+        "per_class": bool,
+        "classes_with_own_scores": COUNT,
+        "calibration": {"images": COUNT, "sources": [str]},
+        "failed_shards": _FAILED,
+        "seconds": NUMBER,
+        "scores_state": str,
+        "rule": (_DISCOVERIES, {"tpr": RATE, "threshold": NUMBER}),
+        "sources": {
+            EVERY: (
+                {"role": "in_distribution", "realised_tpr": (RATE, None), **_FLAGGED},
+                {"role": "out_distribution", "realised_fpr": (RATE, None), **_FLAGGED},
+                {"role": "surrogate", **_FLAGGED},
+                {"role": "input", **_FLAGGED},
+            )
+        },
+    },
+}
