@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from odin_beam.pipeline.show.metrics_table import FIGURES
+from odin_beam.pipeline.show.metrics_table import FIGURES, damaged_scores
 from odin_beam.pipeline.show.report_gallery import Picture
 from odin_beam.transforms.text import clipped, printable
 
@@ -83,6 +83,7 @@ def report_page(
         metrics=metrics,
         tables=metrics_rows(metrics),
         data=data,
+        damaged=damaged_scores(data["damaged_scores"]),
         figures={
             name: "data:image/svg+xml;base64," + base64.b64encode(content).decode() for name, content in figures.items()
         },

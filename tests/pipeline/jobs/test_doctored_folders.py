@@ -11,7 +11,7 @@ import pytest
 from odin_beam.pipeline.main import main
 from odin_beam.transforms import errors
 from odin_beam.transforms.storage import listing
-from odin_beam.transforms.tables import scores_file
+from odin_beam.transforms.tables import layout, scores_file
 from odin_beam.transforms.tables.scores_file import METADATA_KEY
 from tests.helpers import samples
 
@@ -166,6 +166,7 @@ def test_flags_and_report_leave_it_out_and_name_it(folder, capsys, name):
     assert json.loads((folder / "out/flags.json").read_text())["sources"]["known"]["images"] == 30
     assert run(folder, "report") == 3
     assert str(path) in capsys.readouterr().out
+    assert str(path) in (folder / "out" / layout.REPORT / layout.REPORT_PAGE).read_text()
     data = json.loads((folder / "out/report/data.json").read_text())
     assert sum(row["count"] for row in data["classes"] if row["source"] == "known") == 30
 
