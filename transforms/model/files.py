@@ -11,6 +11,17 @@ from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.storage import listing, reading
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")
+_OTHER_FRAMEWORKS = {
+    **dict.fromkeys((".pt", ".pth", ".pt2", ".safetensors", ".ckpt"), "PyTorch"),
+    ".onnx": "ONNX",
+    ".tflite": "TensorFlow Lite",
+}
+# To a Keras model or a SavedModel.
+_WAYS = {
+    "": "export it to ONNX, and convert that to a SavedModel, for example with onnx2tf",
+    ".onnx": "convert it to a SavedModel, for example with onnx2tf",
+    ".tflite": "it cannot be differentiated, so give the model that it was converted from",
+}
 
 
 def model_digest(path: str, any_file: bool = False) -> str:
@@ -45,6 +56,12 @@ def _files(path: str, any_file: bool) -> dict[str, str]:
     except errors.StorageError as e:
         raise ClassifierError(f"model: {e}") from e
     if not any_file:
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in _OTHER_FRAMEWORKS:
+            raise ClassifierError(
+                f"model {path} is a model of {_OTHER_FRAMEWORKS[suffix]}, which is not supported: only Keras models and "
+                f"SavedModels are; {_WAYS.get(suffix, _WAYS[''])}"
+            )
         raise ClassifierError(
             f"model {path}: its name must end in .keras, .h5 or .hdf5, or it must be the folder of a SavedModel"
         )

@@ -19,6 +19,7 @@ from keras.src.backend.common import global_state
 
 from odin_beam.transforms import limits
 from odin_beam.transforms.model.config_check import RefusedConfig, check_config, read_config, without_training
+from odin_beam.transforms.model.keras2 import Untranslatable, translated
 from odin_beam.transforms.model.weights_check import RefusedWeights, check_declared, check_hdf5
 
 # TensorFlow functions that people pass as `activation=`; a model file stores only their names.
@@ -53,6 +54,8 @@ def load_keras_file(path: str) -> keras.Model:
     except (RefusedConfig, RefusedWeights) as e:
         hint = "if you trust the file, load it by a `model_factory`, such as keras.saving:load_model"
         raise KerasFileError(f"{e}; {hint}") from e
+    except Untranslatable as e:
+        raise KerasFileError(str(e)) from e
     except KerasFileError:
         raise
     except Exception as e:
@@ -100,7 +103,7 @@ def _check_archive(path: str) -> None:
             raise KerasFileError(f"it contains more than a model of images: {(others or sorted(members))[0][:80]!r}")
         if (text := max(members[name].file_size for name in members if name != _WEIGHTS)) > limits.MAX_CONFIG_BYTES:
             raise RefusedConfig(f"its description of the layers has {text:,} bytes")
-        config = _checked(archive.read(_CONFIG))
+        config = _checked(archive.read(_CONFIG), _version(archive.read(_METADATA) if _METADATA in members else b"{}"))
         check_hdf5(_seekable(archive, members[_WEIGHTS]), size)
         if config is not None:
             _replace_config(path, archive, config)
@@ -132,20 +135,32 @@ def _check_legacy(path: str) -> None:
         attribute = file.attrs.get_id("model_config")
         if attribute.shape or attribute.get_storage_size() > limits.MAX_CONFIG_BYTES:
             raise RefusedConfig("its description of the layers is not a text, or too long")
-        if (config := _checked(file.attrs["model_config"])) is not None:
+        version = file.attrs.get("keras_version", "")
+        version = version.decode() if isinstance(version, bytes) else str(version)
+        if (config := _checked(file.attrs["model_config"], version)) is not None:
             file.attrs["model_config"] = config
 
 
-def _checked(text: bytes | str) -> str | None:
+def _checked(text: bytes | str, version: str) -> str | None:
     """Checks a description; returns what to put in its place, or None to leave it.
 
     Keras would build losses, optimizers and metrics of the models inside, but leaves out those of the whole.
+
+    Args:
+      text: JSON.
+      version: of the Keras that wrote it; empty if unknown.
     """
     config = read_config(text)
     config.pop("compile_config", None)
     needed = without_training(config)
+    if version.startswith(("1.", "2.")):
+        needed = translated(needed)
     check_config(needed, frozenset(_ACTIVATIONS))
     return json.dumps(needed) if needed != config else None
+
+
+def _version(metadata: bytes) -> str:
+    return str(read_config(metadata).get("keras_version", ""))
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -64,7 +64,20 @@ def test_a_file_that_is_no_model_is_refused_in_one_line_that_names_it(name, dama
 
 def test_a_name_that_is_no_models_is_refused():
     with pytest.raises(ClassifierError, match=r"must end in \.keras, \.h5 or \.hdf5"):
-        load_classifier("model.onnx")
+        load_classifier("model.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "framework", "way"),
+    [
+        ("model.pth", "PyTorch", "export it to ONNX, and convert that to a SavedModel"),
+        ("model.ONNX", "ONNX", "convert it to a SavedModel"),
+        ("model.tflite", "TensorFlow Lite", "give the model that it was converted from"),
+    ],
+)
+def test_a_model_of_another_framework_is_named_with_the_way_out(name, framework, way):
+    with pytest.raises(ClassifierError, match=f"is a model of {framework}, which is not supported.*{way}"):
+        load_classifier(name)
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
