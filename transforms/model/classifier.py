@@ -139,6 +139,8 @@ def as_classifier(
     _check_independence(outputs[:1], plain.logits(probe[:1]).numpy())
     name, to_logits = reading(outputs, head)
     last_layer = None if name == "probabilities" or head.units == 1 else head.last_layer
+    if last_layer is not None and not last_layer.explains(plain.preprocessing.apply(probe[:2])):
+        last_layer = None
     return replace(plain, model_logits=lambda inputs: to_logits(head.outputs(inputs)), head=name, last_layer=last_layer)
 
 

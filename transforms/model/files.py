@@ -59,8 +59,8 @@ def _files(path: str, any_file: bool) -> dict[str, str]:
         suffix = os.path.splitext(path)[1].lower()
         if suffix in _OTHER_FRAMEWORKS:
             raise ClassifierError(
-                f"model {path} is a model of {_OTHER_FRAMEWORKS[suffix]}, which is not supported: only Keras models and "
-                f"SavedModels are; {_WAYS.get(suffix, _WAYS[''])}"
+                f"model {path} is a model of {_OTHER_FRAMEWORKS[suffix]}, which is not supported: "
+                f"only Keras models and SavedModels are; {_WAYS.get(suffix, _WAYS[''])}"
             )
         raise ClassifierError(
             f"model {path}: its name must end in .keras, .h5 or .hdf5, or it must be the folder of a SavedModel"

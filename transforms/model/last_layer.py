@@ -8,6 +8,10 @@ import tensorflow as tf
 from odin_beam.transforms.model.activations import Activations
 from odin_beam.transforms.model.keras_graph import origin, step_over
 
+# Largest part of the logits that may be left, far above rounding errors.
+_EXPLAINED = 1e-3
+_RESHAPING = (keras.layers.Flatten, keras.layers.Reshape)
+
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
@@ -28,6 +32,23 @@ class LastLayer:
         """One forward pass in inference mode."""
         logits, features, *maps = (tf.cast(output, tf.float32) for output in self.model(inputs, training=False))
         return Activations(logits, features, maps[0] if maps else None, tf.convert_to_tensor(self.kernel))
+
+    def explains(self, inputs: tf.Tensor) -> bool:
+        """Whether the logits really are features times kernel, plus one constant per class, for these inputs.
+
+        They are not in a quantised model, whose stored kernel lacks its scale.
+
+        Args:
+          inputs: preprocessed float32 [N, H, W, C], N >= 2.
+        """
+        found = self.activations(inputs)
+        if not found.kernel.dtype.is_floating:
+            return False
+        logits = tf.cast(found.logits, tf.float64)
+        bias = logits - tf.cast(found.features, tf.float64) @ tf.cast(found.kernel, tf.float64)
+        spread = tf.reduce_max(tf.abs(bias - tf.reduce_mean(bias, axis=0)))
+        # What is not finite is the images' problem; comparisons with NaN are false.
+        return not bool(spread > _EXPLAINED * (1e-6 + tf.reduce_max(tf.abs(logits))))
 
     @property
     def map_shape(self) -> tuple[int | None, ...] | None:
@@ -54,13 +75,26 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
 
 
 def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
-    """The features, and the maps whose global average they are; None if they are not an average."""
+    """The features, [N, F] or [N, 1, 1, F], and the maps whose global average they are; None if they are not."""
     source = step_over(features)
     operation, before, nested_output = origin(source)
-    if isinstance(operation, keras.layers.GlobalAveragePooling2D) and operation.data_format == "channels_last":
+    if _averages_globally(operation, before):
         return source, before[0]
+    if isinstance(operation, _RESHAPING) and tuple(before[0].shape[1:]) == (1, 1, source.shape[-1]):
+        inner, maps = _pooled(before[0])
+        if maps is not None:
+            return operation(inner), maps
     if nested_output is not None:
         inner, maps = _pooled(nested_output)
         if maps is not None:
             return tuple(keras.Model(operation.inputs, [inner, maps])(before))
     return features, None
+
+
+def _averages_globally(operation: keras.Operation, before: list[keras.KerasTensor]) -> bool:
+    if getattr(operation, "data_format", None) != "channels_last":
+        return False
+    if isinstance(operation, keras.layers.GlobalAveragePooling2D):
+        return True
+    is_average = isinstance(operation, keras.layers.AveragePooling2D) and operation.padding == "valid"
+    return is_average and tuple(operation.pool_size) == tuple(before[0].shape[1:3])

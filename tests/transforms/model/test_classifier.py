@@ -583,6 +583,21 @@ def pooled_inside_a_backbone():
     return keras.Sequential([keras.Input((8, 8, 3)), backbone, layers.Dropout(0.5), layers.Dense(4)])
 
 
+def _average_of_all(size):
+    """Average pooling over windows of that size, then flattened; the maps are 6 x 6."""
+    return lambda: lambda x: layers.Flatten()(layers.AveragePooling2D(size)(x))
+
+
+def _kept_dimensions():
+    return lambda x: layers.Reshape((6,))(layers.GlobalAveragePooling2D(keepdims=True)(x))
+
+
+def average_inside_a_backbone():
+    inputs = keras.Input((8, 8, 3))
+    backbone = keras.Model(inputs, layers.AveragePooling2D(6)(layers.Conv2D(6, 3)(inputs)))
+    return keras.Sequential([keras.Input((8, 8, 3)), backbone, layers.Flatten(), layers.Dense(4)])
+
+
 def head_inside_a_nested_model():
     return keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(2.0), pooled(end=[layers.Softmax()])])
 
@@ -596,6 +611,10 @@ def head_inside_a_nested_model():
         (softmax_in_dense, True, True),
         (pooled_inside_a_backbone, True, True),
         (head_inside_a_nested_model, True, True),
+        (lambda: pooled(pooling=_average_of_all(6)), True, True),
+        (lambda: pooled(pooling=_kept_dimensions), True, True),
+        (average_inside_a_backbone, True, True),
+        (lambda: pooled(pooling=_average_of_all(3)), True, False),
         (lambda: pooled(dense=2), True, False),
         (lambda: pooled(pooling=layers.GlobalMaxPooling2D), True, False),
         (lambda: pooled(pooling=layers.Flatten), True, False),
@@ -621,3 +640,23 @@ def test_features_and_maps_are_found_where_the_head_is_dense_behind_average_pool
     if maps:
         averages = tf.reduce_mean(activations.maps, axis=(1, 2))
         np.testing.assert_allclose(averages, activations.features, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_a_quantised_model_has_its_logits_but_no_features(bits, tmp_path):
+    """The stored kernel of its last layer lacks a scale: with it, maps would be wrong by orders of magnitude."""
+    model = pooled()
+    model.quantize(bits)
+    found = load_classifier(samples.save_model(model, tmp_path / "model.keras"))
+    np.testing.assert_allclose(found.logits(tf.constant(PIXELS)), model(PIXELS, training=False), rtol=1e-4, atol=1e-5)
+    assert found.unavailable(["msp", "energy", "grad_norm", "cam_var"]) == ["grad_norm", "cam_var"]
+
+
+def test_a_last_layer_that_does_more_than_multiply_gives_no_features():
+    class Scaled(layers.Dense):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    inputs, x = body()
+    assert as_classifier(keras.Model(inputs, dense()(x))).last_layer is not None
+    assert as_classifier(keras.Model(inputs, Scaled(4)(x))).last_layer is None
