@@ -20,6 +20,7 @@ from odin_beam.pipeline.flags.check import CheckOptions
 from odin_beam.pipeline.flags.model import model_settings
 from odin_beam.pipeline.flags.model_json import ModelConfig, write_model_config
 from odin_beam.pipeline.launch import sources
+from odin_beam.pipeline.launch.class_names import class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.preprocessing import Preprocessing
@@ -78,9 +79,11 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
         soundness = measure_soundness(used, pixels, OdinSettings())
     except NoGradient as e:
         raise UsageError(quick_check.NO_GRADIENT) from e
-    print(f"\n{verdict(chosen, soundness, quick_check.warnings(chosen, classifier.classes, labels))}")
+    warnings = quick_check.warnings(chosen, classifier.classes, labels, (found, own))
+    print(f"\n{verdict(chosen, soundness, warnings)}")
     if options.output:
-        _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels)
+        names = class_names(shards, classifier.classes)
+        _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels, names)
     return 0
 
 
@@ -91,7 +94,14 @@ def _given(options: CheckOptions, settings: ScoreSettings) -> Preprocessing | No
     return settings.preprocessing if spelled else None
 
 
-def _write(output: str, settings: ScoreSettings, classifier: "Classifier", chosen: "Trial", pixels: np.ndarray) -> None:
+def _write(
+    output: str,
+    settings: ScoreSettings,
+    classifier: "Classifier",
+    chosen: "Trial",
+    pixels: np.ndarray,
+    names: list[str] | None,
+) -> None:
     from odin_beam.pipeline.show.contact_sheet import contact_sheet
 
     height, width, channels = classifier.input_shape
@@ -101,6 +111,7 @@ def _write(output: str, settings: ScoreSettings, classifier: "Classifier", chose
         "head": classifier.head,
         "accuracy": chosen.accuracy,
         "images": len(pixels),
+        "class_names": names,
     }
     config = ModelConfig(settings.model_digest, settings.preprocessing, settings.geometry, settings.output_name, found)
     write_model_config(output, config)

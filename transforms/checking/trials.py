@@ -108,6 +108,11 @@ def clearly_worse(trial: Trial, other: Trial) -> bool:
     return only_other - only_this > CLEARLY_WORSE * math.sqrt(max(1, only_other + only_this))
 
 
+def without_collapsed(trials: list[Trial], classes: int, labels: np.ndarray) -> list[Trial]:
+    """The trials whose predictions have not collapsed; one that has can be more accurate by chance, but never right."""
+    return [trial for trial in trials if not is_collapsed(trial, classes, labels)]
+
+
 def best(trials: list[Trial], preferred: Preprocessing | None) -> Trial:
     """The most accurate trial; or the preferred one, else the first, if it is not clearly worse than that."""
     top = max(trials, key=lambda trial: trial.accuracy)

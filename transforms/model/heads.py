@@ -51,7 +51,7 @@ def keras_head(model: keras.Model, output_name: str | None) -> Head:
     outputs = _named_outputs(model)
     output = outputs[_choose_output(list(outputs), output_name)]
     units = _units(tuple(output.shape))
-    whole = keras.Model(model.inputs, output)
+    whole = keras.Model(model.inputs, output, name=model.name)
     logits_model, name = find_logits(whole)
     if units == 1 and not _is_sigmoid(name):
         raise ClassifierError(_ONE_UNIT)

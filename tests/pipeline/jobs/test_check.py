@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.launch import quick_check
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.checking import expected_input, soundness, trials
+from odin_beam.transforms.checking import expected_input, label_order, soundness, trials
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.model.classifier import as_classifier
 from odin_beam.transforms.model.preprocessing import Preprocessing
@@ -97,15 +100,42 @@ def test_without_labels_the_choice_must_be_spelled_out_and_a_collapse_is_warned_
     assert "WARNING: the predictions fall into 1.0 of 10 classes" in capsys.readouterr().out
 
 
-def test_permuted_labels_are_warned_of(unit_model, tmp_path, capsys):
+def test_permuted_labels_do_not_mislead_the_choice_and_their_mapping_is_shown(unit_model, tmp_path, capsys):
     shard = relabelled(tmp_path, lambda label: (label + 5) % 10)
     argv = [f"--model={unit_model}", f"--in_distribution={shard}"]
-    assert main(["check", *argv]) == 2
-    assert "because accuracy is at chance under every one" in capsys.readouterr().err
+    (tmp_path / "labels.txt").write_text("".join(f"class {label}\n" for label in range(10)))
+    assert main(["check", *argv, f"--output={tmp_path}/model.json"]) == 0
+    printed = capsys.readouterr().out
+    assert "preprocessing: unit" in printed
+    assert "the labels are in another order than the model's outputs" in printed
+    assert re.search(r"and 9\d\.\d % with the labels mapped 0 -> 5, 1 -> 6, 2 -> 7", printed)
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written["preprocessing"]["name"] == "unit"
+    assert written["found"]["class_names"][:2] == ["class 0", "class 1"]
     assert main(["check", *argv, "--preprocessing=unit"]) == 0
-    assert "are the labels in another order?" in capsys.readouterr().out
+    capsys.readouterr()
     assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
-    assert "are the labels in another order?" in capsys.readouterr().err
+    assert "the labels are in another order" in capsys.readouterr().err
+
+
+def test_labels_that_say_nothing_leave_the_choice_to_the_user(unit_model, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    shard = relabelled(tmp_path, lambda label: int(rng.integers(10)))
+    argv = ["check", f"--model={unit_model}", f"--in_distribution={shard}"]
+    assert main(argv) == 2
+    assert "because accuracy is at chance under every one" in capsys.readouterr().err
+    assert main([*argv, "--preprocessing=unit"]) == 0
+    assert "are the labels in another order?" in capsys.readouterr().out
+
+
+def test_without_labels_the_models_own_layers_are_believed(byte_model, tmp_path, capsys):
+    shard = relabelled(tmp_path, lambda label: None)
+    argv = [f"--model={byte_model}", f"--in_distribution={shard}"]
+    assert main(["check", *argv]) == 0
+    assert "preprocessing: byte" in capsys.readouterr().out
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
+    warning = "Rescaling(0.00392157, 0) in the model expects --preprocessing byte, and unit is used"
+    assert warning in capsys.readouterr().err
 
 
 def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(tmp_path, capsys):
@@ -202,6 +232,69 @@ def trial(correct):
 )
 def test_clearly_worse_needs_more_than_chance(ours, theirs, worse):
     assert trials.clearly_worse(trial(ours), trial(theirs)) == worse
+
+
+LABELS = np.repeat(np.arange(10), 10)
+
+
+def tried(name, predictions, confidence=0.9):
+    return trials.Trial(Preprocessing(name), predictions, predictions == LABELS, confidence)
+
+
+def test_collapsed_predictions_are_never_chosen_and_never_a_reason_to_refuse():
+    """More accurate than the right ones, whose labels are permuted."""
+    collapsed = tried("byte", np.where(np.arange(100) < 30, LABELS, 2), confidence=1.0)
+    right = tried("unit", (LABELS + 1) % 10)
+    assert collapsed.accuracy >= 0.3 > right.accuracy == 0
+    both = [collapsed, right]
+    collapsed_now = [tried("byte", np.full(100, 3), confidence=1.0), right]
+    for given in (None, Preprocessing("unit")):
+        assert quick_check.choose(collapsed_now, given, None, 10, LABELS) is right
+    assert quick_check.choose(both, Preprocessing("unit"), None, 10, LABELS).preprocessing.name == "unit"
+    with pytest.raises(UsageError, match="collapse into a few classes under every one: give --preprocessing"):
+        quick_check.choose(collapsed_now[:1], None, None, 10, LABELS)
+    assert quick_check.choose(collapsed_now[:1], Preprocessing("byte"), None, 10, LABELS) is collapsed_now[0]
+
+
+def test_the_best_order_of_labels_is_found_and_told_from_chance():
+    rng = np.random.default_rng(1)
+    order = rng.permutation(10)
+    predictions = np.where(rng.random(100) < 0.9, order[LABELS], rng.integers(10, size=100))
+    found = label_order.best_order(predictions, LABELS, 10)
+    assert found.outputs == {label: int(output) for label, output in enumerate(order)}
+    assert found.accuracy == np.mean(predictions == order[LABELS])
+    assert found.explains
+    assert not label_order.best_order(rng.integers(10, size=100), LABELS, 10).explains
+    assert not label_order.best_order(rng.integers(10, size=100), np.full(100, -1), 10).explains
+
+
+def network(name):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 3)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3)(x), name=name)
+
+
+def behind(first, network):
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, network(first(inputs)), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (network("resnet50"), "caffe"),
+        (network("resnet50v2"), "tf"),
+        (network("mobilenetv2_1.00_224"), "tf"),
+        (network("densenet121"), "torch"),
+        (behind(keras.layers.RandomFlip(), network("vgg16")), "caffe"),
+        (behind(keras.Sequential([keras.layers.RandomRotation(0.1)]), network("xception")), "tf"),
+        (behind(lambda x: x / 127.5 - 1, network("resnet50")), None),
+        (network("densenet_of_mine"), None),
+    ],
+)
+def test_networks_of_keras_applications_are_known_by_their_names(model, expected):
+    own = expected_input.own_preprocessing(as_classifier(model).model)[1]
+    assert (own.name if own else None) == expected
 
 
 def test_soundness_tells_a_model_that_mixes_images_from_a_sound_one():
