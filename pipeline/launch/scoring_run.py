@@ -5,8 +5,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
@@ -45,6 +47,7 @@ class ScoringRun:
       expected: images that each scores file is expected to hold, by its path.
       shared: handle of `scorer`, for the workers of this process.
       scorer: the classifier; None where an earlier run has finished everything.
+      warnings: what a few images show, now or, where all is finished, when it was scored.
     """
 
     settings: ScoreSettings
@@ -56,6 +59,7 @@ class ScoringRun:
     expected: dict[str, int]
     shared: Shared
     scorer: Scorer | None
+    warnings: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -114,14 +118,19 @@ def prepare(
     else:
         run_folder.refuse_other_settings(output, settings.identity())
     expected = expected_images(shards, output, folder, settings.features)
-    shared, scorer = Shared(), None
-    if overwrite or not _was_complete(output, shards):
+    shared, scorer, warnings = Shared(), None, []
+    earlier = None if overwrite else _finished(output, shards)
+    if earlier is None:
         with model_errors():
             scorer = shared.acquire(lambda: Scorer(settings))
         print(_description(scorer, settings.detectors), file=sys.stderr)
         if checked:
-            _check(scorer, shards, folder, settings)
-    return ScoringRun(settings, output, shards, folder, command, overwrite, expected, shared, scorer)
+            warnings = _check(scorer, shards, folder, settings)
+    else:
+        warnings = [text for text in earlier.get("warnings", []) if isinstance(text, str)]
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    return ScoringRun(settings, output, shards, folder, command, overwrite, expected, shared, scorer, warnings)
 
 
 def images_to_do(scoring: ScoringRun) -> list[int]:
@@ -167,37 +176,44 @@ def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:
     return submit(pipeline, show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring)))
 
 
-def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> None:
-    """Warns or refuses if a few in-distribution images show that the classifier is fed wrongly."""
+def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> list[str]:
+    """Warnings, or a refusal, if a few images show that the classifier is fed wrongly.
+
+    Those of the archive serve where there are none in-distribution: they may be foreign, but rarely all of one class.
+    """
     inside = [shard for shard in shards if shard.role == "in_distribution"]
-    pixels, labels = sample_images(inside, folder, settings, scorer.classifier.input_shape, quick_check.IMAGES)
-    if len(pixels):
-        for warning in quick_check.quick_check(scorer.classifier, pixels, labels, settings):
-            print(warning, file=sys.stderr)
+    looked_at = inside or [shard for shard in shards if shard.role == "input"]
+    pixels, labels = sample_images(looked_at, folder, settings, scorer.classifier.input_shape, quick_check.IMAGES)
+    if not len(pixels):
+        return []
+    if not inside:
+        labels = np.full_like(labels, -1)
+    return quick_check.quick_check(scorer.classifier, pixels, labels, settings)
 
 
 def _description(scorer: Scorer, chosen: Sequence[str]) -> str:
     classifier, gpus = scorer.classifier, tf.config.list_physical_devices("GPU")
     height, width, channels = classifier.input_shape
     device = f"{len(gpus)} GPU" if gpus else "CPU"
+    slow = f"\nthe model runs as it was loaded, which is slower: {scorer.as_loaded}" if scorer.as_loaded else ""
     policy = f"; saved as {classifier.saved_policy}, computed in float32" if classifier.saved_policy else ""
     missing = ", ".join(classifier.unavailable(chosen))
     nulls = f"\n{missing}: not available for this model's head; the columns are null" if missing else ""
     return (
         f"classifier: {height} x {width} x {channels} -> {classifier.classes} classes, {classifier.head}; on {device}"
-        f"{policy}{nulls}"
+        f"{policy}{nulls}{slow}"
     )
 
 
-def _was_complete(output: str, shards: Sequence[Shard]) -> bool:
-    """Whether an earlier run has finished just these shards, so that the classifier need not even be loaded."""
+def _finished(output: str, shards: Sequence[Shard]) -> dict[str, Any] | None:
+    """The summary of an earlier run that has finished just these shards, so that no classifier need be loaded."""
     summary = run_folder.read_facts(output, layout.SUMMARY)
     if not summary or not summary.get("complete"):
-        return False
+        return None
     try:
-        return read_manifest(output) == list(shards)
+        return summary if read_manifest(output) == list(shards) else None
     except StorageError:
-        return False
+        return None
 
 
 class _State:

@@ -63,4 +63,6 @@ def verdict(chosen: Trial, soundness: Soundness, warnings: list[str]) -> str:
         lines.append("WARNING: most of the gradient is zero, so the perturbation will do little")
     hours = 1e6 / soundness.images_per_second / 3600
     lines.append(f"speed        {soundness.images_per_second:,.0f} images/s on this machine, {hours:.1f} h per million")
+    if soundness.as_loaded:
+        lines.append(f"as loaded    the model cannot be rewritten into a faster form: {soundness.as_loaded}")
     return "\n".join(lines)

@@ -25,12 +25,14 @@ class Soundness:
       repeatable: whether the same batch twice gives bit-identical logits.
       alone_difference: largest relative difference between an image's logits alone and in a batch.
       images_per_second: of the whole method at epsilon > 0, after a warm-up.
+      as_loaded: why the model runs as it was loaded, not in its fastest form; None if it does not.
     """
 
     gradient_share: float
     repeatable: bool
     alone_difference: float
     images_per_second: float
+    as_loaded: str | None
 
 
 def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings) -> Soundness:
@@ -52,11 +54,13 @@ def measure_soundness(classifier: Classifier, pixels: np.ndarray, settings: Odin
     again = classifier.logits(batch).numpy()
     alone = classifier.logits(batch[:1]).numpy()
     scale = np.abs(logits[0]).max() or 1.0
+    speed, as_loaded = _speed(classifier, pixels[:BATCH], settings)
     return Soundness(
         gradient_share=share,
         repeatable=bool(np.array_equal(logits, again)),
         alone_difference=float(np.abs(alone[0] - logits[0]).max() / scale),
-        images_per_second=_speed(classifier, pixels[:BATCH], settings),
+        images_per_second=speed,
+        as_loaded=as_loaded,
     )
 
 
@@ -76,7 +80,10 @@ def gradient_share(classifier: Classifier, pixels: np.ndarray, settings: OdinSet
     return 0.0 if gradient is None else float(tf.reduce_mean(tf.cast(gradient != 0, tf.float32)))
 
 
-def _speed(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings, rounds: int = 3) -> float:
+def _speed(
+    classifier: Classifier, pixels: np.ndarray, settings: OdinSettings, rounds: int = 3
+) -> tuple[float, str | None]:
+    """Images per second, and why the model runs as it was loaded, if it does."""
     timed = OdinSettings(settings.temperature, settings.epsilon or OdinSettings().epsilon)
     score = ScoreFunction(classifier, timed, ("odin",))
     score(pixels)
@@ -85,4 +92,4 @@ def _speed(classifier: Classifier, pixels: np.ndarray, settings: OdinSettings, r
         started = time.perf_counter()
         score(pixels)
         seconds.append(time.perf_counter() - started)
-    return len(pixels) / sorted(seconds)[rounds // 2]
+    return len(pixels) / sorted(seconds)[rounds // 2], score.as_loaded

@@ -14,7 +14,7 @@ class OdinSettings:
 
     Attributes:
       temperature: T > 0.
-      epsilon: magnitude of the perturbation, >= 0, in [0, 1] pixel units; 0 leaves the image unchanged.
+      epsilon: magnitude of the perturbation, from 0 to below 1, in [0, 1] pixel units; 0 leaves the image unchanged.
     """
 
     temperature: float = 1000.0
@@ -25,6 +25,11 @@ class OdinSettings:
             raise ValueError(f"temperature must be a number above 0, not {self.temperature}")
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise ValueError(f"epsilon must be a number of at least 0, not {self.epsilon}")
+        if self.epsilon >= 1:
+            raise ValueError(
+                f"epsilon {self.epsilon:g} would leave nothing of a pixel, which is from 0 to 1: "
+                f"did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.6f}?"
+            )
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class ScoreFunction:
         self._clean_passes = self.passes = Passes(0, 0)
         self._trace(classifier, device.on_gpu())
 
+    @property
+    def as_loaded(self) -> str | None:
+        """Why the model runs as it was loaded, not in its fastest form; None if it does not."""
+        return self._forward.as_loaded
+
     def _trace(self, classifier: Classifier, xla: bool) -> None:
         pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
         logits = tf.TensorSpec([None, classifier.classes], tf.float32)

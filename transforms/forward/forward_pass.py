@@ -36,10 +36,12 @@ class ForwardPass:
     Attributes:
       activations: float32 pixels [N, H, W, C] in [0, 1] -> their activations; differentiable.
       work: of its layers; None if unknown.
+      as_loaded: why the model runs as it was loaded; None if it does not.
     """
 
     activations: Callable[[tf.Tensor], Activations]
     work: Work | None
+    as_loaded: str | None = None
 
 
 def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardPass:
@@ -58,12 +60,10 @@ def forward_pass(classifier: Classifier, precision: str = "float32") -> ForwardP
         return list(present.values())
 
     def as_loaded(reason: object) -> ForwardPass:
-        _LOG.log(
-            logging.INFO if precision == "float32" else logging.WARNING,
-            "the model runs as it was loaded, in float32: %s",
-            str(reason).partition("\n")[0],
-        )
-        return ForwardPass(classifier.activations, None)
+        text = str(reason).partition("\n")[0]
+        if precision != "float32":
+            _LOG.warning("the model runs as it was loaded, in float32: %s", text)
+        return ForwardPass(classifier.activations, None, text)
 
     # Models can contain anything; those that cannot be rewritten still run as loaded, only slower.
     try:

@@ -6,7 +6,7 @@ rows, and stale files cannot enter.
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -86,11 +86,13 @@ class RunFacts:
       settings: as they enter the fingerprint.
       calibrated: whether temperature and epsilon come from a calibration.
       launched: seconds since the epoch.
+      warnings: what the launcher warned of.
     """
 
     settings: dict[str, Any]
     calibrated: bool
     launched: float
+    warnings: Sequence[str] = ()
 
 
 def summary_report(
@@ -106,6 +108,7 @@ def summary_report(
     return {
         "complete": not failed,
         "calibrated": facts.calibrated,
+        "warnings": list(facts.warnings),
         **asdict(everything),
         "rejected_share": everything.rejected / everything.framed if everything.framed else 0.0,
         "failed_shards": failures(failed),
@@ -138,6 +141,7 @@ class SummarizeScores(beam.PTransform):
       calibrated: whether temperature and epsilon come from a calibration.
       launched: seconds since the epoch; defaults to now.
       identity: the settings in the fingerprint; defaults to those of `settings`, else those of `run.json`.
+      warnings: about the run, for `summary.json`; a rerun that has nothing to do repeats them.
     """
 
     output: str
@@ -145,11 +149,12 @@ class SummarizeScores(beam.PTransform):
     calibrated: bool = False
     launched: float = field(default_factory=time.time)
     identity: dict[str, Any] | None = None
+    warnings: Sequence[str] = ()
 
     def expand(self, shards) -> beam.PCollection[str]:
         identity = self.settings.identity() if self.settings else self.identity or run_file.read_identity(self.output)
         combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS, identity)
-        facts = self.settings and RunFacts(identity, self.calibrated, self.launched)
+        facts = self.settings and RunFacts(identity, self.calibrated, self.launched, self.warnings)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])

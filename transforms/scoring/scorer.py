@@ -109,6 +109,11 @@ class Scorer:
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with `epsilon` 0") from e
 
+    @property
+    def as_loaded(self) -> str | None:
+        """See `ScoreFunction.as_loaded`."""
+        return self._score.as_loaded
+
     def time_passes(self, pixels: np.ndarray) -> PassTimes:
         """How long a pass takes on this device; see `ScoreFunction.time_passes`."""
         with self._device:

@@ -138,6 +138,26 @@ def test_without_labels_the_models_own_layers_are_believed(byte_model, tmp_path,
     assert warning in capsys.readouterr().err
 
 
+def test_images_of_the_archive_show_a_collapse_too_and_a_rerun_says_it_again(byte_model, tmp_path, capsys):
+    argv = ["score", f"--model={byte_model}", f"--input={ONE_SHARD}", f"--output={tmp_path}/out", "--detectors=msp"]
+    for _ in range(2):
+        assert main(argv) == 0
+        assert "WARNING: the predictions fall into 1.0 of 10 classes" in capsys.readouterr().err
+    assert main([*argv[:2], f"--output={tmp_path}/right", *argv[2:3], "--detectors=msp", "--preprocessing=byte"]) == 0
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_rewritten_is_said_to_run_as_loaded(tmp_path, capsys):
+    inputs = keras.Input((28, 28, 1))
+    rows = keras.layers.SimpleRNN(8)(keras.layers.Reshape((28, 28))(inputs))
+    model = samples.save_model(keras.Model(inputs, keras.layers.Dense(10)(rows)), tmp_path / "loop.keras")
+    argv = [f"--model={model}", f"--in_distribution={ONE_SHARD}", "--preprocessing=unit"]
+    assert main(["check", *argv]) == 0
+    assert "as loaded    the model cannot be rewritten into a faster form: " in capsys.readouterr().out
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
+    assert "the model runs as it was loaded, which is slower: " in capsys.readouterr().err
+
+
 def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(tmp_path, capsys):
     inputs = keras.Input((28, 28, 1))
     whole = keras.ops.cast(keras.ops.cast(inputs * 255, "uint8"), "float32")

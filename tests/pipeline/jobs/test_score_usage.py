@@ -47,6 +47,7 @@ def no_classifiers(tmp_path_factory):
         (["--temperature=0"], "temperature must be a number above 0"),
         (["--temperature=nan"], "temperature must be a number above 0"),
         (["--epsilon=-0.1"], "epsilon must be a number of at least 0"),
+        (["--epsilon=2"], "did you mean 2/255 = 0.007843?"),
         (["--epsilon=nan"], "epsilon must be a number of at least 0"),
         (["--epsilon=much"], "'much' is not a number"),
         (["--temprature=10"], "unknown flag --temprature; did you mean --temperature?"),
