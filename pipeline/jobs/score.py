@@ -54,6 +54,7 @@ def _score(
     scoring = scoring_run.prepare(
         settings, shards, options.output, folder, options.arguments.command, options.overwrite, options.check
     )
+    settings = scoring.settings
     scoring_run.launch(scoring)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)

@@ -64,6 +64,7 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     scoring = scoring_run.prepare(
         settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
     )
+    settings = scoring.settings
     # The time of a pass on this machine does not predict Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(

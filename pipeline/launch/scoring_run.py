@@ -20,6 +20,8 @@ from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
 from odin_beam.pipeline.runners.workers import imbalance, runs_here, share_cores, workers
+from odin_beam.pipeline.show.plural import plural
+from odin_beam.transforms.checking.precision import compare_precisions
 from odin_beam.transforms.errors import ClassifierError, StorageError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
 from odin_beam.transforms.scoring.sample_images import sample_images
@@ -116,16 +118,23 @@ def prepare(
     if overwrite:
         run_folder.refuse_overwriting(output)
     else:
+        settings = _as_begun(output, settings)
         run_folder.refuse_other_settings(output, settings.identity())
     expected = expected_images(shards, output, folder, settings.features)
     shared, scorer, warnings = Shared(), None, []
     earlier = None if overwrite else _finished(output, shards)
     if earlier is None:
-        with model_errors():
-            scorer = shared.acquire(lambda: Scorer(settings))
+        shared, scorer = _loaded(settings)
         print(_description(scorer, settings.detectors), file=sys.stderr)
         if checked:
-            warnings = _check(scorer, shards, folder, settings)
+            pixels, labels = _sample(scorer, shards, folder, settings)
+            if len(pixels):
+                warnings = quick_check.quick_check(scorer.classifier, pixels, labels, settings)
+            if len(pixels) and settings.precision != "float32" and not _is_precise_enough(scorer, pixels, settings):
+                settings = replace(settings, precision="float32")
+                if not overwrite:
+                    run_folder.refuse_other_settings(output, settings.identity())
+                shared, scorer = _loaded(settings)
     else:
         warnings = [text for text in earlier.get("warnings", []) if isinstance(text, str)]
     for warning in warnings:
@@ -176,19 +185,47 @@ def run(pipeline: beam.Pipeline, scoring: ScoringRun) -> str | None:
     return submit(pipeline, show_progress("scoring", sum(scoring.expected.values()), "images", _State(scoring)))
 
 
-def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> list[str]:
-    """Warnings, or a refusal, if a few images show that the classifier is fed wrongly.
+def _loaded(settings: ScoreSettings) -> tuple[Shared, Scorer]:
+    """The classifier, and its handle for the workers of this process."""
+    shared = Shared()
+    with model_errors():
+        return shared, shared.acquire(lambda: Scorer(settings))
 
-    Those of the archive serve where there are none in-distribution: they may be foreign, but rarely all of one class.
+
+def _as_begun(output: str, settings: ScoreSettings) -> ScoreSettings:
+    """In float32 if an earlier run here went on in float32 for lack of precision, and else has the same settings."""
+    exact = replace(settings, precision="float32")
+    earlier = run_folder.read_facts(output, layout.RUN) if settings.precision != "float32" else None
+    if earlier is None or run_file.differences(earlier["settings"], exact.identity()):
+        return settings
+    print("continuing in float32, as this run began", file=sys.stderr)
+    return exact
+
+
+def _is_precise_enough(scorer: Scorer, pixels: np.ndarray, settings: ScoreSettings) -> bool:
+    """Says how mixed precision differs from float32 on a few images."""
+    difference = compare_precisions(scorer, pixels, settings)
+    correlations = ", ".join(f"{name} {value:.4f}" for name, value in difference.rank_correlations.items())
+    outcome = "" if difference.is_small else ": too much, so it goes on in float32"
+    print(
+        f"{settings.precision} against float32 on {plural(difference.images, 'image')}: {difference.changed} "
+        f"predictions changed, rank correlation {correlations}{outcome}",
+        file=sys.stderr,
+    )
+    return difference.is_small
+
+
+def _sample(
+    scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels of a few in-distribution images.
+
+    Those of the archive serve where there are none: they may be foreign, but rarely all of one class.
     """
     inside = [shard for shard in shards if shard.role == "in_distribution"]
     looked_at = inside or [shard for shard in shards if shard.role == "input"]
     pixels, labels = sample_images(looked_at, folder, settings, scorer.classifier.input_shape, quick_check.IMAGES)
-    if not len(pixels):
-        return []
-    if not inside:
-        labels = np.full_like(labels, -1)
-    return quick_check.quick_check(scorer.classifier, pixels, labels, settings)
+    return pixels, labels if inside else np.full_like(labels, -1)
 
 
 def _description(scorer: Scorer, chosen: Sequence[str]) -> str:

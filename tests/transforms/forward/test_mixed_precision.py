@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from odin_beam.pipeline.main import main
+from odin_beam.transforms.checking.precision import PrecisionDifference
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.forward import forward_pass, mixed_precision
@@ -137,8 +138,32 @@ def test_a_run_says_what_it_computed_with(has, monkeypatch, tmp_path, capsys):
     assert main([*command, f"--output={tmp_path}/out"]) == 0
     errors = capsys.readouterr().err
     assert ("using float32 instead of mixed" in errors) != has
+    assert ("mixed against float32 on 20 images: 0 predictions changed, rank correlation" in errors) == has
     described = (tmp_path / "out/run.json").read_text()
     assert f'"precision": "{"mixed" if has else "float32"}"' in described
+
+
+def test_a_run_whose_order_mixed_precision_changes_goes_on_in_float32(monkeypatch, tmp_path, capsys):
+    for module in ("odin_beam.pipeline.launch.scoring_run", "odin_beam.transforms.forward.forward_pass"):
+        monkeypatch.setattr(f"{module}.has_bfloat16", lambda: True)
+    far_off = PrecisionDifference(20, 2, {"odin": 0.57, "msp": 0.99})
+    monkeypatch.setattr("odin_beam.pipeline.launch.scoring_run.compare_precisions", lambda *_: far_off)
+    model = samples.save_model(network(), tmp_path / "model.keras")
+    samples.write_shard(tmp_path / "in.tfrecord", samples.examples(samples.random_images(20), [0] * 20))
+    command = ["score", f"--model={model}", f"--in_distribution=known={tmp_path}/in.tfrecord", "--precision=mixed"]
+    assert main([*command, f"--output={tmp_path}/out"]) == 0
+    told = "2 predictions changed, rank correlation odin 0.5700, msp 0.9900: too much, so it goes on in float32"
+    assert told in capsys.readouterr().err
+    assert '"precision": "float32"' in (tmp_path / "out/run.json").read_text()
+    assert main([*command, f"--output={tmp_path}/out"]) == 0
+    assert "continuing in float32, as this run began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "correlation", "small"), [(5, 0.96, True), (6, 0.96, False), (0, 0.94, False), (0, float("nan"), True)]
+)
+def test_what_counts_as_the_same_scores(changed, correlation, small):
+    assert PrecisionDifference(100, changed, {"odin": correlation}).is_small == small
 
 
 @pytest.mark.skipif(not mixed_precision.has_bfloat16(), reason="this machine computes nothing in bfloat16")
