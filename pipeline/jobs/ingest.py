@@ -31,16 +31,18 @@ from typing import Any, TypeVar
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.ingest import IngestOptions
+from odin_beam.pipeline.launch.matching import nothing_matched
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.images.formats import EXTENSIONS
-from odin_beam.transforms.ingest.image_files import Matched, is_tfrecord, list_members, match_files, with_common_root
+from odin_beam.transforms.ingest.image_files import is_tfrecord, list_members, with_common_root
 from odin_beam.transforms.ingest.members import Member, Reject, folder_of
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
 from odin_beam.transforms.storage import listing, paths, reading, writing
+from odin_beam.transforms.storage.matched_files import Matched, match_files
 
 Argument = TypeVar("Argument")
 Listed = TypeVar("Listed")
@@ -193,9 +195,11 @@ def match(patterns: Sequence[str], output: OutputNames) -> list[Matched]:
     """
     seen = {output.labels, output.rejected, output.summary, *map(output.shard, range(output.shards))}
     arguments = []
-    for pattern, matched in zip(patterns, _list_each(match_files, patterns), strict=True):
+    for pattern, listed in zip(patterns, _list_each(match_files, patterns), strict=True):
+        matched = listed.without_skipped()
         if not matched.files:
-            raise UsageError(f"--images {pattern} matches no file")
+            with _as_usage_error():
+                raise UsageError(f"--images {pattern} {nothing_matched(pattern, listed)}")
         files = tuple(
             file
             for file in matched.files
