@@ -13,6 +13,7 @@ from odin_beam.transforms.checking.trials import (
     compiled,
     is_at_chance,
     is_collapsed,
+    is_shifted,
     try_preprocessing,
 )
 from odin_beam.transforms.detectors.passes import score_cells
@@ -78,7 +79,8 @@ def choose(
     top = best(trials, given or own) if (labels >= 0).any() else None
     if top is None or is_at_chance(top, classes):
         if given is None:
-            why = "there are no labels" if top is None else "accuracy is at chance under every one"
+            chance = labels_beyond(labels, classes) or "accuracy is at chance under every one"
+            why = "there are no labels" if top is None else chance
             raise UsageError(f"the preprocessing cannot be chosen because {why}: give --preprocessing")
         return next(trial for trial in trials if trial.preprocessing == given)
     if given is not None and top.preprocessing != given:
@@ -91,15 +93,31 @@ def choose(
 
 
 def warnings(trial: Trial, classes: int, labels: np.ndarray) -> list[str]:
-    """Warnings, if the predictions suggest that the model is fed wrongly."""
+    """Warnings, if the labels or the predictions suggest that the model is fed wrongly."""
+    if beyond := labels_beyond(labels, classes):
+        return [f"WARNING: {beyond}"]
     if is_collapsed(trial, classes, labels):
         return [
             f"WARNING: the predictions fall into {trial.spread:.1f} of {classes} classes: the preprocessing is "
             "probably wrong, however confident they are"
         ]
     if is_at_chance(trial, classes):
+        if is_shifted(trial, labels):
+            return ["WARNING: accuracy is at chance, and the labels less 1 are predicted: number the classes from 0"]
         return ["WARNING: accuracy is at chance while the predictions are spread: are the labels in another order?"]
     return []
+
+
+def labels_beyond(labels: np.ndarray, classes: int) -> str | None:
+    """What is wrong with labels (int64 [N], -1 for none) that the model has no class for; None if it has all."""
+    labelled = labels[labels >= 0]
+    if not len(labelled) or labelled.max() < classes:
+        return None
+    if labelled.min() >= 1 and labelled.max() == classes:
+        return (
+            f"labels run from {labelled.min()} to {classes}, the model's classes from 0 to {classes - 1}: count from 0"
+        )
+    return f"labels run to {labelled.max()}, the model has {classes} classes"
 
 
 def name(preprocessing: Preprocessing) -> str:

@@ -13,7 +13,7 @@ from apache_beam.utils.shared import Shared
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch import quick_check, run_folder
-from odin_beam.pipeline.launch.first_look import expected_images
+from odin_beam.pipeline.launch.first_look import expected_images, missing_labels
 from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
@@ -171,6 +171,8 @@ def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: Score
     """Warns or refuses if a few in-distribution images show that the classifier is fed wrongly."""
     inside = [shard for shard in shards if shard.role == "in_distribution"]
     pixels, labels = sample_images(inside, folder, settings, scorer.classifier.input_shape, quick_check.IMAGES)
+    for line in missing_labels(inside, folder, settings.features):
+        print(line, file=sys.stderr)
     if len(pixels):
         for warning in quick_check.quick_check(scorer.classifier, pixels, labels, settings):
             print(warning, file=sys.stderr)

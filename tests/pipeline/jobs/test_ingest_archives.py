@@ -20,6 +20,7 @@ from tests.helpers import samples
 from tests.helpers.ingest_runs import (
     EXPECTED,
     FILES,
+    FOLDERS,
     PNGS,
     ids,
     ingest,
@@ -205,7 +206,7 @@ def test_one_bad_archive_among_good_ones_is_damage(tmp_path, capsys):
     zip_file(tmp_path / "in" / "good.zip")
     (tmp_path / "in" / "bad.zip").write_bytes(b"PK")
     (tmp_path / "in" / "other.7z").write_bytes(b"7z")
-    assert ingest(tmp_path / "in", tmp_path / "out" / "p") == 3
+    assert ingest(tmp_path / "in", tmp_path / "out" / "p", 2, FOLDERS) == 3
     assert written(tmp_path / "out" / "p") == EXPECTED
     printed = capsys.readouterr().out
     assert "bad.zip: no readable zip archive" in printed

@@ -21,6 +21,7 @@ from tests.helpers import samples
 from tests.helpers.ingest_runs import (
     EXPECTED,
     FILES,
+    FOLDERS,
     LABELS,
     PNGS,
     folder,
@@ -67,7 +68,7 @@ from tests.helpers.ingest_runs import (
 )
 def test_folders_globs_and_archives_give_the_same_shards(make, tmp_path, capsys):
     prefix = tmp_path / "out" / "photos"
-    assert ingest(make(tmp_path), prefix, 3) == 0
+    assert ingest(make(tmp_path), prefix, 3, FOLDERS) == 0
     assert written(prefix) == EXPECTED
     assert (tmp_path / "out" / "labels.txt").read_text().split() == list(LABELS)
     assert names(tmp_path / "out") == [
@@ -98,7 +99,7 @@ def test_an_output_among_the_images_is_not_taken_for_images(tmp_path):
     photos = folder(tmp_path / "photos")
     folder(photos / "shards-unfinished", {"left-by-a-run-that-was-killed": b"?"})
     for _ in range(2):
-        assert ingest(photos, photos / "shards") == 0
+        assert ingest(photos, photos / "shards", 2, FOLDERS) == 0
         assert written(photos / "shards") == EXPECTED
 
 
@@ -184,7 +185,7 @@ def test_hidden_files_are_passed_over_in_silence(tmp_path):
         (folder(tmp_path / "photos", {**FILES, **hidden}), zip_file(tmp_path / "p.zip", {**FILES, **hidden}))
     ):
         prefix = tmp_path / f"out{number}" / "p"
-        assert ingest(source, prefix) == 0
+        assert ingest(source, prefix, 2, FOLDERS) == 0
         assert written(prefix) == EXPECTED
         assert not Path(f"{prefix}-rejected.csv").exists()
 
@@ -229,7 +230,7 @@ def test_a_prefix_that_is_a_folder_or_a_glob_is_a_usage_error(tmp_path, capsys):
 
 def test_a_run_that_fails_is_not_marked_done_its_rerun_is_whole(tmp_path, monkeypatch, capsys):
     photos, prefix = folder(tmp_path / "photos"), tmp_path / "out" / "p"
-    assert ingest(photos, prefix, 3) == 0
+    assert ingest(photos, prefix, 3, FOLDERS) == 0
     publish = writing.publish
 
     def full(temporary, final):
@@ -239,12 +240,12 @@ def test_a_run_that_fails_is_not_marked_done_its_rerun_is_whole(tmp_path, monkey
 
     monkeypatch.setattr(writing, "publish", full)
     capsys.readouterr()
-    assert ingest(photos, prefix, 3) == 1
+    assert ingest(photos, prefix, 3, FOLDERS) == 1
     assert "No space left on device" in usage_error(capsys)
     assert not Path(f"{prefix}-summary.json").exists()
     assert not Path(f"{prefix}-00001-of-00003.tfrecord").exists()
     monkeypatch.undo()
-    assert ingest(photos, prefix, 3) == 0
+    assert ingest(photos, prefix, 3, FOLDERS) == 0
     assert written(prefix) == EXPECTED
     assert "p-unfinished" not in names(tmp_path / "out")
 
