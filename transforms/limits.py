@@ -28,6 +28,8 @@ SMALL_RECORD_BYTES = 1 << 20
 MAX_WIRE_FIELDS = 1 << 18
 # Characters of an image's id; a longer one is cut. Paths on Linux have at most this length.
 MAX_ID_LENGTH = 4096
+# Of the label in a large record: one-hot floats of `MAX_CLASSES`.
+MAX_LABEL_BYTES = 1 << 20
 # A progressive JPEG has about 10 scans; each costs a pass over the whole image, whatever it contains.
 MAX_JPEG_SCANS = 100
 # 100 MB of extended XMP are 1,600 segments; Pillow handles each in Python.

@@ -17,6 +17,7 @@ class IngestOptions:
       output: absolute path that the names of the shards begin with.
       shards: how many.
       class_names: absolute path of a file of class names in label order; None takes the folders.
+      labels: `folders` or `none`; None takes the folders if they look like classes.
       beam: Beam's own flags.
     """
 
@@ -24,6 +25,7 @@ class IngestOptions:
     output: str
     shards: int
     class_names: str | None
+    labels: str | None = None
     beam: tuple[str, ...] = ()
 
 
@@ -32,6 +34,11 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument("--output", required=True, metavar="PREFIX", help="shards are PREFIX-00000-of-0000N.tfrecord")
     parser.add_argument("--shards", required=True, type=positive, metavar="N", help="how many shards to write")
     parser.add_argument("--class_names", metavar="FILE", help="class names in label order, one per line")
+    parser.add_argument(
+        "--labels",
+        choices=("folders", "none"),
+        help="folders: an image's folder is its class; none: no labels (default: folders if they look like classes)",
+    )
 
 
 def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> IngestOptions:
@@ -40,6 +47,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> IngestOpti
         absolute_path(arguments.output),
         arguments.shards,
         absolute_path(arguments.class_names) if arguments.class_names else None,
+        arguments.labels,
         beam,
     )
 

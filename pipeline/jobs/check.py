@@ -8,6 +8,7 @@ With labels the preprocessing is chosen by accuracy; without them only collapsed
 
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,6 +51,7 @@ def run(options: CheckOptions) -> int:
 
 def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str) -> int:
     from odin_beam.pipeline.launch import quick_check
+    from odin_beam.pipeline.launch.first_look import missing_labels
     from odin_beam.pipeline.show.check_text import describe, trials_table, verdict
     from odin_beam.transforms.checking.expected_input import own_preprocessing
     from odin_beam.transforms.checking.soundness import measure_soundness
@@ -70,6 +72,8 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, IMAGES)
     if not len(pixels):
         raise UsageError("no image could be read from --in_distribution: run `score` to see the reasons")
+    for line in missing_labels(shards, folder, settings.features):
+        print(line, file=sys.stderr)
     given = _given(options, settings)
     trials = quick_check.try_all(classifier, pixels, labels, own, given)
     print(f"\n{trials_table(trials, len(labels), int((labels >= 0).sum()))}")

@@ -6,7 +6,8 @@
 It writes:
 
     PREFIX-00000-of-00016.tfrecord ...   tf.train.Example with `image`, `id` and, where known, `label`
-    labels.txt                           next to them; class names, line number = label
+    labels.txt                           next to them; class names, line number = label; PREFIX-labels.txt if another
+                                         output has written other names there
     PREFIX-rejected.csv                  what was rejected and why, if anything: id, reason, source
     PREFIX-summary.json                  counts; written last: where it exists, the run is complete
 
@@ -14,13 +15,15 @@ The order is that of the arguments, then of the paths, and running twice gives t
 under a temporary name and published by a rename; a run starts by removing the files of an earlier run with the same
 PREFIX, so that two runs cannot mix.
 
-A label is that of the immediate parent folder. Classes are the folders that hold a file named as an image, or without
-any extension, so that `annotations/*.xml` does not become one; with fewer than two of them there are no labels, unless
-`--class_names` gives them.
+A label is that of the image's folder. Folders are classes if there are at least two, side by side, with all images
+directly in them: none lies beside them or deeper. Only files named as images count (without any, those without an
+extension), so that `annotations/*.xml` does not matter. `--labels folders` takes the folder of each image wherever it
+is, and so does `--class_names`, which gives the order; `--labels none` takes none.
 """
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -31,16 +34,20 @@ from typing import Any, TypeVar
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.ingest import IngestOptions
+from odin_beam.pipeline.launch.matching import nothing_matched
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.images.formats import EXTENSIONS
-from odin_beam.transforms.ingest.image_files import Matched, is_tfrecord, list_members, match_files, with_common_root
-from odin_beam.transforms.ingest.members import Member, Reject, folder_of
+from odin_beam.transforms.ingest.image_files import is_tfrecord, list_members, with_common_root
+from odin_beam.transforms.ingest.members import Member, Reject, folder_of, printable
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
 from odin_beam.transforms.storage import listing, paths, reading, writing
+from odin_beam.transforms.storage.matched_files import Matched, match_files
+
+_CLASSES_SHOWN = 10
 
 Argument = TypeVar("Argument")
 Listed = TypeVar("Listed")
@@ -57,11 +64,14 @@ def run(options: IngestOptions) -> int:
     class_names = read_class_names(options.class_names) if options.class_names else None
     matched = match(options.images, output)
     resharding = hold_tfrecords(matched)
-    if resharding and class_names:
-        raise UsageError("--class_names goes with images: records keep the labels that they have")
+    if resharding and (class_names or options.labels):
+        flag = "--class_names" if class_names else "--labels"
+        raise UsageError(f"{flag} goes with images: records keep the labels that they have")
+    if class_names and options.labels == "none":
+        raise UsageError("--labels none and --class_names contradict each other: give one of them")
     import_tensorflow()
     return _write(
-        options, output, _reshard(matched, output) if resharding else _new_shards(matched, class_names, output)
+        options, output, _reshard(matched, output) if resharding else _new_shards(options, matched, class_names, output)
     )
 
 
@@ -72,17 +82,19 @@ def _reshard(matched: Sequence[Matched], output: OutputNames) -> "Making":
     return Making(Reshard([file.path for argument in matched for file in argument.files], output), "records")
 
 
-def _new_shards(matched: Sequence[Matched], class_names: Sequence[str] | None, output: OutputNames) -> "Making":
+def _new_shards(
+    options: IngestOptions, matched: Sequence[Matched], class_names: Sequence[str] | None, output: OutputNames
+) -> "Making":
     from odin_beam.transforms.ingest.write_shards import WriteShards
 
     members, rejects = list_images(matched)
-    labels = class_labels(members, class_names)
-    refuse_other_labels(output.labels, labels)
+    labels, unlabelled = class_labels(members, class_names, options.labels)
+    path = labels_path(output, labels)
     _remove_earlier(output)
     write_plans(output.plan, plan_shards(members, rejects, output.shards))
     if labels:
-        writing.write_bytes(output.labels, _lines(labels))
-    return Making(WriteShards(labels, output), "images", len(labels))
+        writing.write_bytes(path, _lines(labels))
+    return Making(WriteShards(labels, output), "images", tuple(labels), path, unlabelled)
 
 
 @dataclass(frozen=True)
@@ -92,12 +104,16 @@ class Making:
     Attributes:
       shards: a PTransform from a pipeline's start to `ShardReport`s.
       unit: what goes into them, `images` or `records`.
-      classes: how many classes have labels.
+      classes: names of the classes that have labels, in their order.
+      labels_path: where these names are.
+      unlabelled: why there are none.
     """
 
     shards: Any
     unit: str
-    classes: int = 0
+    classes: tuple[str, ...] = ()
+    labels_path: str = ""
+    unlabelled: str = ""
 
 
 def _write(options: IngestOptions, output: OutputNames, making: Making) -> int:
@@ -113,24 +129,25 @@ def _write(options: IngestOptions, output: OutputNames, making: Making) -> int:
     if handed := submit(pipeline, show_progress("writing", output.shards, "shards", lambda: _published(output))):
         print(f"{handed}; {output.summary} appears when the job is done")
         return 0
-    return report(output, making.unit, making.classes)
+    return report(output, making)
 
 
-def report(output: OutputNames, unit: str, classes: int) -> int:
+def report(output: OutputNames, making: Making) -> int:
     """Prints what a finished run has written, and where; returns the exit code."""
     summary = json.loads(reading.read_bytes(output.summary))
     written, labelled = summary["written"], summary["labelled"]
     shards = f"{output.prefix}-*.tfrecord"
-    if unit == "records":
+    if making.unit == "records":
         remark = "payloads as they were"
-    elif classes:
-        remark = f"{labelled:,} labelled in {classes:,} classes, {written - labelled:,} unlabelled"
+    elif making.classes:
+        remark = f"{labelled:,} labelled in {len(making.classes):,} classes, {written - labelled:,} unlabelled"
     else:
-        remark = "unlabelled: fewer than two class folders"
-    counted = plural(written, unit.removesuffix("s"))
+        remark = f"unlabelled: {making.unlabelled}"
+    counted = plural(written, making.unit.removesuffix("s"))
     print(f"{counted}{f' ({remark})' if written else ''} in {plural(output.shards, 'shard')}: {shards}")
-    if classes:
-        print(f"labels: {output.labels}")
+    if making.classes:
+        shown = ", ".join(map(printable, making.classes[:_CLASSES_SHOWN]))
+        print(f"labels: {making.labels_path} ({shown}{', ...' if len(making.classes) > _CLASSES_SHOWN else ''})")
     if summary["rejected"]:
         print(f"rejected: {summary['rejected']:,}, with reasons in {output.rejected}")
         for line in summary["first_rejected"]:
@@ -191,11 +208,13 @@ def match(patterns: Sequence[str], output: OutputNames) -> list[Matched]:
     Raises:
       UsageError: one matches nothing, or cannot be listed.
     """
-    seen = {output.labels, output.rejected, output.summary, *map(output.shard, range(output.shards))}
+    seen = {output.labels, output.own_labels, output.rejected, output.summary, *map(output.shard, range(output.shards))}
     arguments = []
-    for pattern, matched in zip(patterns, _list_each(match_files, patterns), strict=True):
+    for pattern, listed in zip(patterns, _list_each(match_files, patterns), strict=True):
+        matched = listed.without_skipped()
         if not matched.files:
-            raise UsageError(f"--images {pattern} matches no file")
+            with _as_usage_error():
+                raise UsageError(f"--images {pattern} {nothing_matched(pattern, listed)}")
         files = tuple(
             file
             for file in matched.files
@@ -284,43 +303,73 @@ def _lines(names: Iterable[str]) -> bytes:
     return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
 
 
-def class_labels(members: Iterable[Member], class_names: Sequence[str] | None) -> dict[str, int]:
-    """Label of each class, in the order of labels; empty if the folders do not distinguish classes.
+def class_labels(
+    members: Iterable[Member], class_names: Sequence[str] | None, mode: str | None = None
+) -> tuple[dict[str, int], str]:
+    """Label of each class, in the order of labels, and if there are none, why.
 
     Args:
       members: the image files.
       class_names: in the order of labels; None takes the names of the folders, sorted.
+      mode: `folders`, `none`, or None to take the folders if they look like classes.
 
     Raises:
       UsageError: a folder is not in `class_names`, or has a newline in its name.
     """
-    folders = {
-        folder
-        for member in members
-        if (folder := folder_of(member.id)) and os.path.splitext(member.id)[1].lower() in ("", *EXTENSIONS)
-    }
+    if mode == "none":
+        return {}, "as --labels none says"
+    extensions = {member.id: os.path.splitext(member.id)[1].lower() for member in members}
+    # Without names of images, those without any extension may be images, such as files named by their digest.
+    named = [image for image, extension in extensions.items() if extension in EXTENSIONS]
+    images = named or [image for image, extension in extensions.items() if not extension]
+    folders = {folder for image in images if (folder := folder_of(image))}
     if class_names is not None:
         if unknown := sorted(folders.difference(class_names)):
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise UsageError(f"folder {unknown[0]!r} is not in --class_names{more}: add it there, or leave it out")
-        return {name: label for label, name in enumerate(class_names)}
+        return {name: label for label, name in enumerate(class_names)}, ""
+    if mode is None and (reason := not_classes(images)):
+        return {}, reason
+    if not folders:
+        return {}, "the images lie in no folder"
     if broken := next((folder for folder in folders if "\n" in folder), None):
         raise UsageError(f"folder {broken!r} contains a newline, which labels.txt cannot represent: rename it")
-    return {name: label for label, name in enumerate(sorted(folders))} if len(folders) > 1 else {}
+    return {name: label for label, name in enumerate(sorted(folders))}, ""
 
 
-def refuse_other_labels(path: str, labels: Mapping[str, int]) -> None:
-    """Checks that a labels.txt that is already next to the shards has the same class names.
+def not_classes(images: Sequence[str]) -> str | None:
+    """Why the folders of images do not look like classes; None if they do.
+
+    Args:
+      images: their ids, paths with `/`.
+    """
+    folders = {image.rpartition("/")[0] for image in images}
+    split = [folder.split("/") if folder else [] for folder in folders]
+    if len(folders - {""}) < 2:
+        return "fewer than two class folders"
+    levels = zip(*split, strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
+    deeper = next((parts for parts in split if len(parts) > common + 1), None)
+    if any(len(parts) == common for parts in split):
+        reason = "there are images beside the folders"
+    elif deeper:
+        reason = f"there are images in folders of folders, such as {printable('/'.join(deeper))}"
+    else:
+        return None
+    return f"{reason}; --labels folders takes each image's folder for its class all the same"
+
+
+def labels_path(output: OutputNames, labels: Mapping[str, int]) -> str:
+    """Where the class names go: `labels.txt` next to the shards, unless another output has written others there.
 
     Raises:
-      UsageError: it has others.
+      UsageError: that file cannot be read.
     """
     with _as_usage_error():
-        there = _names(reading.read_bytes(path)) if labels and listing.stat_file(path) else None
-    if there is not None and there != list(labels):
-        raise UsageError(f"{path} holds other class names: choose another folder for --output, or remove it")
+        present = _names(reading.read_bytes(output.labels)) if labels and listing.stat_file(output.labels) else None
+    return output.labels if present is None or present == list(labels) else output.own_labels
 
 
 def _remove_earlier(output: OutputNames) -> None:
     """Removes an earlier run's shards, so that the two cannot mix; its summary, the completion marker, goes first."""
-    writing.delete([output.summary, output.rejected, *map(output.shard, range(output.shards))])
+    writing.delete([output.summary, output.rejected, output.own_labels, *map(output.shard, range(output.shards))])

@@ -37,6 +37,23 @@ def expected_images(shards: Sequence[Shard], output: str, folder: str, features:
     return {scores_path(output, shard): counts[shard.path, shard.file_name] for shard in shards}
 
 
+def missing_labels(shards: Sequence[Shard], folder: str, features: FeatureNames) -> list[str]:
+    """Of each source whose first records have no label: why, by what is there in its place.
+
+    Args:
+      shards: of one or more sources.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+    """
+    lines = []
+    for group in _by_kind(shards):
+        first = [record for record in _first_records(group[0], folder) if record.payload]
+        problems = [group[0].content.missing_label(record, features) for record in first]
+        if problems and all(problems):
+            lines.append(f"source {group[0].source}: no labels: {problems[0]}; `label_feature` names the feature")
+    return lines
+
+
 def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
     """Groups of shards by source, kind and list."""
     groups = collections.defaultdict(list)

@@ -14,6 +14,7 @@ from odin_beam.transforms.checking.trials import (
     compiled,
     is_at_chance,
     is_collapsed,
+    is_shifted,
     try_preprocessing,
     without_collapsed,
 )
@@ -95,17 +96,17 @@ def choose(
         return top
     if given is not None:
         return _of(trials, given)
-    if top is not None and (reordered := _best_up_to_order(usable, classes, labels)):
+    beyond = labels_beyond(labels, classes)
+    if top is not None and not beyond and (reordered := _best_up_to_order(usable, classes, labels)):
         return reordered
     if own is not None and _of(trials, own) in usable:
         return _of(trials, own)
-    why = (
-        "the predictions collapse into a few classes under every one"
-        if not usable
-        else "there are no labels"
-        if top is None
-        else "accuracy is at chance under every one"
-    )
+    if not usable:
+        why = "the predictions collapse into a few classes under every one"
+    elif top is None:
+        why = "there are no labels"
+    else:
+        why = beyond or "accuracy is at chance under every one"
     raise UsageError(f"the preprocessing cannot be chosen because {why}: give --preprocessing")
 
 
@@ -136,12 +137,16 @@ def warnings(
       labels: int64 [N], -1 for an image without a label.
       own: of `own_preprocessing`.
     """
+    if beyond := labels_beyond(labels, classes):
+        return [f"WARNING: {beyond}"]
     found = []
     if is_collapsed(trial, classes, labels):
         found.append(
             f"WARNING: the predictions fall into {trial.spread:.1f} of {classes} classes: the preprocessing is "
             "probably wrong, however confident they are"
         )
+    elif is_at_chance(trial, classes) and is_shifted(trial, labels):
+        found.append("WARNING: accuracy is at chance, and the labels less 1 are predicted: number the classes from 0")
     elif is_at_chance(trial, classes):
         found.append(_order_warning(trial, best_order(trial.predictions, labels, classes)))
     layer, expected = own
@@ -162,6 +167,18 @@ def _order_warning(trial: Trial, order: LabelOrder) -> str:
         f"WARNING: the labels are in another order than the model's outputs: accuracy is {100 * trial.accuracy:.1f} %, "
         f"and {100 * order.accuracy:.1f} % with the labels mapped {', '.join(pairs[:_SHOWN_LABELS])}{more}"
     )
+
+
+def labels_beyond(labels: np.ndarray, classes: int) -> str | None:
+    """What is wrong with labels (int64 [N], -1 for none) that the model has no class for; None if it has all."""
+    labelled = labels[labels >= 0]
+    if not len(labelled) or labelled.max() < classes:
+        return None
+    if labelled.min() >= 1 and labelled.max() == classes:
+        return (
+            f"labels run from {labelled.min()} to {classes}, the model's classes from 0 to {classes - 1}: count from 0"
+        )
+    return f"labels run to {labelled.max()}, the model has {classes} classes"
 
 
 def name(preprocessing: Preprocessing) -> str:

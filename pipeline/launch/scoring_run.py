@@ -15,7 +15,7 @@ from apache_beam.utils.shared import Shared
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch import quick_check, run_folder
-from odin_beam.pipeline.launch.first_look import expected_images
+from odin_beam.pipeline.launch.first_look import expected_images, missing_labels
 from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
@@ -127,10 +127,8 @@ def prepare(
         shared, scorer = _loaded(settings)
         print(_description(scorer, settings.detectors), file=sys.stderr)
         if checked:
-            pixels, labels = _sample(scorer, shards, folder, settings)
-            if len(pixels):
-                warnings = quick_check.quick_check(scorer.classifier, pixels, labels, settings)
-            if len(pixels) and settings.precision != "float32" and not _is_precise_enough(scorer, pixels, settings):
+            warnings, is_precise = _check(scorer, shards, folder, settings)
+            if not is_precise:
                 settings = replace(settings, precision="float32")
                 if not overwrite:
                     run_folder.refuse_other_settings(output, settings.identity())
@@ -200,6 +198,21 @@ def _as_begun(output: str, settings: ScoreSettings) -> ScoreSettings:
         return settings
     print("continuing in float32, as this run began", file=sys.stderr)
     return exact
+
+
+def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> tuple[list[str], bool]:
+    """What a few images show: warnings about how the classifier is fed, and whether the precision will do.
+
+    Raises:
+      UsageError: it is clearly fed wrongly.
+    """
+    inside = [shard for shard in shards if shard.role == "in_distribution"]
+    warnings = missing_labels(inside, folder, settings.features)
+    pixels, labels = _sample(scorer, shards, folder, settings)
+    if not len(pixels):
+        return warnings, True
+    warnings += quick_check.quick_check(scorer.classifier, pixels, labels, settings)
+    return warnings, settings.precision == "float32" or _is_precise_enough(scorer, pixels, settings)
 
 
 def _is_precise_enough(scorer: Scorer, pixels: np.ndarray, settings: ScoreSettings) -> bool:

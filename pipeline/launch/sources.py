@@ -1,6 +1,9 @@
 """From the PATTERNs of a command line to their shards."""
 
+import sys
+
 from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.launch.matching import left_out
 from odin_beam.pipeline.launch.source_kinds import KINDS
 from odin_beam.pipeline.launch.source_pattern import Listing, SourceOptions
 from odin_beam.transforms.shards.shard import Shard
@@ -8,6 +11,8 @@ from odin_beam.transforms.shards.shard import Shard
 
 def list_shards(options: SourceOptions, folder: str, output: str | None = None) -> list[Shard]:
     """The shards of all sources: by source in the order given, then by path; no duplicates within a source.
+
+    Says on standard error how many files lie beside loose images without being matched.
 
     Args:
       options: the patterns, and what they need.
@@ -22,6 +27,9 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
     for source in options.patterns:
         for shard in KINDS[source.kind].shards(source, listing):
             shards.setdefault((shard.source, shard.path, shard.content.first_index()), shard)
+    for name, paths in listing.left_out.items():
+        if left := sorted(paths - listing.seen[name]):
+            print(left_out(name, left), file=sys.stderr)
     names: dict[tuple[str, str], Shard] = {}
     for shard in shards.values():
         if (other := names.setdefault((shard.source, shard.file_name), shard)) is not shard:

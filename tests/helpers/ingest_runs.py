@@ -25,6 +25,8 @@ FILES = {
     "top.png": PNGS[4],
 }
 
+# Their folders do not look like classes.
+FOLDERS = "--labels=folders"
 LABELS = {"cat": 0, "dog": 1, "owl": 2}
 
 

@@ -133,3 +133,14 @@ def is_at_chance(trial: Trial, classes: int) -> bool:
         return False
     error = math.sqrt((1 / classes) * (1 - 1 / classes) / len(trial.correct))
     return trial.accuracy < 1 / classes + CHANCE * error
+
+
+def is_shifted(trial: Trial, labels: np.ndarray) -> bool:
+    """Whether most labels are predicted once 1 is taken off them, as if the classes were numbered from 1.
+
+    Args:
+      trial: on the same images.
+      labels: int64 [N], -1 for an image without a label.
+    """
+    labelled = labels >= 0
+    return bool(labelled.any()) and float((trial.predictions == labels - 1)[labelled].mean()) > 1 / 2

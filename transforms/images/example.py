@@ -1,7 +1,7 @@
 """What a `tf.train.Example` contains: its encoded image, label and id."""
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example_wire import Malformed, TooManyFields, WireFeature, read_wire
+from odin_beam.transforms.images.labels import class_index, label_problem
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.text import clipped, printable
 
@@ -26,7 +27,7 @@ class ImageRecord:
 
     Attributes:
       image: encoded image, or raw uint8 pixels.
-      label: class index, or None.
+      label: class index, or None; see `labels`.
       id: the id feature, or None.
       raw_shape: (height, width, channels) from features of those names, for raw pixels; None if they are missing.
         Channels may be called `depth`, or follow from the number of bytes.
@@ -57,8 +58,30 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
         kind = features[names.image].WhichOneof("kind") if names.image in features else None
         count = len(getattr(features[names.image], kind).value) if kind else 0
         raise ImageError("no_image", missing_image(names.image, features, kind, count))
-    raw_shape = _raw_shape(lambda name: _label(features, name), len(image[0]))
-    return ImageRecord(image[0], _label(features, names.label), _id(features, names.id), raw_shape)
+    raw_shape = _raw_shape(lambda name: _number(features, name), len(image[0]))
+    label = class_index(*_values(features[names.label])) if names.label in features else None
+    return ImageRecord(image[0], label, _id(features, names.id), raw_shape)
+
+
+def missing_label(payload: bytes, names: FeatureNames) -> str | None:
+    """Why an Example has no label, by what is there in its place.
+
+    Returns:
+      None if it has one, marks it as missing, or is damaged or large.
+    """
+    try:
+        features = tf.train.Example.FromString(payload[: limits.SMALL_RECORD_BYTES]).features.feature
+    except DecodeError:
+        return None
+    if names.label not in features:
+        return f"no feature {names.label!r}; features there: {_names(features)}"
+    return label_problem(names.label, *_values(features[names.label]))
+
+
+def _values(feature: tf.train.Feature) -> tuple[str | None, Sequence]:
+    """A feature's kind, None if it is empty, and its values."""
+    kind = feature.WhichOneof("kind")
+    return kind, getattr(feature, kind).value if kind else ()
 
 
 def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
@@ -82,7 +105,16 @@ def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
     image_id = None if id_feature.number is None else str(id_feature.number)
     if id_feature.span is not None:
         image_id = _id_text(payload[id_feature.span[0] : min(id_feature.span[1], id_feature.span[0] + _ID_BYTES)])
-    return ImageRecord(payload[start:end], number(names.label), image_id, _raw_shape(number, end - start))
+    label = _wire_label(payload, example.features.get(names.label, WireFeature()))
+    return ImageRecord(payload[start:end], label, image_id, _raw_shape(number, end - start))
+
+
+def _wire_label(payload: bytes, feature: WireFeature) -> int | None:
+    if sum(end - start for start, end in feature.messages) > limits.MAX_LABEL_BYTES:
+        return None
+    # Protobuf merges messages that follow each other.
+    joined = b"".join(payload[start:end] for start, end in feature.messages)
+    return class_index(*_values(tf.train.Feature.FromString(joined)))
 
 
 def _not_an_example(payload: bytes) -> ImageError:
@@ -98,7 +130,7 @@ def missing_image(name: str, existing: Iterable[str], kind: str | None, count: i
       kind: of the feature of that name; None if it is empty or missing.
       count: number of its values.
     """
-    names = ", ".join(printable(clipped(other, _NAME_LENGTH)) for other in heapq.nsmallest(20, existing)) or "none"
+    names = _names(existing)
     if name not in existing:
         return f"no feature {name!r}; features there: {names}"
     if kind is None:
@@ -106,8 +138,12 @@ def missing_image(name: str, existing: Iterable[str], kind: str | None, count: i
     return f"feature {name!r} is {kind} of {count}, not one byte string; features there: {names}"
 
 
-def _label(features, name: str) -> int | None:
-    """A single number of at least 0; TensorFlow Datasets writes -1 for a missing label."""
+def _names(existing: Iterable[str]) -> str:
+    return ", ".join(printable(clipped(other, _NAME_LENGTH)) for other in heapq.nsmallest(20, existing)) or "none"
+
+
+def _number(features, name: str) -> int | None:
+    """A single integer of at least 0."""
     values = features[name].int64_list.value if name in features else ()
     return values[0] if len(values) == 1 and values[0] >= 0 else None
 

@@ -41,12 +41,14 @@ class WireFeature:
       count: number of values.
       number: the first value of an `int64_list`.
       span: (start, end) of the first value of a `bytes_list` in the message.
+      messages: (start, end) of the `Feature`s in the message that were merged.
     """
 
     kind: str | None = None
     count: int = 0
     number: int | None = None
     span: tuple[int, int] | None = None
+    messages: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -120,6 +122,7 @@ class _Walk:
 
     def _merge_feature(self, feature: WireFeature, start: int, end: int) -> None:
         """Lists of one kind are joined; a list of another kind replaces what came before."""
+        feature.messages.append((start, end))
         for number, wire, *values in self.fields(start, end):
             if wire == _LENGTH and (kind := KINDS.get(number)):
                 if feature.kind != kind:

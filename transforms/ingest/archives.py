@@ -24,13 +24,13 @@ from odin_beam.transforms.ingest.members import (
     Member,
     MemberBytes,
     Reject,
-    is_hidden,
     member_id,
     printable,
     size_problem,
 )
 from odin_beam.transforms.storage import listing, reading
 from odin_beam.transforms.storage.listing import FileStat
+from odin_beam.transforms.storage.litter import is_skipped
 from odin_beam.transforms.storage.random_access import open_random_access
 
 # A tar header may announce an extension, such as a long name, of any length; tarfile would read all of it.
@@ -72,7 +72,7 @@ def list_archive(archive: Container) -> tuple[list[Member], list[Reject]]:
             except ValueError as e:
                 rejects.append(Reject(printable(entry.name), str(e), archive.path))
                 continue
-            if is_hidden(member.id):
+            if is_skipped(member.id):
                 continue
             if problem := entry.problem or size_problem(entry.size):
                 rejects.append(Reject(printable(member.id), problem, archive.path, problem == _OUTSIDE))

@@ -6,9 +6,10 @@ first bytes say), everything else is a loose file. Whether it is an image is not
 * An id is the path inside the archive, or relative to the folder or to the fixed part of the glob, always with `/`. If
   several arguments stand for loose files, their ids are relative to the folder that these have in common, so that the
   ids and the class names stay distinct.
-* Hidden files (`.DS_Store`, anything below `.git`) and `__MACOSX` are skipped silently.
+* Hidden files (anything below `.git`) and litter (`Thumbs.db`, `__MACOSX`) are skipped silently: `storage.litter`.
 * Nothing is unpacked to disk, so a hostile name is harmless. A leading `/` or `./` is dropped from it; names with
-  `..`, a drive letter or control characters are rejected, as are links, devices and encrypted members.
+  `..`, a drive letter or control characters are rejected, as are links, devices and encrypted members. Links in
+  folders are followed.
 * No more than `limits.MAX_RECORD_BYTES` are read from a file, whatever size it declares.
 
 Costs: members of a zip or an uncompressed tar are read in place. A compressed tar can only be streamed: once to list
@@ -21,7 +22,7 @@ read forwards, and memory stays bounded.
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.ingest.archives import archive_of, check_unchanged, list_archive, read_in_order
@@ -30,47 +31,15 @@ from odin_beam.transforms.ingest.members import (
     Member,
     MemberBytes,
     Reject,
-    is_hidden,
     printable,
     size_problem,
 )
-from odin_beam.transforms.storage import listing, reading
-from odin_beam.transforms.storage.listing import FileStat
+from odin_beam.transforms.storage import reading
+from odin_beam.transforms.storage.matched_files import Matched
 
 _TFRECORD_NAME = re.compile(r"\.tfrec(ords?)?(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE)
 _TAR_NAMES = (".tar", ".tar.gz", ".tgz")
 _OTHER_ARCHIVES = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
-_FIXED_PART = re.compile(r"[^*?[]*")
-
-
-@dataclass(frozen=True)
-class Matched:
-    """The files that an `--images` argument stands for.
-
-    Attributes:
-      root: the folder or the fixed part of the glob, with its closing `/`.
-      files: sorted by path, without hidden files.
-    """
-
-    root: str
-    files: tuple[FileStat, ...]
-
-
-def match_files(pattern: str) -> Matched:
-    """Lists a folder (and everything below it), a glob, or a single file.
-
-    Raises:
-      StorageError: the listing failed.
-    """
-    fixed = _FIXED_PART.match(pattern)[0]
-    folder = pattern.rstrip("/") + "/"
-    if fixed != pattern and listing.stat_file(pattern) is None:
-        files, root = listing.list_files(pattern), _parent(fixed)
-    elif files := _list_literally(folder, "**"):
-        root = folder
-    else:
-        files, root = _list_literally(pattern), _parent(pattern)
-    return Matched(root, tuple(file for file in files if not is_hidden(file.path.removeprefix(root))))
 
 
 def with_common_root(arguments: Sequence[Matched]) -> list[Matched]:
@@ -87,16 +56,6 @@ def with_common_root(arguments: Sequence[Matched]) -> list[Matched]:
 def is_archive(path: str) -> bool:
     """Whether a file is an archive, judging by its name."""
     return path.lower().endswith((".zip", *_TAR_NAMES, *_OTHER_ARCHIVES))
-
-
-def _list_literally(start: str, glob: str = "") -> list[FileStat]:
-    """Files by a path that may itself contain glob characters, which Beam cannot escape."""
-    listed = listing.list_files(re.sub(r"[*?[]", "?", start) + glob)
-    return [file for file in listed if file.path.startswith(start)]
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] + "/"
 
 
 def is_tfrecord(path: str) -> bool:

@@ -69,11 +69,6 @@ class MemberBytes:
     damage: bool = False
 
 
-def is_hidden(member_id: str) -> bool:
-    """Whether a file is hidden from its owner."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in member_id.split("/"))
-
-
 def folder_of(member_id: str) -> str | None:
     """Name of the immediate parent folder; None for a file at the root."""
     parts = member_id.split("/")

@@ -33,6 +33,11 @@ class OutputNames:
         return paths.join(paths.parent(self.prefix), "labels.txt")
 
     @property
+    def own_labels(self) -> str:
+        """For class names other than those in `labels`, which another output beside this one has written."""
+        return f"{self.prefix}-labels.txt"
+
+    @property
     def unfinished(self) -> str:
         """Folder for files that exist only while the job runs."""
         return f"{self.prefix}-unfinished"

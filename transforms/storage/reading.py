@@ -14,7 +14,6 @@ from odin_beam.transforms.storage.file_system import is_local
 # Seconds to wait before each retry of a failed read; after the last retry the file counts as unreadable.
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 READ_BUFFER_BYTES = 1 << 20
-_KERNEL_FOLDERS = ("/proc/", "/sys/", "/dev/fd/")
 
 
 def _is_absent(error: Exception) -> bool:
@@ -26,12 +25,11 @@ def _is_absent(error: Exception) -> bool:
 
 
 def _refuse_special_file(path: str) -> None:
-    # Opening a pipe that has no writer would wait forever. What is in these folders is made by the kernel: some of it
-    # calls itself a regular file, and has no end.
+    # Opening a pipe that has no writer would wait forever.
     if not is_local(path) or not os.path.exists(path):
         return
     names = os.path.abspath(path), os.path.realpath(path)
-    if not os.path.isfile(path) or any(name.startswith(_KERNEL_FOLDERS) for name in names):
+    if not os.path.isfile(path) or any(name.startswith(file_system.KERNEL_FOLDERS) for name in names):
         raise FileNotFoundError(errno.ENOENT, "it is not a regular file", path)
 
 

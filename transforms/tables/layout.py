@@ -39,7 +39,8 @@ _MAX_BASE_BYTES = 180
 def scores_file_name(path: str, first: int | None = None) -> str:
     """Base name of a shard's files: the shard's base name and 16 hex digits of its full path's digest.
 
-    The digest distinguishes shards with the same base name in different folders. Overlong names are truncated.
+    The digest distinguishes shards with the same base name in different folders. Overlong names are truncated. What
+    would begin with `_` or `.` begins with `shard`: Arrow, Spark, Hive and DuckDB ignore files of such names.
 
     Args:
       path: of the shard; for a virtual shard, the pattern that it is part of.
@@ -49,6 +50,8 @@ def scores_file_name(path: str, first: int | None = None) -> str:
     if first is not None:
         # A pattern may contain characters that are unsafe in file names.
         base = f"{re.sub(r'[^A-Za-z0-9_.]+', '_', base).strip('_.')}-{first:09d}"
+    if base.startswith(("_", ".")):
+        base = f"shard{base}"
     return f"{base.encode()[:_MAX_BASE_BYTES].decode(errors='ignore')}-{digest}.parquet"
 
 

@@ -1,9 +1,9 @@
-"""`files:GLOB`: loose image files, listed once at launch; an image's id is its path."""
+"""`files:GLOB` or `files:DIR`: loose image files, listed once at launch; an image's id is its path."""
 
 from collections.abc import Iterator
 
 from odin_beam.pipeline.launch.listings import image_list_shards
-from odin_beam.pipeline.launch.matching import matching_files
+from odin_beam.pipeline.launch.matching import matching_images
 from odin_beam.pipeline.launch.source_pattern import Listing, SourceKind, SourcePattern
 from odin_beam.transforms.shards.shard import Shard
 
@@ -11,7 +11,9 @@ from odin_beam.transforms.shards.shard import Shard
 def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
     # Where two patterns of a source overlap, an image counts once.
     seen = listing.seen.setdefault(source.name, set())
-    stats = [stat for stat in matching_files(source, listing.output) if stat.path not in seen]
+    matched, left = matching_images(source, listing.output)
+    listing.left_out.setdefault(source.name, set()).update(left)
+    stats = [stat for stat in matched if stat.path not in seen]
     seen.update(stat.path for stat in stats)
     rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in stats)
     return image_list_shards(source, rows, listing.folder)
@@ -21,7 +23,7 @@ KIND = SourceKind(
     prefix="files",
     step=2,
     usage="files:GLOB",
-    help="loose images",
+    help="loose images; a folder stands for all files in it named as images",
     shards=_shards,
     worker_path=lambda source, options: (source.role, source.pattern),
 )

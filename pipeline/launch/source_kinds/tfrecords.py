@@ -1,8 +1,8 @@
-"""`GLOB`: TFRecord files of `tf.train.Example`."""
+"""`GLOB` or a folder: TFRecord files of `tf.train.Example`."""
 
 from collections.abc import Iterator
 
-from odin_beam.pipeline.launch.matching import matching_files
+from odin_beam.pipeline.launch.matching import matching_shards
 from odin_beam.pipeline.launch.source_pattern import Listing, SourceKind, SourcePattern
 from odin_beam.transforms.shards.contents.tfrecords import TFRecords
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
@@ -11,7 +11,11 @@ from odin_beam.transforms.tables.layout import scores_file_name
 
 
 def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
-    return (file_shard(source, stat, None) for stat in matching_files(source, listing.output))
+    stats, left = matching_shards(source, listing.output)
+    listing.left_out.setdefault(source.name, set()).update(left)
+    for stat in stats:
+        listing.seen.setdefault(source.name, set()).add(stat.path)
+        yield file_shard(source, stat, None)
 
 
 def file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | None) -> Shard:
@@ -24,7 +28,7 @@ KIND = SourceKind(
     prefix="",
     step=1,
     usage="GLOB",
-    help="TFRecord files of tf.train.Example; .gz is decompressed",
+    help="TFRecord files of tf.train.Example, or a folder; .gz is decompressed",
     shards=_shards,
     worker_path=lambda source, options: (source.role, source.pattern),
 )

@@ -158,6 +158,44 @@ def test_a_model_that_cannot_be_rewritten_is_said_to_run_as_loaded(tmp_path, cap
     assert "the model runs as it was loaded, which is slower: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda label: label + 100, "labels run to 109, the model has 10 classes"),
+        (lambda label: label + 1, "labels run from 1 to 10, the model's classes from 0 to 9: count from 0"),
+        (lambda label: label + 1 if label < 9 else None, "the labels less 1 are predicted: number the classes from 0"),
+    ],
+)
+def test_labels_that_the_model_has_no_classes_for_are_said(unit_model, tmp_path, capsys, change, said):
+    argv = [f"--model={unit_model}", f"--in_distribution={relabelled(tmp_path, change)}"]
+    assert main(["check", *argv, "--preprocessing=unit"]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
+    assert f"WARNING: {said}" in capsys.readouterr().err.replace("accuracy is at chance, and ", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "flag", "said"),
+    [
+        (lambda label: label + 0.5, "", r"no labels: feature 'label' is float_list of 1 \(\d.5\), not a class index"),
+        (lambda label: "cat", "", r"no labels: feature 'label' is bytes_list of 1 \('cat'\)"),
+        (lambda label: label, "--label_feature=lable", "no labels: no feature 'lable'; features there: image, label"),
+    ],
+)
+def test_the_reason_for_missing_labels_is_said(unit_model, tmp_path, capsys, change, flag, said):
+    argv = [f"--model={unit_model}", f"--in_distribution=known={relabelled(tmp_path, change)}", *filter(None, [flag])]
+    assert main(["check", *argv, "--preprocessing=unit"]) == 0
+    assert re.match(f"source known: {said}", capsys.readouterr().err)
+    assert main(["score", *argv, f"--output={tmp_path}/out"]) == 0
+    assert re.search(f"source known: {said}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("change", [float, lambda label: str(label)])
+def test_labels_in_other_types_count(unit_model, tmp_path, capsys, change):
+    assert main(["check", f"--model={unit_model}", f"--in_distribution={relabelled(tmp_path, change)}"]) == 0
+    assert "256 images, 256 with labels" in capsys.readouterr().out
+
+
 def test_a_model_through_which_no_gradient_flows_is_refused_unless_epsilon_is_0(tmp_path, capsys):
     inputs = keras.Input((28, 28, 1))
     whole = keras.ops.cast(keras.ops.cast(inputs * 255, "uint8"), "float32")

@@ -15,10 +15,12 @@ from odin_beam.transforms import errors, limits
 from odin_beam.transforms.ingest import image_files
 from odin_beam.transforms.ingest.members import member_id
 from odin_beam.transforms.storage import file_system, reading
+from odin_beam.transforms.storage.matched_files import match_files
 from tests.helpers import samples
 from tests.helpers.ingest_runs import (
     EXPECTED,
     FILES,
+    FOLDERS,
     PNGS,
     ids,
     ingest,
@@ -148,7 +150,7 @@ def padded(data):
 def test_a_tar_that_breaks_midway_gives_what_is_before(tail, said, compress, tmp_path):
     path = tmp_path / "broken.tar"
     path.write_bytes(compress(header("good.png", len(PNGS[0])) + padded(PNGS[0]) + tail))
-    members, rejects = image_files.list_members(image_files.match_files(str(path)))
+    members, rejects = image_files.list_members(match_files(str(path)))
     (damage,) = [reject for reject in rejects if reject.damage]
     assert (damage.id, damage.source) == ("broken.tar", str(path))
     assert "damaged: " in damage.reason
@@ -185,7 +187,7 @@ def test_a_flipped_bit_in_a_gzip_of_whole_members_is_noticed(tmp_path):
     flipped = bytearray(gzip.compress(path.read_bytes(), 0))
     flipped[flipped.index(PNGS[0]) + 60] ^= 1
     path.write_bytes(flipped)
-    members, (reject,) = image_files.list_members(image_files.match_files(str(path)))
+    members, (reject,) = image_files.list_members(match_files(str(path)))
     assert len(members) == len(FILES)
     assert reject.damage
     assert "CRC check failed" in reject.reason
@@ -204,7 +206,7 @@ def test_one_bad_archive_among_good_ones_is_damage(tmp_path, capsys):
     zip_file(tmp_path / "in" / "good.zip")
     (tmp_path / "in" / "bad.zip").write_bytes(b"PK")
     (tmp_path / "in" / "other.7z").write_bytes(b"7z")
-    assert ingest(tmp_path / "in", tmp_path / "out" / "p") == 3
+    assert ingest(tmp_path / "in", tmp_path / "out" / "p", 2, FOLDERS) == 3
     assert written(tmp_path / "out" / "p") == EXPECTED
     printed = capsys.readouterr().out
     assert "bad.zip: no readable zip archive" in printed
@@ -218,7 +220,7 @@ def test_an_empty_archive_is_a_usage_error(tmp_path, capsys):
 
 def test_an_archive_replaced_after_listing_is_not_read(tmp_path):
     path = tar_file(tmp_path / "a.tar")
-    members, _ = image_files.list_members(image_files.match_files(str(path)))
+    members, _ = image_files.list_members(match_files(str(path)))
     tar_file(path, {**FILES, "more.png": PNGS[9]})
     os.utime(path, (1, 1))
     with pytest.raises(errors.StorageError, match="has changed"):
@@ -259,7 +261,7 @@ def test_an_archive_is_read_through_passing_storage_trouble(make, name, tmp_path
     open_steady = file_system.open_to_read
     monkeypatch.setattr(reading, "RETRY_DELAYS", (0.0,))
     monkeypatch.setattr(file_system, "open_to_read", lambda path: Unsteady(open_steady(path)))
-    members, rejects = image_files.list_members(image_files.match_files(str(path)))
+    members, rejects = image_files.list_members(match_files(str(path)))
     assert not rejects
     assert {content.member.id: content.data for content in image_files.read_members(members)} == FILES
     assert len(opened) > 4

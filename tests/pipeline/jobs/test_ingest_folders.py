@@ -16,10 +16,12 @@ from odin_beam.transforms.ingest.members import Container, Member, Reject
 from odin_beam.transforms.ingest.shard_plan import plan_shards, read_plan, write_plans
 from odin_beam.transforms.shards import framing
 from odin_beam.transforms.storage import writing
+from odin_beam.transforms.storage.matched_files import match_files
 from tests.helpers import samples
 from tests.helpers.ingest_runs import (
     EXPECTED,
     FILES,
+    FOLDERS,
     LABELS,
     PNGS,
     folder,
@@ -66,7 +68,7 @@ from tests.helpers.ingest_runs import (
 )
 def test_folders_globs_and_archives_give_the_same_shards(make, tmp_path, capsys):
     prefix = tmp_path / "out" / "photos"
-    assert ingest(make(tmp_path), prefix, 3) == 0
+    assert ingest(make(tmp_path), prefix, 3, FOLDERS) == 0
     assert written(prefix) == EXPECTED
     assert (tmp_path / "out" / "labels.txt").read_text().split() == list(LABELS)
     assert names(tmp_path / "out") == [
@@ -97,7 +99,7 @@ def test_an_output_among_the_images_is_not_taken_for_images(tmp_path):
     photos = folder(tmp_path / "photos")
     folder(photos / "shards-unfinished", {"left-by-a-run-that-was-killed": b"?"})
     for _ in range(2):
-        assert ingest(photos, photos / "shards") == 0
+        assert ingest(photos, photos / "shards", 2, FOLDERS) == 0
         assert written(photos / "shards") == EXPECTED
 
 
@@ -183,14 +185,14 @@ def test_hidden_files_are_passed_over_in_silence(tmp_path):
         (folder(tmp_path / "photos", {**FILES, **hidden}), zip_file(tmp_path / "p.zip", {**FILES, **hidden}))
     ):
         prefix = tmp_path / f"out{number}" / "p"
-        assert ingest(source, prefix) == 0
+        assert ingest(source, prefix, 2, FOLDERS) == 0
         assert written(prefix) == EXPECTED
         assert not Path(f"{prefix}-rejected.csv").exists()
 
 
 def test_a_file_that_vanishes_or_cannot_be_read_is_damage(tmp_path):
     file = folder(tmp_path / "photos") / "top.png"
-    matched = image_files.match_files(str(tmp_path / "photos"))
+    matched = match_files(str(tmp_path / "photos"))
     members, _ = image_files.list_members(matched)
     file.unlink()
     (tmp_path / "photos/cat/y.png").write_bytes(b"longer than it was" * 100)
@@ -228,7 +230,7 @@ def test_a_prefix_that_is_a_folder_or_a_glob_is_a_usage_error(tmp_path, capsys):
 
 def test_a_run_that_fails_is_not_marked_done_its_rerun_is_whole(tmp_path, monkeypatch, capsys):
     photos, prefix = folder(tmp_path / "photos"), tmp_path / "out" / "p"
-    assert ingest(photos, prefix, 3) == 0
+    assert ingest(photos, prefix, 3, FOLDERS) == 0
     publish = writing.publish
 
     def full(temporary, final):
@@ -238,12 +240,12 @@ def test_a_run_that_fails_is_not_marked_done_its_rerun_is_whole(tmp_path, monkey
 
     monkeypatch.setattr(writing, "publish", full)
     capsys.readouterr()
-    assert ingest(photos, prefix, 3) == 1
+    assert ingest(photos, prefix, 3, FOLDERS) == 1
     assert "No space left on device" in usage_error(capsys)
     assert not Path(f"{prefix}-summary.json").exists()
     assert not Path(f"{prefix}-00001-of-00003.tfrecord").exists()
     monkeypatch.undo()
-    assert ingest(photos, prefix, 3) == 0
+    assert ingest(photos, prefix, 3, FOLDERS) == 0
     assert written(prefix) == EXPECTED
     assert "p-unfinished" not in names(tmp_path / "out")
 
@@ -264,3 +266,39 @@ def test_the_real_tiny_imagenet(tmp_path, capsys):
         for name, label, image in rows[::997]:
             assert label is None
             assert members.extractfile(name).read() == image
+
+
+def test_linked_class_folders_are_followed_and_a_broken_link_is_rejected(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat").symlink_to(folder(tmp_path / "cats", {"1.png": PNGS[0]}))
+    (photos / "dog").symlink_to(folder(tmp_path / "dogs", {"2.png": PNGS[1]}))
+    (photos / "cat" / "loop").symlink_to(photos)
+    (photos / "dog" / "gone.png").symlink_to(tmp_path / "nothing")
+    assert ingest(photos, tmp_path / "out" / "p") == 3
+    assert [row[:2] for row in written(tmp_path / "out" / "p")] == [("cat/1.png", 0), ("dog/2.png", 1)]
+    assert "No such file" in rejected(tmp_path / "out" / "p")["dog/gone.png"]
+
+
+def test_what_systems_leave_is_skipped_and_so_named_if_it_is_all(tmp_path, capsys):
+    litter = dict.fromkeys(["Thumbs.db", "cat/desktop.ini", "_SUCCESS", ".a.png.crc", "__MACOSX/a.png"], b"x")
+    assert ingest(folder(tmp_path / "photos", {"a.png": PNGS[0], **litter}), tmp_path / "out" / "p") == 0
+    assert ids(tmp_path / "out" / "p") == ["a.png"]
+    capsys.readouterr()
+    assert ingest(tmp_path / "photos" / "*.db", tmp_path / "out" / "q") == 2
+    assert "matches only hidden files and litter" in usage_error(capsys)
+
+
+def test_shards_beside_markers_and_checksums_are_resharded(tmp_path):
+    samples.write_shard(tmp_path / "in" / "a.tfrecord", samples.examples(samples.random_images(2)))
+    for name in ("_SUCCESS", ".a.tfrecord.crc"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    assert ingest(tmp_path / "in", tmp_path / "out" / "p") == 0
+
+
+def test_a_pattern_in_a_folder_with_brackets_is_answered_escaped(tmp_path, capsys):
+    photos = folder(tmp_path / "set[1]", {"a.png": PNGS[0]})
+    assert ingest(f"{photos}/*.png", tmp_path / "out" / "p") == 2
+    message = usage_error(capsys)
+    assert message.endswith(f"did you mean {tmp_path}/set[[]1]/*.png?")
+    assert ingest(message.rpartition("mean ")[2].removesuffix("?"), tmp_path / "out" / "p") == 0

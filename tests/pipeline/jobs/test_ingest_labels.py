@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.ingest_runs import PNGS, folder, ingest, names, usage_error, written
+from tests.helpers.ingest_runs import FOLDERS, PNGS, folder, ingest, names, usage_error, written
 
 
 @pytest.mark.parametrize("patterns", [["cat", "dog"], ["cat/*.jpg", "cat/*.png", "dog/*"]])
@@ -59,12 +59,71 @@ def test_class_names_that_do_not_fit_are_a_usage_error(content, said, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_other_labels_beside_the_shards_are_a_usage_error(tmp_path, capsys):
-    photos = folder(tmp_path / "photos")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "labels.txt").write_text("apple\npear\n")
-    assert ingest(photos, tmp_path / "out" / "p") == 2
-    assert "labels.txt holds other class names" in usage_error(capsys)
-    assert names(tmp_path / "out") == ["labels.txt"]
-    (tmp_path / "out" / "labels.txt").write_text("cat\ndog\nowl\n")
+def test_other_labels_beside_the_shards_stay_as_they_are(tmp_path, capsys):
+    validation = folder(tmp_path / "validation", {"apple/1.png": PNGS[0], "pear/2.png": PNGS[1]})
+    photos = folder(tmp_path / "photos", {"cat/1.png": PNGS[0], "dog/2.png": PNGS[1]})
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert ingest(validation, out / "validation") == 0
+        assert f"labels: {out}/labels.txt (apple, pear)" in capsys.readouterr().out
+        assert ingest(photos, out / "p") == 0
+        assert f"labels: {out}/p-labels.txt (cat, dog)" in capsys.readouterr().out
+    assert (out / "labels.txt").read_text() == "apple\npear\n"
+    assert (out / "p-labels.txt").read_text() == "cat\ndog\n"
+    assert ingest(validation, out / "again") == 0
+    assert "again-labels.txt" not in names(out)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["a/1.png", "b/2.png", "3.png"], "there are images beside the folders"),
+        (["a/1.png", "b/c/2.png", "b/d/3.png"], "there are images in folders of folders, such as b/"),
+        (["2023/01/1.png", "2024/02/2.png"], "there are images in folders of folders, such as 202"),
+        (["a/1.png", "a/b/1.png", "a/c/1.png"], "there are images beside the folders"),
+    ],
+)
+def test_folders_that_do_not_look_like_classes_are_none_unless_asked(files, said, tmp_path, capsys):
+    photos = folder(tmp_path / "photos", dict(zip(files, PNGS, strict=False)))
     assert ingest(photos, tmp_path / "out" / "p") == 0
+    assert f"(unlabelled: {said}" in (printed := capsys.readouterr().out)
+    assert "--labels folders takes each image's folder" in printed
+    assert ingest(photos, tmp_path / "out" / "p", 2, FOLDERS) == 0
+    assert "labelled in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["cat/1.png", "dog/2.PNG", "README", "notes.txt", "annotations/1.xml", "._3.png"],
+        ["data/train/cat/1.png", "data/train/dog/2.png"],
+        ["cat/0a1b", "dog/2c3d"],
+    ],
+)
+def test_folders_side_by_side_that_hold_all_images_are_classes(files, tmp_path, capsys):
+    photos = folder(tmp_path / "photos", dict(zip(files, PNGS, strict=False)))
+    ingest(photos, tmp_path / "out" / "p")
+    assert "labels.txt (cat, dog)" in capsys.readouterr().out
+
+
+def test_no_labels_if_none_are_wanted_and_one_class_if_asked(tmp_path, capsys):
+    photos = folder(tmp_path / "photos", {"cat/1.png": PNGS[0], "dog/2.png": PNGS[1]})
+    assert ingest(photos, tmp_path / "out" / "p", 2, "--labels=none") == 0
+    assert {row[1] for row in written(tmp_path / "out" / "p")} == {None}
+    assert "labels.txt" not in names(tmp_path / "out")
+    assert ingest(photos / "cat/*", tmp_path / "out" / "q", 1, FOLDERS) == 0
+    assert "the images lie in no folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--labels=none", "--class_names={d}/classes.txt"], "contradict each other"),
+        (["--labels=some"], "'some'"),
+    ],
+)
+def test_labels_flags_that_make_no_sense_are_usage_errors(flags, said, tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    flags = [flag.format(d=tmp_path) for flag in flags]
+    assert ingest(folder(tmp_path / "photos"), tmp_path / "out" / "p", 2, *flags) == 2
+    assert said in usage_error(capsys)

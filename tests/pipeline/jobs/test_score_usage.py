@@ -58,7 +58,6 @@ def no_classifiers(tmp_path_factory):
         (["--max_rejected=most"], "'most' is not a number"),
         (["--output={d}/in-0.tfrecord"], "in-0.tfrecord is a file: give a folder"),
         (["--output={d}/o*t"], "must not hold *, ? or ["),
-        (["--input={d}"], "is a folder: give a pattern of the files in it, such as"),
         (["stray"], "unknown argument stray"),
         (["--model={d}/gone.keras"], "gone.keras"),
         (["--model={d}/in-0.tfrecord"], "its name must end in .keras"),

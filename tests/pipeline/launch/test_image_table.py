@@ -1,5 +1,8 @@
 """A user's table of images."""
 
+import decimal
+import math
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,11 +60,21 @@ def test_a_list_of_uris_alone_will_do_and_keeps_its_order(tmp_path):
         ("m.csv", "path,label\n/a.jpg,1\n", "has no column 'uri'; its columns: path, label"),
         ("m.csv", "uri\n", "lists no images"),
         ("m.csv", "", "cannot be read"),
-        ("m.csv", "uri,label\n/a.jpg,cat\n", "cannot be read: .*cat"),
-        ("m.csv", "uri,label\n/a.jpg,1\n,2\n", "row 2: None is not the URI"),
-        ("m.csv", 'uri\n"/a\nb.jpg"\n', "row 1: .* is not the URI"),
+        (
+            "m.csv",
+            "uri,label\n/a.jpg,cat\n",
+            "row 1, column label: 'cat' is not a class index, and there is no .*labels.txt",
+        ),
+        ("m.csv", "uri,label\n/a.jpg,1\n,2\n", "row 2, column uri: None is not the URI"),
+        ("m.csv", 'uri\n"/a\nb.jpg"\n', "row 1, column uri: .* is not the URI"),
         ("m.csv", "uri\nftp://host/a.jpg\n", "row 1: no file system for ftp://"),
         ("m.csv", "uri,label\n/a.jpg\n", "cannot be read"),
+        ("m.csv", "uri;label\n/a.jpg;2\n/b.jpg;3.5\n", "row 2, column label: '3.5' is not a class index"),
+        ("m.csv", "uri,label\n/a.jpg,inf\n", "row 1, column label: 'inf' is not a class index"),
+        ("m.csv", "uri,label\n/a.jpg,1_0\n", "row 1, column label: '1_0' is not a class index"),
+        ("m.csv", "uri,label\n/a.jpg,99999999999999999999\n", "row 1, column label: '9+' is not a class index"),
+        ("m.csv", "uri, URI\n/a.jpg,1\n", "more than one column 'uri'"),
+        ("m.csv", "file;label\n/a.jpg;1\n", "has no column 'uri'; its columns: file;label"),
         ("m.parquet", "garbage", "cannot be read"),
         ("m.txt", "uri\n/a.jpg\n", r"its name must end in \.csv or \.parquet"),
     ],
@@ -88,3 +101,68 @@ def test_a_parquet_file_with_a_column_twice_or_of_no_text_is_a_usage_error(tmp_p
 def test_one_that_is_not_there_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         list(table_rows(f"{tmp_path}/gone.csv"))
+
+
+EXPECTED = [
+    {"uri": "/a b.jpg", "label": 3, "id": "007"},
+    {"uri": "/ä.jpg", "label": None, "id": None},
+    {"uri": "/c.jpg", "label": 0, "id": "x"},
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "uri,label,id\n/a b.jpg,3,007\n/ä.jpg,,\n/c.jpg,0,x\n",
+        "uri,label,id\n/a b.jpg,3.0,007\n/ä.jpg,NaN,\n/c.jpg,0.0,x\n",
+        "uri;label;id\r\n/a b.jpg;3;007\r\n/ä.jpg;-1.0;\r\n/c.jpg;0;x\r\n",
+        'id\t"uri"\tlabel\n007\t/a b.jpg\t3\n\t"/ä.jpg"\tnull\nx\t/c.jpg\t0\n',
+        " Uri , Label, ID\n /a b.jpg , 3, 007\n/ä.jpg,,\n/c.jpg,0,x\n",
+        "uri,label,id,uri2\nfile:///a%20b.jpg,3,007,1\nfile://localhost/%C3%A4.jpg,,,b\nFILE:/c.jpg,+0,x,\n",
+    ],
+)
+def test_a_csv_in_the_ways_that_programs_write_it(tmp_path, text, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "m.csv").write_bytes((mark + text).encode(encoding))
+    rows = list(table_rows(f"{tmp_path}/m.csv"))
+    assert [{**row, "id": row["id"] or None} for row in rows] == EXPECTED
+
+
+def test_a_csv_of_latin_1_is_a_usage_error_that_says_what_to_do(tmp_path):
+    (tmp_path / "m.csv").write_bytes("uri\n/\xe4.jpg\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"m\.csv cannot be read: .*: save it as UTF-8$"):
+        list(table_rows(f"{tmp_path}/m.csv"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, math.nan, 0.0], [3, None, 0]),
+        ([3.0, None, -1.0], [3, None, None]),
+        (["3", "", "0.0"], [3, None, 0]),
+        ([True, None, False], [1, None, 0]),
+        (pa.array(["3", None, "3"]).dictionary_encode(), [3, None, 3]),
+        ([decimal.Decimal("3.00"), None, None], [3, None, None]),
+    ],
+)
+def test_labels_of_a_parquet_file_in_other_types(tmp_path, values, expected):
+    pq.write_table(pa.table({"uri": ["/a", "/b", "/c"], "label": values}), tmp_path / "m.parquet")
+    assert [row["label"] for row in table_rows(f"{tmp_path}/m.parquet")] == expected
+
+
+def test_labels_of_a_parquet_file_that_are_none_are_named(tmp_path):
+    pq.write_table(pa.table({"uri": ["/a", "/b"], "label": [1.0, 2.5]}), tmp_path / "m.parquet")
+    with pytest.raises(UsageError, match=r"row 2, column label: 2\.5 is not a class index"):
+        list(table_rows(f"{tmp_path}/m.parquet"))
+
+
+def test_names_of_classes_are_labels_where_labels_txt_lies_beside_the_table(tmp_path):
+    written(tmp_path / "labels.txt", "cat\nguinea pig\n7\n")
+    path = written(tmp_path / "m.csv", "uri,label\n/a,guinea pig\n/b,cat\n/c,7\n/d,\n")
+    assert [row["label"] for row in table_rows(path)] == [1, 0, 7, None]
+    path = written(tmp_path / "m.csv", "uri,label\n/a,cat\n/b,dog\n")
+    with pytest.raises(
+        UsageError, match=r"row 2, column label: 'dog' is not a class index, and is not in .*labels\.txt"
+    ):
+        list(table_rows(path))

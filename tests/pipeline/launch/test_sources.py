@@ -1,6 +1,7 @@
 """What a PATTERN means."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -86,11 +87,127 @@ def test_a_pattern_without_match_is_a_usage_error(tmp_path, kind):
         listed(tmp_path, SourcePattern("x", "in_distribution", f"{tmp_path}/none-*", kind))
 
 
-@pytest.mark.parametrize(("kind", "glob"), [("", "/*.tfrecord"), ("files", "/**")])
-def test_a_folder_is_answered_with_the_pattern_of_its_files(tmp_path, kind, glob):
-    with pytest.raises(UsageError, match="is a folder: give a pattern") as caught:
-        listed(tmp_path, SourcePattern("x", "input", str(tmp_path), kind))
-    assert f"{tmp_path}{glob}" in str(caught.value)
+def test_a_folder_stands_for_the_files_named_as_shards(tmp_path, capsys):
+    for name in ("a.tfrecord", "b/c.tfrecord-00000-of-00001", "d.TFRecord.gz"):
+        samples.write_shard(tmp_path / "in" / name, [])
+    for name in ("_SUCCESS", ".a.tfrecord.crc", ".DS_Store", "labels.txt"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    shards = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/in"))
+    assert [os.path.basename(shard.path)[0] for shard in shards] == ["a", "c", "d"]
+    assert capsys.readouterr().err == "source x: 1 other file is beside what was asked for (1 .txt)\n"
+
+
+def test_a_folder_without_shards_is_answered_with_patterns(tmp_path):
+    (tmp_path / "part-r-00000").write_bytes(b"")
+    with pytest.raises(UsageError, match="is a folder without files named") as caught:
+        listed(tmp_path, SourcePattern("x", "input", str(tmp_path)))
+    assert f"'{tmp_path}/*'" in str(caught.value)
+
+
+def test_checksums_and_markers_beside_shards_are_skipped(tmp_path, capsys):
+    samples.write_shard(tmp_path / "part-r-00000", [])
+    for name in ("_SUCCESS", "._SUCCESS.crc", ".part-r-00000.crc"):
+        (tmp_path / name).write_bytes(b"x")
+    (shard,) = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*"))
+    assert shard.path == f"{tmp_path}/part-r-00000"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images of several extensions, among what systems leave."""
+    images = ["a.png", "b.PNG", "c.jpeg", "d/e.Jpg", "d/f.bmp"]
+    litter = [
+        ".thumbs/a.png",
+        "._a.png",
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "__MACOSX/a.png",
+        "_SUCCESS",
+        "a.crc",
+    ]
+    for name in [*images, *litter, "notes.txt"]:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected", "left"),
+    [
+        ("", ["a.png", "b.PNG", "c.jpeg", "d/e.Jpg", "d/f.bmp"], "1 other file is beside what was asked for (1 .txt)"),
+        ("/", ["a.png", "b.PNG", "c.jpeg", "d/e.Jpg", "d/f.bmp"], "1 other file is beside what was asked for (1 .txt)"),
+        ("/**/*.png", ["a.png"], "4 other files are beside what was asked for (1 .Jpg, 1 .PNG, 1 .bmp, 1 .jpeg)"),
+        ("/*.png", ["a.png"], "2 other files are beside what was asked for (1 .PNG, 1 .jpeg)"),
+        ("/d/?.bmp", ["d/f.bmp"], "1 other file is beside what was asked for (1 .Jpg)"),
+        ("/**", ["a.png", "b.PNG", "c.jpeg", "d/e.Jpg", "d/f.bmp", "notes.txt"], None),
+    ],
+)
+def test_what_lies_beside_images_is_said_once(photos, capsys, pattern, expected, left):
+    (shard,) = listed(photos.parent, SourcePattern("x", "input", f"{photos}{pattern}", "files"))
+    rows = image_list.read_rows(shard.content, str(photos.parent))
+    assert [row["uri"].removeprefix(f"{photos}/") for row in rows] == expected
+    assert capsys.readouterr().err == (f"source x: {left}\n" if left else "")
+
+
+def test_what_another_pattern_of_the_source_matches_is_not_left_out(photos, capsys):
+    patterns = [SourcePattern("x", "input", f"{photos}/*.{kind}", "files") for kind in ("png", "PNG", "jpeg")]
+    listed(photos.parent, *patterns)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pattern_of_another_case_says_what_is_there(photos):
+    with pytest.raises(UsageError, match=r"matches no file; 2 other files .*1 \.PNG, 1 \.png"):
+        listed(photos.parent, SourcePattern("x", "input", f"{photos}/[ab]*.Png", "files"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [("files", "{d}/.thumbs**"), ("files", "{d}/_SUCCESS"), ("", "{d}/_SUC*")]
+)
+def test_a_pattern_of_litter_alone_says_so(photos, kind, pattern):
+    with pytest.raises(UsageError, match="matches only hidden files and litter"):
+        listed(photos.parent, SourcePattern("x", "input", pattern.format(d=photos), kind))
+
+
+@pytest.mark.parametrize("kind", ["", "files"])
+def test_glob_characters_in_real_names(tmp_path, kind):
+    path = samples.write_shard(tmp_path / "set[1]" / "what?*.png", [])
+    (shard,) = listed(tmp_path, SourcePattern("x", "input", str(path), kind))
+    with pytest.raises(UsageError, match=r"did you mean .*/set\[\[\]1\]/w\*\?") as caught:
+        listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/set[1]/w*", kind))
+    escaped = str(caught.value).partition("did you mean ")[2].removesuffix("?").removeprefix("files:")
+    (again,) = listed(tmp_path, SourcePattern("x", "input", escaped, kind))
+    assert kind or again.path == shard.path == str(path)
+
+
+def test_linked_folders_are_followed_and_a_broken_link_is_listed(tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    photos.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "a.png").write_bytes(b"x")
+    for name, target in {
+        "cat": elsewhere,
+        "dog": elsewhere,
+        "up": tmp_path,
+        "self": photos,
+        "kernel": "/proc",
+        "gone.png": tmp_path / "nothing",
+    }.items():
+        (photos / name).symlink_to(target)
+    (elsewhere / "back").symlink_to(photos)
+    (shard,) = listed(tmp_path, SourcePattern("x", "input", f"{photos}/**.png", "files"))
+    rows = image_list.read_rows(shard.content, str(tmp_path))
+    assert [(row["uri"].removeprefix(f"{photos}/"), row["size"]) for row in rows] == [
+        ("cat/a.png", 1),
+        ("dog/a.png", 1),
+        ("gone.png", 0),
+    ]
+    with ThreadPoolExecutor(1) as fetchers:
+        problems = [
+            record.problem and record.problem[0] for record in shard.content.read(shard, str(tmp_path), fetchers)
+        ]
+    assert problems == [None, None, "not_found"]
 
 
 def test_a_file_name_that_is_no_utf_8_is_a_usage_error(tmp_path):
@@ -151,11 +268,13 @@ def test_overlapping_patterns_of_a_source_are_each_listed_once(tmp_path, monkeyp
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(b"x")
     looked_for, match = [], file_system.match
-    monkeypatch.setattr(file_system, "match", lambda pattern: (looked_for.append(pattern), match(pattern))[1])
+    monkeypatch.setattr(
+        file_system, "match", lambda pattern, links: (looked_for.append(pattern), match(pattern, links))[1]
+    )
     globs = [f"{tmp_path}/{name}.png" for name in ("0*", "*", "1*")]
     shards = listed(tmp_path, *(SourcePattern("photos", "input", glob, "files") for glob in globs))
     assert [shard.content.count for shard in shards] == [2, 1]
-    assert looked_for == globs
+    assert looked_for == [f"{tmp_path}/{name}.*" for name in ("0*", "*", "1*")]
 
 
 def test_a_file_name_of_any_script_will_do(tmp_path):

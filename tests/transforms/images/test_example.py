@@ -1,12 +1,14 @@
 """What is taken from a `tf.train.Example`."""
 
 import functools
+import math
 
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odin_beam.transforms import limits
 from odin_beam.transforms.images import example
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.images.geometry import Geometry
@@ -19,6 +21,10 @@ def several(*values) -> tf.train.Feature:
     if isinstance(values[0], bytes):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def floats(*values: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def parsed(names=FeatureNames(), **features) -> ImageRecord:
@@ -50,13 +56,57 @@ def test_feature_names_are_the_users():
         (several(5), 5),
         (None, None),
         (several(1, 2), None),
+        (several(0, 1), None),
+        (several(0, 0, 1, 0), 2),
+        (several(0, 0, 2), None),
+        (several(1, 1, 0), None),
+        (several(0, 0, 0), None),
+        (floats(0.0, 1.0), 1),
+        (floats(0.5, 0.5), None),
+        (floats(math.nan, 1.0), None),
         (tf.train.Feature(), None),
-        (2.0, None),
-        (b"7", None),
+        (2.0, 2),
+        (2.5, None),
+        (-1.0, None),
+        (math.nan, None),
+        (math.inf, None),
+        (1e9, None),
+        (b"7", 7),
+        (b" 12 ", 12),
+        (b"-7", None),
+        (b"cat", None),
+        (b"", None),
+        ("\u0663", None),
+        (b"9" * 5000, None),
+        (several(b"1", b"2"), None),
     ],
 )
-def test_a_label_is_one_integer_or_none(label, expected):
+def test_a_label_is_what_says_one_class_index(label, expected, monkeypatch):
     assert parsed(label=label).label == expected
+    monkeypatch.setattr(limits, "SMALL_RECORD_BYTES", 0)
+    assert parsed(label=label).label == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (3, None),
+        (-1, None),
+        (math.nan, None),
+        (2.5, "feature 'label' is float_list of 1 (2.5), not a class index"),
+        (several(0, 1), "feature 'label' is int64_list of 2 (0, 1), not a class index"),
+        (floats(*[0.1] * 10), "feature 'label' is float_list of 10 (0.1, 0.1, 0.1, 0.1, ...), not a class index"),
+        (b"cat\n", "feature 'label' is bytes_list of 1 ('cat\\\\n'), not a class index"),
+        (tf.train.Feature(), "feature 'label' is empty"),
+        (None, "no feature 'label'; features there: image"),
+    ],
+)
+def test_a_missing_label_says_what_is_there(label, expected):
+    made = {"image": samples.feature(b"x")}
+    if label is not None:
+        made["label"] = label if isinstance(label, tf.train.Feature) else samples.feature(label)
+    payload = tf.train.Example(features={"feature": made}).SerializeToString()
+    assert example.missing_label(payload, FeatureNames()) == expected
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,14 @@ def test_paths_that_agree_in_32_bits_of_the_digest_have_names_of_their_own():
     assert scores_file_name(paths[0]) != scores_file_name(paths[1])
 
 
+@pytest.mark.parametrize("first", [None, 0])
+def test_no_output_name_begins_with_a_character_that_readers_skip(first):
+    paths = [f"/a/{name}" for name in ("_x", ".x", "shard_x", "_", "_" * 300, "._", ".*", "_**", "x")]
+    names = [scores_file_name(path, first) for path in paths]
+    assert not [name for name in names if name.startswith(("_", "."))]
+    assert len(set(names)) == len(paths)
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" * 179 + "ä" * 30])
 def test_a_name_as_long_as_file_systems_allow_can_be_written(output, shard, name):
     path = f"/in/{name}"

@@ -146,6 +146,10 @@ class Content(abc.ABC):
         """
         return "" if record.problem else None
 
+    def missing_label(self, record: Record, names: "FeatureNames") -> str | None:
+        """Why a record has no label, by what is there in its place; None if it has one, or marks it as missing."""
+        return None
+
 
 @functools.cache
 def kinds() -> dict[str, type[Content]]:

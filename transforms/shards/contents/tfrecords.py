@@ -69,6 +69,11 @@ class TFRecords(Content):
             return f"{shard.path}: {e.detail}; name it with `image_feature`" if e.reason == "no_image" else ""
         return None
 
+    def missing_label(self, record: Record, names: FeatureNames) -> str | None:
+        from odin_beam.transforms.images.example import missing_label
+
+        return None if record.payload is None else missing_label(record.payload, self.features or names)
+
 
 def check_unchanged(shard: Shard) -> None:
     """Guards against committing a shard that was replaced while it waited or was read, under its old fingerprint.
