@@ -12,9 +12,9 @@ _FLAGGED = {
     "flagged": COUNT,
     "without_score": COUNT,
     "share": (RATE, None),
-    "false_flags": NUMBER,
-    "false_flags_low": NUMBER,
-    "false_flags_high": NUMBER,
+    "false_flags": (NUMBER, None),
+    "false_flags_low": (NUMBER, None),
+    "false_flags_high": (NUMBER, None),
 }
 _DISCOVERIES = {
     "fdr": RATE,

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from odin_beam.transforms.calibration.expected_flags import flags_to_expect
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import scores_file
@@ -21,24 +23,38 @@ class FlagCounts:
       images: rows in the flags files.
       without_score: images without a score from the detector.
       flagged: images that are flagged.
-      false_flags: expected number of flags if all images are in-distribution; 0 with `FlagRule.fdr`.
-      false_flags_low: lower end of its 95 % interval.
-      false_flags_high: upper end of its 95 % interval.
+      class_images: predicted class -> images with a score, for the classes that have calibration scores of their own.
     """
 
     shards: int = 0
     images: int = 0
     without_score: int = 0
     flagged: int = 0
-    false_flags: float = 0.0
-    false_flags_low: float = 0.0
-    false_flags_high: float = 0.0
+    class_images: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> int:
+        """Images with a score."""
+        return self.images - self.without_score
 
     @property
     def share(self) -> float | None:
-        """Flagged share of the images with a score; None if there are none."""
-        scored = self.images - self.without_score
-        return self.flagged / scored if scored else None
+        """Flagged share of the judged images; None if there are none."""
+        return self.flagged / self.judged if self.judged else None
+
+
+def add_up_flags(counts: Iterable[FlagCounts]) -> FlagCounts:
+    """The sum of counts, field by field."""
+    counts, class_images = list(counts), Counter()
+    for part in counts:
+        class_images.update(part.class_images)
+    return FlagCounts(
+        shards=sum(part.shards for part in counts),
+        images=sum(part.images for part in counts),
+        without_score=sum(part.without_score for part in counts),
+        flagged=sum(part.flagged for part in counts),
+        class_images=dict(class_images),
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,7 @@ def flags_summary(
         source_counts = counts.get(source, FlagCounts())
         accepted = None if source_counts.share is None else 1 - source_counts.share
         rates = {"in_distribution": "realised_tpr", "out_distribution": "realised_fpr"}
-        sources[source] = {"role": role, **asdict(source_counts), "share": source_counts.share}
+        sources[source] = {"role": role, **_figures(rule, source_counts)}
         if role in rates:
             sources[source][rates[role]] = accepted
     return {
@@ -115,6 +131,26 @@ def flags_summary(
         "seconds": round(time.time() - facts.launched, 3),
         "scores_state": state,
     }
+
+
+def _figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
+    """The counts, and what to expect of the rule; null with a false discovery rate, which promises no such number."""
+    figures = {
+        "shards": counts.shards,
+        "images": counts.images,
+        "without_score": counts.without_score,
+        "flagged": counts.flagged,
+        "share": counts.share,
+        "false_flags": None,
+        "false_flags_low": None,
+        "false_flags_high": None,
+    }
+    if rule.tpr is None:
+        return figures
+    groups = rule.groups(counts.judged, counts.class_images)
+    low, high = flags_to_expect(groups)
+    expected = sum(group.expected for group in groups)
+    return figures | {"false_flags": expected, "false_flags_low": low, "false_flags_high": high}
 
 
 def _described(
