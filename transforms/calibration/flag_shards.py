@@ -85,7 +85,7 @@ def flag_shard(
       errors.StorageError: the scores cannot be read, are damaged, or have another fingerprint.
       errors.OutputError: the flags cannot be written.
     """
-    parts = [FlagCounts(shards=1)]
+    parts = []
     stream = parquet.ParquetStream(output, _temporary_name(shard), FLAG_SCHEMA)
     try:
         columns = ["shard", "index", "id", "prediction", rule.detector]
@@ -100,7 +100,7 @@ def flag_shard(
             stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(metadata)})
     finally:
         stream.discard()
-    return add_up_flags(parts)
+    return add_up_flags(parts).of_one_shard()
 
 
 class ReadPValues(beam.DoFn):

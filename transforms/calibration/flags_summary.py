@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from odin_beam.transforms.calibration.expected_flags import flags_to_expect
+from odin_beam.transforms.calibration.expected_flags import Group, Spread, flags_to_expect, unlike_at_least
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import scores_file
@@ -24,6 +25,8 @@ class FlagCounts:
       without_score: images without a score from the detector.
       flagged: images that are flagged.
       class_images: predicted class -> images with a score, for the classes that have calibration scores of their own.
+      judged_shards: shards with at least one score.
+      squares: sum over these shards of flagged ** 2 / images with a score, see `expected_flags.Spread`.
     """
 
     shards: int = 0
@@ -31,6 +34,8 @@ class FlagCounts:
     without_score: int = 0
     flagged: int = 0
     class_images: Mapping[int, int] = field(default_factory=dict)
+    judged_shards: int = 0
+    squares: float = 0.0
 
     @property
     def judged(self) -> int:
@@ -41,6 +46,11 @@ class FlagCounts:
     def share(self) -> float | None:
         """Flagged share of the judged images; None if there are none."""
         return self.flagged / self.judged if self.judged else None
+
+    def of_one_shard(self) -> "FlagCounts":
+        """The same counts, those of one whole shard."""
+        squares = self.flagged**2 / self.judged if self.judged else 0.0
+        return replace(self, shards=1, judged_shards=int(self.judged > 0), squares=squares)
 
 
 def add_up_flags(counts: Iterable[FlagCounts]) -> FlagCounts:
@@ -54,6 +64,9 @@ def add_up_flags(counts: Iterable[FlagCounts]) -> FlagCounts:
         without_score=sum(part.without_score for part in counts),
         flagged=sum(part.flagged for part in counts),
         class_images=dict(class_images),
+        judged_shards=sum(part.judged_shards for part in counts),
+        # Exact, so that the order in which shards finish does not matter.
+        squares=math.fsum(part.squares for part in counts),
     )
 
 
@@ -122,6 +135,7 @@ def flags_summary(
     return {
         "complete": not failed,
         "detector": rule.detector,
+        "together": _together(rule, roles, counts),
         "rule": _described(rule, roles, counts, discoveries),
         "per_class": facts.per_class,
         "classes_with_own_scores": len(rule.by_class),
@@ -144,13 +158,49 @@ def _figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
         "false_flags": None,
         "false_flags_low": None,
         "false_flags_high": None,
+        "unlike_at_least": None,
+        "design_effect": None,
+        "clustered": None,
+        "verdict": None,
     }
-    if rule.tpr is None:
+    if rule.tpr is None or not counts.judged:
         return figures
     groups = rule.groups(counts.judged, counts.class_images)
+    spread = Spread(counts.judged_shards, counts.judged, counts.flagged, counts.squares)
     low, high = flags_to_expect(groups)
-    expected = sum(group.expected for group in groups)
-    return figures | {"false_flags": expected, "false_flags_low": low, "false_flags_high": high}
+    return figures | {
+        "false_flags": sum(group.expected for group in groups),
+        "false_flags_low": low,
+        "false_flags_high": high,
+        "unlike_at_least": unlike_at_least(groups, counts.flagged),
+        "design_effect": spread.design,
+        "clustered": _clustered(groups, spread) if spread.clustered else None,
+        "verdict": "more" if counts.flagged > high else "fewer" if counts.flagged < low else "as_expected",
+    }
+
+
+def _clustered(groups: Sequence[Group], spread: Spread) -> dict[str, Any]:
+    """What holds if the flags cluster by near-duplicates.
+
+    Shards of foreign images cluster the flags as well, and there the figures for independent images hold: which of the
+    two it is, counts cannot tell, so these figures stand beside the others and change no verdict.
+    """
+    low, high = flags_to_expect(groups, spread.design)
+    return {
+        "images": max(1, math.floor(spread.images / spread.design)),
+        "false_flags_low": low,
+        "false_flags_high": high,
+        "unlike_at_least": unlike_at_least(groups, spread.flagged, spread.design),
+    }
+
+
+def _together(rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, FlagCounts]) -> dict[str, Any] | None:
+    """The figures of all `input` sources as one archive; None if there are fewer than two."""
+    inputs = [source for source, role in roles.items() if role == "input"]
+    if len(inputs) < 2:
+        return None
+    total = add_up_flags(counts[source] for source in inputs if source in counts)
+    return {"sources": inputs, **_figures(rule, total)}
 
 
 def _described(

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from odin_beam.transforms.calibration.expected_flags import Group, flags_at_most, flags_to_expect
+from odin_beam.transforms.calibration.expected_flags import (
+    Group,
+    Spread,
+    flags_at_most,
+    flags_to_expect,
+    unlike_at_least,
+)
 from odin_beam.transforms.metrics.tpr_rank import tpr_rank
 
 REPEATS = 2000
@@ -103,3 +109,78 @@ def test_one_billion_images_take_no_time():
     low, high = flags_to_expect([Group(10**9, 10**6, 50_000)])
     assert time.perf_counter() - started < 1
     assert low < 0.05 * 10**9 < high
+
+
+@pytest.mark.parametrize("n", [100, 1000, 10_000])
+@pytest.mark.parametrize("images", [10, 213, 10_000, 10_000_000])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2])
+def test_the_lower_bound_is_below_the_number_of_foreign_images(n, images, share):
+    rng, below, foreign = np.random.default_rng(n), n - tpr_rank(0.95, n), round(share * images)
+    group, repeats = Group(images, n, below), 300
+    rates = rng.beta(below + 1, n - below, repeats)
+    # All foreign images are flagged: where fewer are, the bound covers more often.
+    flags = rng.binomial(images - foreign, rates) + foreign
+    bounds = np.array([unlike_at_least([group], int(count)) for count in flags])
+    assert np.mean(bounds <= foreign) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / repeats)
+    if share == 0.2 and images >= 213:
+        # A share of images that are like them is flagged too, and the rate is uncertain; little more is lost.
+        assert np.median(bounds) > foreign * (0.45 if n == 100 else 0.75)
+
+
+def test_the_lower_bound_is_the_smallest_number_that_is_not_refuted():
+    group, flagged = Group(213, 1000, 50), 60
+    likely = [stats.betabinom.sf(flagged - m - 1, 213 - m, 51, 950) > 0.05 if m < flagged else True for m in range(61)]
+    assert likely == sorted(likely)
+    assert unlike_at_least([group], flagged) == likely.index(True) == 46
+    assert unlike_at_least([group], 12) == unlike_at_least([], 0) == 0
+
+
+def test_the_lower_bound_over_classes_holds():
+    rng, groups = np.random.default_rng(5), [Group(40, 200, 9), Group(100, 1000, 50), Group(3, 150, 7)]
+    rates = [rng.beta(g.below + 1, g.calibration_images - g.below, 500) for g in groups]
+    # 30 of the second class's images are foreign.
+    like = sum(rng.binomial(size, rate) for size, rate in zip((40, 70, 3), rates, strict=True))
+    values, counts = np.unique(like + 30, return_counts=True)
+    held = sum(c for v, c in zip(values, counts, strict=True) if unlike_at_least(groups, int(v)) <= 30)
+    assert held / 500 > 0.92
+
+
+def spread_of(flags, images):
+    flags, images = np.asarray(flags, float), np.asarray(images, float)
+    return Spread(len(flags), int(images.sum()), int(flags.sum()), float((flags**2 / images).sum()))
+
+
+def test_the_design_effect_is_pearsons_chi_square_by_degrees_of_freedom():
+    flags, images = [3, 9, 20], [100, 120, 150]
+    table = np.array([flags, np.subtract(images, flags)])
+    chi_square = stats.chi2_contingency(table, correction=False).statistic
+    assert spread_of(flags, images).design == pytest.approx(chi_square / 2)
+    assert spread_of([5], [100]).design is None
+    assert spread_of([0, 0], [100, 100]).design is None
+    assert spread_of([5, 5], [100, 100]).design == 1
+    assert not spread_of([5, 5], [100, 100]).clustered
+
+
+def test_copies_are_noticed_and_widen_the_interval_and_the_bound():
+    """2,000 images in 10 shards, every image there 20 times, all like the calibration images."""
+    rng, repeats, plain, widened, bounds, designs = np.random.default_rng(6), 250, 0, 0, 0, []
+    group = Group(2000, 1000, 50)
+    for rate in rng.beta(51, 950, repeats):
+        flags = 20 * rng.binomial(10, rate, 10)
+        spread, flagged = spread_of(flags, [200] * 10), int(flags.sum())
+        designs.append(spread.design or 1.0)
+        design = spread.design if spread.clustered else 1.0
+        for name, (low, high) in {"plain": flags_to_expect([group]), "wide": flags_to_expect([group], design)}.items():
+            plain += name == "plain" and low <= flagged <= high
+            widened += name == "wide" and low <= flagged <= high
+        bounds += unlike_at_least([group], flagged, design) == 0
+    assert np.median(designs) == pytest.approx(19, abs=4)
+    assert plain / repeats < 0.6
+    assert widened / repeats > 0.95 - 4 * np.sqrt(0.95 * 0.05 / repeats)
+    assert bounds / repeats > 0.95 - 4 * np.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_independent_images_are_rarely_called_clustered():
+    rng = np.random.default_rng(7)
+    called = [spread_of(rng.binomial(500, 0.05, 8), [500] * 8).clustered for _ in range(500)]
+    assert np.mean(called) < 0.03

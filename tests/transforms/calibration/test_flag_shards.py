@@ -109,6 +109,7 @@ def test_a_shard_gives_one_row_per_image_in_order(scored):
     assert table["index"].to_pylist() == list(range(150_000))
     assert (counts.shards, counts.images, counts.flagged) == (1, 150_000, table["is_ood"].to_numpy().sum())
     assert counts.share == pytest.approx(0.05, abs=0.003)
+    assert (counts.judged_shards, counts.squares) == (1, pytest.approx(counts.flagged**2 / 150_000))
     said = json.loads(pq.read_metadata(flags_path(output, shard)).metadata[scores_file.METADATA_KEY])
     assert said == {"detector": "msp", "tpr": 0.95, "fdr": None, "largest_p_value": None}
 
