@@ -34,13 +34,17 @@ def read_facts(output: str, name: str) -> dict[str, Any] | None:
     Raises:
       UsageError: it is damaged.
     """
-    try:
-        content = read_json(output, name)
-    except StorageError as e:
-        raise UsageError(str(e)) from e
+    content = _read(output, name)
     if content is not None and name in RUN_SHAPES and (found := problem(content, RUN_SHAPES[name])):
         raise UsageError(f"{paths.join(output, name)} is damaged ({found}): remove it and run again")
     return content
+
+
+def _read(output: str, name: str) -> dict[str, Any] | None:
+    try:
+        return read_json(output, name)
+    except StorageError as e:
+        raise UsageError(str(e)) from e
 
 
 def read_summary(output: str) -> dict[str, Any]:
@@ -87,9 +91,11 @@ def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tupl
     Raises:
       UsageError: `flags.json` is damaged.
     """
-    flags = read_facts(output, layout.FLAGS)
-    if flags is None:
+    if (flags := _read(output, layout.FLAGS)) is None:
         return None, None
+    if "together" not in flags:
+        return None, "flags are of an earlier version: run `odin-beam flag` again"
+    flags = read_facts(output, layout.FLAGS)
     if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):
         return None, "flags are out of date: run `odin-beam flag` again"
     return flags, None

@@ -12,9 +12,16 @@ _FLAGGED = {
     "flagged": COUNT,
     "without_score": COUNT,
     "share": (RATE, None),
-    "false_flags": NUMBER,
-    "false_flags_low": NUMBER,
-    "false_flags_high": NUMBER,
+    "false_flags": (NUMBER, None),
+    "false_flags_low": (NUMBER, None),
+    "false_flags_high": (NUMBER, None),
+    "unlike_at_least": (COUNT, None),
+    "design_effect": (NUMBER, None),
+    "clustered": (
+        None,
+        {"images": COUNT, "false_flags_low": COUNT, "false_flags_high": COUNT, "unlike_at_least": COUNT},
+    ),
+    "verdict": (None, "more", "fewer", "as_expected"),
 }
 _DISCOVERIES = {
     "fdr": RATE,
@@ -66,6 +73,7 @@ RUN_SHAPES: dict[str, Any] = {
         "failed_shards": _FAILED,
         "seconds": NUMBER,
         "scores_state": str,
+        "together": (None, {"sources": [str], **_FLAGGED}),
         "rule": (_DISCOVERIES, {"tpr": RATE, "threshold": NUMBER}),
         "sources": {
             EVERY: (

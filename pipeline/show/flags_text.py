@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from odin_beam.transforms.calibration.flags_summary import archive_sources
+
 _RATES = {"in_distribution": ("realised_tpr", "TPR"), "out_distribution": ("realised_fpr", "FPR")}
 
 
@@ -22,8 +24,8 @@ def flags_text(flags: dict[str, Any]) -> str:
     for name, own in flags["sources"].items():
         if own["without_score"]:
             lines.append(f"  {name}: {own['without_score']:,} images have no such score, and so no flag")
-    remarks = [*_expectations(flags), *_failures(flags)]
-    return "\n".join([*lines, *([""] if remarks else []), *remarks])
+    parts = [[*_limits(flags), *_failures(flags)], _verdicts(flags)]
+    return "\n\n".join("\n".join(part) for part in [lines, *parts] if part)
 
 
 def _rule(flags: dict[str, Any]) -> str:
@@ -36,26 +38,59 @@ def _rule(flags: dict[str, Any]) -> str:
     return f"flagged by {flags['detector']}, false discovery rate {rule['fdr']:g}, against {against}{classes}"
 
 
-def _expectations(flags: dict[str, Any]) -> list[str]:
-    rule = flags["rule"]
+def _limits(flags: dict[str, Any]) -> list[str]:
+    """What the calibration is too small for."""
+    rule, count = flags["rule"], flags["calibration"]["images"]
     if "tpr" not in rule:
         return _discoveries(rule)
-    lines = []
-    for name, own in flags["sources"].items():
-        if own["role"] == "input" and own["images"]:
-            low, high = own["false_flags_low"], own["false_flags_high"]
-            lines.append(
-                f"if all of {name} were in-distribution, {own['false_flags']:,.0f} flags would be expected "
-                f"(95 % interval {low:,.0f} to {high:,.0f}): these may be false alarms"
-            )
-    count = flags["calibration"]["images"]
     if (1 - rule["tpr"]) * (count + 1) < 1:
-        lines.append(
+        return [
             f"warning: {count:,} calibration images cannot distinguish a TPR of {rule['tpr']:g} from 1: with the "
             f"lowest of their scores as the threshold, {100 / (count + 1):.2g} % of new in-distribution images are "
             "flagged"
+        ]
+    return []
+
+
+def _verdicts(flags: dict[str, Any]) -> list[str]:
+    """Whether there are more flags than chance explains, by source of the archive, and for all together."""
+    if "tpr" not in flags["rule"]:
+        return [_verdict_of_discoveries(flags["rule"])]
+    sources = flags["sources"]
+    parts = [(name, sources[name]) for name in archive_sources({name: own["role"] for name, own in sources.items()})]
+    if flags["together"]:
+        parts.append(("all inputs together", flags["together"]))
+    return [line for name, own in parts if own["verdict"] for line in _verdict(name, own)]
+
+
+def _verdict(name: str, own: dict[str, Any]) -> list[str]:
+    judged, least = own["images"] - own["without_score"], own["unlike_at_least"]
+    words = {
+        "more": f"more than chance: at least {least:,} {'is' if least == 1 else 'are'} unlike them",
+        "fewer": "fewer than expected: not drawn like the calibration images, but not by low scores",
+        "as_expected": "no evidence",
+    }
+    lines = [
+        f"{name}: {own['flagged']:,} of {judged:,} flagged, {own['false_flags_low']:,} to {own['false_flags_high']:,} "
+        f"expected if all were like the calibration images: {words[own['verdict']]}"
+    ]
+    if found := own["clustered"]:
+        lines.append(
+            f"  flags cluster in shards (design effect {own['design_effect']:.1f}): if by near-duplicates, {judged:,} "
+            f"images count as {found['images']:,}, with {found['false_flags_low']:,} to {found['false_flags_high']:,} "
+            f"flags expected and at least {found['unlike_at_least']:,} unlike them; if not, the line above holds"
         )
     return lines
+
+
+def _verdict_of_discoveries(rule: dict[str, Any]) -> str:
+    said = f"{', '.join(rule['sources'])}: {rule['flagged']:,} of {rule['images']:,} flagged"
+    if not rule["flagged"]:
+        return f"{said}: no evidence at a false discovery rate of {rule['fdr']:g}"
+    return (
+        f"{said}: more than chance: if all were like the calibration images, any flag at all would have a probability "
+        f"of at most {100 * rule['fdr']:g} %"
+    )
 
 
 def _discoveries(rule: dict[str, Any]) -> list[str]:

@@ -97,6 +97,12 @@ class CalibrationScores:
         """
         return float(self.steps[self._index(tpr)])
 
+    def below_threshold(self, tpr: float) -> tuple[int, bool]:
+        """How many scores are strictly below the threshold for `tpr`, and whether its step has more than one."""
+        index = self._index(tpr)
+        below = int(self.at_most[index - 1]) if index else 0
+        return below, int(self.at_most[index]) - below > 1
+
     def realised_tpr(self, tpr: float) -> tuple[float, float, float]:
         """The true positive rate to expect on new in-distribution images, with the threshold for `tpr`.
 
@@ -105,8 +111,7 @@ class CalibrationScores:
         Returns:
           (expected rate, lower and upper end of the central 95 % interval).
         """
-        index = self._index(tpr)
-        below = int(self.at_most[index - 1]) if index else 0
+        below, _ = self.below_threshold(tpr)
         k, rest = self.count - below, below + 1
         tail = (1 - CONFIDENCE) / 2
         return k / (k + rest), float(betaincinv(k, rest, tail)), float(betaincinv(k, rest, 1 - tail))

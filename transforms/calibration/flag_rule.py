@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.calibration.expected_flags import Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +66,16 @@ class FlagRule:
             flags |= rows & (scores < calibration.threshold(self.tpr))
         return flags
 
-    def false_flags(self, predictions: np.ndarray) -> tuple[float, float, float]:
-        """How many of these images the thresholds for `tpr` flag if all are in-distribution.
+    def groups(self, images: int, class_images: Mapping[int, int]) -> list[Group]:
+        """Images by the threshold for `tpr` that they are compared with.
 
-        Returns:
-          (expected number, lower and upper end of a 95 % interval; wider than that with several classes).
+        Args:
+          images: number of images with a p-value.
+          class_images: predicted class -> how many of them it has, for the classes in `by_class`.
         """
-        totals = np.zeros(3)
-        for calibration, rows in self._groups(predictions):
-            expected, low, high = calibration.realised_tpr(self.tpr)
-            totals += np.count_nonzero(rows) * (1 - np.array([expected, high, low]))
-        return tuple(totals.tolist())
+        parts = [(self.by_class[predicted], count) for predicted, count in sorted(class_images.items())]
+        parts.append((self.calibration, images - sum(class_images.values())))
+        return [Group(count, scores.count, *scores.below_threshold(self.tpr)) for scores, count in parts if count]
 
     def _groups(self, predictions: np.ndarray) -> Iterable[tuple[CalibrationScores, np.ndarray]]:
         """Calibration scores, and the rows (bool [N]) they apply to; every row is in one group."""

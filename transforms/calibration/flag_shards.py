@@ -6,7 +6,6 @@
 Scores are read, never computed: another threshold is another run over the same Parquet.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from odin_beam.transforms.calibration.flags_summary import (
     Discoveries,
     FlagCounts,
     FlagFacts,
+    add_up_flags,
     archive_sources,
     flags_summary,
     scores_state,
 )
 from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
-from odin_beam.transforms.metrics.counts import add_up
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.shards.manifest_file import read_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
@@ -58,8 +57,9 @@ def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple
     missing = np.isnan(p_values)
     columns = [table[name].combine_chunks() for name in ("shard", "index", "id", "prediction")]
     flag_columns = [pa.array(scores, mask=missing), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
-    false_flags = rule.false_flags(predictions[~missing]) if rule.tpr is not None else ()
-    counts = FlagCounts(0, len(scores), int(missing.sum()), int(flagged.sum()), *false_flags)
+    classes, sizes = np.unique(predictions[~missing], return_counts=True)
+    class_images = {c: size for c, size in zip(classes.tolist(), sizes.tolist(), strict=True) if c in rule.by_class}
+    counts = FlagCounts(0, len(scores), int(missing.sum()), int(flagged.sum()), class_images)
     return pa.RecordBatch.from_arrays([*columns, *flag_columns], schema=FLAG_SCHEMA), counts
 
 
@@ -85,7 +85,7 @@ def flag_shard(
       errors.StorageError: the scores cannot be read, are damaged, or have another fingerprint.
       errors.OutputError: the flags cannot be written.
     """
-    parts = [FlagCounts(shards=1)]
+    parts = []
     stream = parquet.ParquetStream(output, _temporary_name(shard), FLAG_SCHEMA)
     try:
         columns = ["shard", "index", "id", "prediction", rule.detector]
@@ -100,7 +100,7 @@ def flag_shard(
             stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(metadata)})
     finally:
         stream.discard()
-    return add_up(FlagCounts, parts)
+    return add_up_flags(parts).of_one_shard()
 
 
 class ReadPValues(beam.DoFn):
@@ -179,7 +179,6 @@ class FlagShards(beam.PTransform):
                 | "CombinePValues" >> beam.CombineGlobally(CombineScoreHistograms())
                 | "Discover" >> beam.Map(_discoveries, self.rule.fdr)
             )
-        add_counts = functools.partial(add_up, FlagCounts)
         flag = beam.ParDo(_FlagShard(self.output, self.rule, identity), discoveries)
         done = finished | flag.with_outputs("counts", "failed")
         failed = (shards["failed"], done.failed) | beam.Flatten()
@@ -192,7 +191,7 @@ class FlagShards(beam.PTransform):
                 identity,
                 self.rule,
                 self.facts,
-                beam.pvalue.AsDict(done.counts | "CombineCounts" >> beam.CombinePerKey(add_counts)),
+                beam.pvalue.AsDict(done.counts | "CombineCounts" >> beam.CombinePerKey(add_up_flags)),
                 beam.pvalue.AsList(shards["finished"]),
                 beam.pvalue.AsList(failed),
                 discoveries,

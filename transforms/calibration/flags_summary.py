@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from odin_beam.transforms.calibration.expected_flags import Group, Spread, flags_to_expect, unlike_at_least
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import scores_file
@@ -21,24 +24,50 @@ class FlagCounts:
       images: rows in the flags files.
       without_score: images without a score from the detector.
       flagged: images that are flagged.
-      false_flags: expected number of flags if all images are in-distribution; 0 with `FlagRule.fdr`.
-      false_flags_low: lower end of its 95 % interval.
-      false_flags_high: upper end of its 95 % interval.
+      class_images: predicted class -> images with a score, for the classes that have calibration scores of their own.
+      judged_shards: shards with at least one score.
+      squares: sum over these shards of flagged ** 2 / images with a score, see `expected_flags.Spread`.
     """
 
     shards: int = 0
     images: int = 0
     without_score: int = 0
     flagged: int = 0
-    false_flags: float = 0.0
-    false_flags_low: float = 0.0
-    false_flags_high: float = 0.0
+    class_images: Mapping[int, int] = field(default_factory=dict)
+    judged_shards: int = 0
+    squares: float = 0.0
+
+    @property
+    def judged(self) -> int:
+        """Images with a score."""
+        return self.images - self.without_score
 
     @property
     def share(self) -> float | None:
-        """Flagged share of the images with a score; None if there are none."""
-        scored = self.images - self.without_score
-        return self.flagged / scored if scored else None
+        """Flagged share of the judged images; None if there are none."""
+        return self.flagged / self.judged if self.judged else None
+
+    def of_one_shard(self) -> "FlagCounts":
+        """The same counts, those of one whole shard."""
+        squares = self.flagged**2 / self.judged if self.judged else 0.0
+        return replace(self, shards=1, judged_shards=int(self.judged > 0), squares=squares)
+
+
+def add_up_flags(counts: Iterable[FlagCounts]) -> FlagCounts:
+    """The sum of counts, field by field."""
+    counts, class_images = list(counts), Counter()
+    for part in counts:
+        class_images.update(part.class_images)
+    return FlagCounts(
+        shards=sum(part.shards for part in counts),
+        images=sum(part.images for part in counts),
+        without_score=sum(part.without_score for part in counts),
+        flagged=sum(part.flagged for part in counts),
+        class_images=dict(class_images),
+        judged_shards=sum(part.judged_shards for part in counts),
+        # Exact, so that the order in which shards finish does not matter.
+        squares=math.fsum(part.squares for part in counts),
+    )
 
 
 @dataclass(frozen=True)
@@ -100,12 +129,13 @@ def flags_summary(
         source_counts = counts.get(source, FlagCounts())
         accepted = None if source_counts.share is None else 1 - source_counts.share
         rates = {"in_distribution": "realised_tpr", "out_distribution": "realised_fpr"}
-        sources[source] = {"role": role, **asdict(source_counts), "share": source_counts.share}
+        sources[source] = {"role": role, **_figures(rule, source_counts)}
         if role in rates:
             sources[source][rates[role]] = accepted
     return {
         "complete": not failed,
         "detector": rule.detector,
+        "together": _together(rule, roles, counts),
         "rule": _described(rule, roles, counts, discoveries),
         "per_class": facts.per_class,
         "classes_with_own_scores": len(rule.by_class),
@@ -115,6 +145,62 @@ def flags_summary(
         "seconds": round(time.time() - facts.launched, 3),
         "scores_state": state,
     }
+
+
+def _figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
+    """The counts, and what to expect of the rule; null with a false discovery rate, which promises no such number."""
+    figures = {
+        "shards": counts.shards,
+        "images": counts.images,
+        "without_score": counts.without_score,
+        "flagged": counts.flagged,
+        "share": counts.share,
+        "false_flags": None,
+        "false_flags_low": None,
+        "false_flags_high": None,
+        "unlike_at_least": None,
+        "design_effect": None,
+        "clustered": None,
+        "verdict": None,
+    }
+    if rule.tpr is None or not counts.judged:
+        return figures
+    groups = rule.groups(counts.judged, counts.class_images)
+    spread = Spread(counts.judged_shards, counts.judged, counts.flagged, counts.squares)
+    low, high = flags_to_expect(groups)
+    return figures | {
+        "false_flags": sum(group.expected for group in groups),
+        "false_flags_low": low,
+        "false_flags_high": high,
+        "unlike_at_least": unlike_at_least(groups, counts.flagged),
+        "design_effect": spread.design,
+        "clustered": _clustered(groups, spread) if spread.clustered else None,
+        "verdict": "more" if counts.flagged > high else "fewer" if counts.flagged < low else "as_expected",
+    }
+
+
+def _clustered(groups: Sequence[Group], spread: Spread) -> dict[str, Any]:
+    """What holds if the flags cluster by near-duplicates.
+
+    Shards of foreign images cluster the flags as well, and there the figures for independent images hold: which of the
+    two it is, counts cannot tell, so these figures stand beside the others and change no verdict.
+    """
+    low, high = flags_to_expect(groups, spread.design)
+    return {
+        "images": max(1, math.floor(spread.images / spread.design)),
+        "false_flags_low": low,
+        "false_flags_high": high,
+        "unlike_at_least": unlike_at_least(groups, spread.flagged, spread.design),
+    }
+
+
+def _together(rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, FlagCounts]) -> dict[str, Any] | None:
+    """The figures of all `input` sources as one archive; None if there are fewer than two."""
+    inputs = [source for source, role in roles.items() if role == "input"]
+    if len(inputs) < 2:
+        return None
+    total = add_up_flags(counts[source] for source in inputs if source in counts)
+    return {"sources": inputs, **_figures(rule, total)}
 
 
 def _described(

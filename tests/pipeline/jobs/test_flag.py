@@ -109,9 +109,24 @@ def test_an_archive_of_unknown_images_is_flagged_at_a_false_discovery_rate(folde
     assert "1/(n + 1) = 0.00662" in capsys.readouterr().out
 
 
-def test_the_number_of_false_flags_to_expect_is_said(folder, capsys):
+def test_the_last_word_is_a_verdict_on_the_archive(folder, capsys):
     assert flag(folder, scores="archive") == 0
-    assert "if all of photos were in-distribution, " in capsys.readouterr().out
+    photos = json.loads((folder / "archive/flags.json").read_text())["sources"]["photos"]
+    low, high = photos["false_flags_low"], photos["false_flags_high"]
+    assert (
+        f"\n\nphotos: {photos['flagged']} of 290 flagged, {low} to {high} expected if all were like the calibration "
+        "images: "
+    ) in capsys.readouterr().out
+
+
+def test_flags_of_an_earlier_version_are_not_shown(folder, capsys):
+    assert flag(folder) == 0
+    path = folder / "scores/flags.json"
+    content = json.loads(path.read_text())
+    del content["together"]
+    path.write_text(json.dumps(content))
+    assert main(["evaluate", f"--scores={folder}/scores"]) == 0
+    assert "flags are of an earlier version: run `odin-beam flag` again" in capsys.readouterr().out
 
 
 def test_a_true_positive_rate_beyond_the_calibration_is_warned_of(folder, capsys):

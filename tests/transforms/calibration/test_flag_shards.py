@@ -41,31 +41,28 @@ def test_below_the_threshold_is_flagged_and_at_it_is_not():
     assert batch["is_ood"].to_pylist() == [True, True, False, False, False]
     assert batch["p_value"].to_pylist() == pytest.approx([1 / 11, 2 / 11, 3 / 11, 3 / 11, 1])
     assert (counts.images, counts.flagged, counts.without_score) == (5, 2, 0)
-    # k = 9 of n = 10 at or above the threshold: 9 / 11 of new images are expected to be.
-    assert counts.false_flags == pytest.approx(5 * (1 - 9 / 11))
-    assert counts.false_flags_low < counts.false_flags < counts.false_flags_high
 
 
 def test_images_without_a_score_have_no_flag_and_count_apart():
     batch, counts = flag_rows(FlagRule("msp", TEN, {}, tpr=0.9), rows([None, 0.0, None]), None)
     assert batch["is_ood"].to_pylist() == [None, True, None]
     assert batch["p_value"].null_count == batch["score"].null_count == 2
-    assert counts == FlagCounts(0, 3, 2, 1, *(pytest.approx(v) for v in FlagRule("msp", TEN, {}, 0.9).false_flags([0])))
+    assert counts == FlagCounts(0, 3, 2, 1)
     assert counts.share == 1
 
 
 def test_a_class_with_scores_of_its_own_has_a_threshold_of_its_own():
     rule = FlagRule("msp", TEN, {3: calibration(*range(101, 111))}, tpr=0.9)
-    batch, _ = flag_rows(rule, rows([50.0, 50.0, 1.0, 105.0], [3, 0, 0, 3]), None)
+    batch, counts = flag_rows(rule, rows([50.0, 50.0, 1.0, 105.0], [3, 0, 0, 3]), None)
+    assert counts.class_images == {3: 2}
     assert batch["is_ood"].to_pylist() == [True, False, True, False]
     assert batch["p_value"].to_pylist() == pytest.approx([1 / 11, 1, 2 / 11, 6 / 11])
 
 
 def test_with_a_largest_p_value_the_threshold_does_not_count():
     rule = FlagRule("msp", TEN, {}, fdr=0.1)
-    batch, counts = flag_rows(rule, rows([0.0, 1.0, 2.0]), 2 / 11)
+    batch, _ = flag_rows(rule, rows([0.0, 1.0, 2.0]), 2 / 11)
     assert batch["is_ood"].to_pylist() == [True, True, False]
-    assert counts.false_flags == 0
     assert not any(flag_rows(rule, rows([0.0, 1.0]), 0.0)[0]["is_ood"].to_pylist())
 
 
@@ -112,6 +109,7 @@ def test_a_shard_gives_one_row_per_image_in_order(scored):
     assert table["index"].to_pylist() == list(range(150_000))
     assert (counts.shards, counts.images, counts.flagged) == (1, 150_000, table["is_ood"].to_numpy().sum())
     assert counts.share == pytest.approx(0.05, abs=0.003)
+    assert (counts.judged_shards, counts.squares) == (1, pytest.approx(counts.flagged**2 / 150_000))
     said = json.loads(pq.read_metadata(flags_path(output, shard)).metadata[scores_file.METADATA_KEY])
     assert said == {"detector": "msp", "tpr": 0.95, "fdr": None, "largest_p_value": None}
 
@@ -140,7 +138,7 @@ def test_the_summary_knows_realised_rates_where_roles_are_known():
     counts = {
         "known": FlagCounts(1, 100, 0, 4),
         "foreign": FlagCounts(1, 50, 10, 30),
-        "photos": FlagCounts(2, 10, 0, 10, 1.0, 0.5, 2.0),
+        "photos": FlagCounts(2, 10, 0, 10),
     }
     facts = FlagFacts({"images": 10}, per_class=False, launched=0.0)
     said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, tpr=0.9), roles, facts, "s", counts, [], None)
@@ -148,6 +146,9 @@ def test_the_summary_knows_realised_rates_where_roles_are_known():
     assert said["sources"]["foreign"]["realised_fpr"] == pytest.approx(0.25)
     assert said["sources"]["photos"]["share"] == 1
     assert "realised_tpr" not in said["sources"]["photos"]
+    # k = 9 of n = 10 at or above the threshold: 2 / 11 of new images are expected below it.
+    assert said["sources"]["photos"]["false_flags"] == pytest.approx(10 * 2 / 11)
+    assert (said["sources"]["photos"]["false_flags_low"], said["sources"]["photos"]["false_flags_high"]) == (0, 6)
     assert said["sources"]["none"]["share"] is None
     assert said["rule"]["threshold"] == 2
     assert said["complete"]
@@ -159,6 +160,12 @@ def test_where_all_roles_are_known_the_share_of_false_discoveries_is_said():
     facts = FlagFacts({"images": 10}, per_class=False, launched=0.0)
     found = flags_summary.Discoveries(200, 0.2)
     said = flags_summary.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, "s", counts, [], found)["rule"]
+    assert (
+        flags_summary.flags_summary(FlagRule("msp", TEN, {}, fdr=0.1), roles, facts, "s", counts, [], found)["sources"][
+            "known"
+        ]["false_flags_high"]
+        is None
+    )
     assert said["false_discovery_share"] == pytest.approx(0.1)
     assert said["smallest_possible_p_value"] == pytest.approx(1 / 11)
     assert (said["flagged"], said["images"]) == (50, 200)
