@@ -106,12 +106,20 @@ def flag_rule(options: FlagOptions, calibration: Calibration) -> FlagRule:
     Raises:
       UsageError: scores by class are required, but the calibration has none.
     """
-    by_class = calibration.class_scores.get(options.detector, {}) if options.per_class else {}
-    if options.per_class and not by_class:
+    if not options.per_class:
+        return FlagRule(options.detector, calibration.scores[options.detector], {}, options.tpr, options.fdr)
+    by_class = calibration.class_scores.get(options.detector)
+    if not by_class:
         raise UsageError(
             "--per_class: the calibration has no class of at least 100 images, or `tune` ran without --per_class"
         )
-    return FlagRule(options.detector, calibration.scores[options.detector], by_class, options.tpr, options.fdr)
+    if calibration.rest_scores is None:
+        raise UsageError(
+            f"--per_class: an earlier version wrote {options.calibration}, without the scores of the classes that have "
+            "too few for themselves: run the same `tune` command again; it scores nothing again"
+        )
+    rest = calibration.rest_scores.get(options.detector)
+    return FlagRule(options.detector, rest, by_class, options.tpr, options.fdr)
 
 
 def _calibration_facts(options: FlagOptions, calibration: Calibration) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tupl
     """
     if (flags := _read(output, layout.FLAGS)) is None:
         return None, None
-    if "together" not in flags:
+    if "scores_state" in flags and "together" not in flags:
         return None, "flags are of an earlier version: run `odin-beam flag` again"
     flags = read_facts(output, layout.FLAGS)
     if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):

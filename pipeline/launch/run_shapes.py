@@ -11,6 +11,7 @@ _FLAGGED = {
     "images": COUNT,
     "flagged": COUNT,
     "without_score": COUNT,
+    "without_calibration": COUNT,
     "share": (RATE, None),
     "false_flags": (NUMBER, None),
     "false_flags_low": (NUMBER, None),
@@ -74,7 +75,7 @@ RUN_SHAPES: dict[str, Any] = {
         "seconds": NUMBER,
         "scores_state": str,
         "together": (None, {"sources": [str], **_FLAGGED}),
-        "rule": (_DISCOVERIES, {"tpr": RATE, "threshold": NUMBER}),
+        "rule": (_DISCOVERIES, {"tpr": RATE, "threshold": (NUMBER, None)}),
         "sources": {
             EVERY: (
                 {"role": "in_distribution", "realised_tpr": (RATE, None), **_FLAGGED},

@@ -24,6 +24,11 @@ def flags_text(flags: dict[str, Any]) -> str:
     for name, own in flags["sources"].items():
         if own["without_score"]:
             lines.append(f"  {name}: {own['without_score']:,} images have no such score, and so no flag")
+        if own["without_calibration"]:
+            lines.append(
+                f"  {name}: {own['without_calibration']:,} images have no flag: the calibration has fewer than 100 "
+                "images of their predicted class, and of all such classes together"
+            )
     parts = [[*_limits(flags), *_failures(flags)], _verdicts(flags)]
     return "\n\n".join("\n".join(part) for part in [lines, *parts] if part)
 
@@ -64,7 +69,7 @@ def _verdicts(flags: dict[str, Any]) -> list[str]:
 
 
 def _verdict(name: str, own: dict[str, Any]) -> list[str]:
-    judged, least = own["images"] - own["without_score"], own["unlike_at_least"]
+    judged, least = own["images"] - own["without_score"] - own["without_calibration"], own["unlike_at_least"]
     words = {
         "more": f"more than chance: at least {least:,} {'is' if least == 1 else 'are'} unlike them",
         "fewer": "fewer than expected: not drawn like the calibration images, but not by low scores",

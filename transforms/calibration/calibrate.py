@@ -162,7 +162,7 @@ def calibration_content(
     choice = _choose(folder, settings, figures, shards)
     names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in inside}
     scores = {detector: CalibrationScores.of(inside[column]) for detector, column in names.items()}
-    by_class = _class_scores(folder, settings.score, shards, names) if settings.per_class else {}
+    by_class, rest = class_scores(_by_class(folder, settings.score, shards, names) if settings.per_class else {})
     chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
     surrogates = settings.surrogate is not None
     accuracy = {source: counts[source].accuracy for source in counts if roles[source] == "in_distribution"}
@@ -199,6 +199,7 @@ def calibration_content(
             detector: {str(predicted): distribution.as_dict() for predicted, distribution in classes.items()}
             for detector, classes in by_class.items()
         },
+        "rest_scores": {detector: distribution.as_dict() for detector, distribution in rest.items()},
     }
 
 
@@ -251,10 +252,39 @@ def _paired_scores(
     return PairedScores(sides.pop(""), list(sides.values()))
 
 
-def _class_scores(
+def class_scores(
+    by_class: Mapping[str, Mapping[int, ScoreHistogram]],
+) -> tuple[dict[str, dict[int, CalibrationScores]], dict[str, CalibrationScores]]:
+    """The scores of each class of at least `FEW_IMAGES` images, and those of all other classes together.
+
+    Images of the other classes are compared with these pooled scores and not with the scores of all classes: classes
+    differ, and the many images of the frequent ones would decide what is unusual for the rare ones. The pooled scores
+    cannot be taken from the others by subtraction, since long distributions are kept in steps, each its own.
+
+    Args:
+      by_class: detector -> predicted class -> in-distribution scores.
+
+    Returns:
+      (detector -> predicted class -> scores, detector -> pooled scores of the other classes; without the detectors for
+      which these have fewer than `FEW_IMAGES` images).
+    """
+    own, rest = {}, {}
+    for detector, classes in by_class.items():
+        own[detector], pooled = {}, ScoreHistogram()
+        for predicted, histogram in sorted(classes.items()):
+            if histogram.count >= FEW_IMAGES:
+                own[detector][predicted] = CalibrationScores.of(histogram)
+            else:
+                pooled.merge(histogram)
+        if pooled.count >= FEW_IMAGES:
+            rest[detector] = CalibrationScores.of(pooled)
+    return own, rest
+
+
+def _by_class(
     folder: str, settings: ScoreSettings, shards: Sequence[Shard], names: Mapping[str, str]
-) -> dict[str, dict[int, CalibrationScores]]:
-    """Detector -> predicted class -> its in-distribution scores, for classes of at least `FEW_IMAGES` images."""
+) -> dict[str, dict[int, ScoreHistogram]]:
+    """Detector -> predicted class -> its in-distribution scores."""
     histograms: dict[str, dict[int, ScoreHistogram]] = {detector: {} for detector in names}
     for shard in shards:
         if shard.role != "in_distribution":
@@ -267,14 +297,7 @@ def _class_scores(
                 for predicted in np.unique(predictions).tolist():
                     histogram = histograms[detector].setdefault(predicted, ScoreHistogram())
                     histogram.add(scores[predictions == predicted])
-    return {
-        detector: {
-            predicted: CalibrationScores.of(histogram)
-            for predicted, histogram in sorted(classes.items())
-            if histogram.count >= FEW_IMAGES
-        }
-        for detector, classes in histograms.items()
-    }
+    return histograms
 
 
 def _warnings(objective: str, count: int, accuracy: Mapping[str, float | None]) -> list[str]:

@@ -9,6 +9,7 @@ Its keys:
     thresholds          by detector, a table from true positive rate to threshold
     scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`
     class_scores        by detector and predicted class, if requested
+    rest_scores         by detector, the pooled scores of the classes without scores of their own, if requested
     sources, cost, warnings, versions
 """
 
@@ -56,12 +57,15 @@ class Calibration:
       settings: of `score`, under which the figures hold.
       scores: by detector.
       class_scores: by detector, then by predicted class; empty if not requested.
+      rest_scores: by detector, the pooled scores of the other classes, where there are enough; None if an earlier
+        version, which did not keep them, wrote the file.
     """
 
     content: dict[str, Any]
     settings: ScoreSettings
     scores: dict[str, CalibrationScores]
     class_scores: dict[str, dict[int, CalibrationScores]]
+    rest_scores: dict[str, CalibrationScores] | None = None
 
     @property
     def temperature(self) -> float:
@@ -100,6 +104,9 @@ def read_calibration(path: str) -> Calibration:
                 detector: {int(predicted): CalibrationScores.from_dict(steps) for predicted, steps in classes.items()}
                 for detector, classes in content["class_scores"].items()
             },
+            {detector: CalibrationScores.from_dict(steps) for detector, steps in content["rest_scores"].items()}
+            if "rest_scores" in content
+            else None,
         )
     except (errors.StorageError, OtherVersion) as e:
         raise CalibrationError(str(e)) from e
@@ -116,6 +123,8 @@ def write_calibration(path: str, content: dict[str, Any]) -> None:
     lines = []
     for key, value in {"kind": KIND, "version": VERSION, **content}.items():
         # Nobody reads the long lists, and one number per line would hide the rest.
-        text = json.dumps(value, indent=None if key in ("scores", "class_scores") else 2, allow_nan=False)
+        text = json.dumps(
+            value, indent=None if key in ("scores", "class_scores", "rest_scores") else 2, allow_nan=False
+        )
         lines.append(f"  {json.dumps(key)}: " + text.replace("\n", "\n  "))
     writing.write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())

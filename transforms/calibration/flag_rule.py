@@ -20,14 +20,15 @@ class FlagRule:
 
     Attributes:
       detector: column of the scores files.
-      calibration: the detector's in-distribution scores.
+      calibration: the detector's in-distribution scores; with `by_class`, those of all other classes together. None
+        if these are too few: images of such classes then have neither p-value nor flag.
       by_class: its in-distribution scores by predicted class, used instead of `calibration` for the classes present.
       tpr: flags the scores below the threshold of this true positive rate, in (0, 1); None with `fdr`.
       fdr: flags by Benjamini and Hochberg's rule at this false discovery rate, in (0, 1); None with `tpr`.
     """
 
     detector: str
-    calibration: CalibrationScores
+    calibration: CalibrationScores | None
     by_class: Mapping[int, CalibrationScores]
     tpr: float | None = None
     fdr: float | None = None
@@ -40,7 +41,7 @@ class FlagRule:
           predictions: int [N].
 
         Returns:
-          float64 [N], in (0, 1], NaN without a score.
+          float64 [N], in (0, 1], NaN without a score or without calibration scores to compare it with.
         """
         p_values = np.full(len(scores), np.nan)
         for calibration, rows in self._groups(predictions):
@@ -51,7 +52,7 @@ class FlagRule:
     def flagged(
         self, scores: np.ndarray, predictions: np.ndarray, p_values: np.ndarray, largest_p: float | None
     ) -> np.ndarray:
-        """Which images are flagged, bool [N]; False without a score.
+        """Which images are flagged, bool [N]; False without a p-value.
 
         Args:
           scores: as in `p_values`.
@@ -74,15 +75,17 @@ class FlagRule:
           class_images: predicted class -> how many of them it has, for the classes in `by_class`.
         """
         parts = [(self.by_class[predicted], count) for predicted, count in sorted(class_images.items())]
-        parts.append((self.calibration, images - sum(class_images.values())))
+        if self.calibration is not None:
+            parts.append((self.calibration, images - sum(class_images.values())))
         return [Group(count, scores.count, *scores.below_threshold(self.tpr)) for scores, count in parts if count]
 
     def _groups(self, predictions: np.ndarray) -> Iterable[tuple[CalibrationScores, np.ndarray]]:
-        """Calibration scores, and the rows (bool [N]) they apply to; every row is in one group."""
+        """Calibration scores, and the rows (bool [N]) they apply to; no row is in two groups."""
         rest = np.ones(len(predictions), bool)
         for predicted in np.unique(predictions).tolist() if self.by_class else ():
             if scores := self.by_class.get(predicted):
                 rows = predictions == predicted
                 rest &= ~rows
                 yield scores, rows
-        yield self.calibration, rest
+        if self.calibration is not None:
+            yield self.calibration, rest

@@ -54,12 +54,18 @@ def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple
     scores, predictions = _arrays(rule, table)
     p_values = rule.p_values(scores, predictions)
     flagged = rule.flagged(scores, predictions, p_values, largest_p)
-    missing = np.isnan(p_values)
+    unscored, missing = np.isnan(scores), np.isnan(p_values)
     columns = [table[name].combine_chunks() for name in ("shard", "index", "id", "prediction")]
-    flag_columns = [pa.array(scores, mask=missing), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
+    flag_columns = [pa.array(scores, mask=unscored), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
     classes, sizes = np.unique(predictions[~missing], return_counts=True)
     class_images = {c: size for c, size in zip(classes.tolist(), sizes.tolist(), strict=True) if c in rule.by_class}
-    counts = FlagCounts(0, len(scores), int(missing.sum()), int(flagged.sum()), class_images)
+    counts = FlagCounts(
+        images=len(scores),
+        without_score=int(unscored.sum()),
+        without_calibration=int((missing & ~unscored).sum()),
+        flagged=int(flagged.sum()),
+        class_images=class_images,
+    )
     return pa.RecordBatch.from_arrays([*columns, *flag_columns], schema=FLAG_SCHEMA), counts
 
 

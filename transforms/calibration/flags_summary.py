@@ -24,6 +24,7 @@ class FlagCounts:
       images: rows in the flags files.
       without_score: images without a score from the detector.
       flagged: images that are flagged.
+      without_calibration: images of classes with too few calibration scores to compare with.
       class_images: predicted class -> images with a score, for the classes that have calibration scores of their own.
       judged_shards: shards with at least one score.
       squares: sum over these shards of flagged ** 2 / images with a score, see `expected_flags.Spread`.
@@ -33,14 +34,15 @@ class FlagCounts:
     images: int = 0
     without_score: int = 0
     flagged: int = 0
+    without_calibration: int = 0
     class_images: Mapping[int, int] = field(default_factory=dict)
     judged_shards: int = 0
     squares: float = 0.0
 
     @property
     def judged(self) -> int:
-        """Images with a score."""
-        return self.images - self.without_score
+        """Images with a p-value."""
+        return self.images - self.without_score - self.without_calibration
 
     @property
     def share(self) -> float | None:
@@ -63,6 +65,7 @@ def add_up_flags(counts: Iterable[FlagCounts]) -> FlagCounts:
         images=sum(part.images for part in counts),
         without_score=sum(part.without_score for part in counts),
         flagged=sum(part.flagged for part in counts),
+        without_calibration=sum(part.without_calibration for part in counts),
         class_images=dict(class_images),
         judged_shards=sum(part.judged_shards for part in counts),
         # Exact, so that the order in which shards finish does not matter.
@@ -153,6 +156,7 @@ def _figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
         "shards": counts.shards,
         "images": counts.images,
         "without_score": counts.without_score,
+        "without_calibration": counts.without_calibration,
         "flagged": counts.flagged,
         "share": counts.share,
         "false_flags": None,
@@ -206,6 +210,9 @@ def _together(rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, Fla
 def _described(
     rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, FlagCounts], discoveries: Discoveries | None
 ) -> dict[str, Any]:
+    if discoveries is None and rule.by_class:
+        # Every class has its own.
+        return {"tpr": rule.tpr, "threshold": None, "expected_tpr": None, "realised_tpr": None}
     if discoveries is None:
         expected, low, high = rule.calibration.realised_tpr(rule.tpr)
         threshold = rule.calibration.threshold(rule.tpr)
@@ -214,7 +221,8 @@ def _described(
     flagged = {source: counts[source].flagged for source in archive if source in counts}
     known = all(roles[source] != "input" for source in archive)
     false = sum(count for source, count in flagged.items() if roles[source] == "in_distribution")
-    smallest = min(1 / (1 + scores.count) for scores in (rule.calibration, *rule.by_class.values()))
+    compared = [scores for scores in (rule.calibration, *rule.by_class.values()) if scores is not None]
+    smallest = min(1 / (1 + scores.count) for scores in compared)
     return {
         "fdr": rule.fdr,
         "largest_p_value": discoveries.largest_p,

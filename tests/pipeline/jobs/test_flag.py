@@ -142,6 +142,17 @@ def test_classes_with_enough_images_have_their_own_thresholds(folder, capsys):
     assert f"{len(own)} classes calibrated separately" in capsys.readouterr().out
 
 
+def test_images_of_rare_classes_have_no_flag_where_even_the_pool_is_small(folder, capsys):
+    assert flag(folder, "--per_class") == 0
+    content = json.loads((folder / "cal.json").read_text())
+    assert content["rest_scores"] == {}, "the fixture has fewer than 100 images of all other classes"
+    flags = read(folder)
+    rare = ~np.isin(flags["prediction"].to_numpy(), [int(c) for c in content["class_scores"]["odin"]])
+    assert rare.any()
+    assert np.array_equal(flags["is_ood"].is_null().to_numpy(), rare)
+    assert "images have no flag: the calibration has fewer than 100" in capsys.readouterr().out
+
+
 def test_evaluate_and_report_show_the_realised_rates(folder, capsys):
     assert flag(folder) == 0
     table = capsys.readouterr().out.split("\n\nflags:")[0]
@@ -189,6 +200,7 @@ def edited(folder, change):
             "energy: not available for this model's head; the calibration has odin",
         ),
         (lambda c: c.update(class_scores={}), ["--per_class"], "no class of at least 100 images"),
+        (lambda c: c.pop("rest_scores"), ["--per_class"], "run the same `tune` command again"),
         (
             lambda c: c["scores"]["odin"].update(at_most=[3, 2]),
             [],

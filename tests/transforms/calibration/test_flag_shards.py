@@ -59,6 +59,20 @@ def test_a_class_with_scores_of_its_own_has_a_threshold_of_its_own():
     assert batch["p_value"].to_pylist() == pytest.approx([1 / 11, 1, 2 / 11, 6 / 11])
 
 
+def test_without_scores_for_the_other_classes_their_images_have_no_flag():
+    rule = FlagRule("msp", None, {3: calibration(*range(101, 111))}, tpr=0.9)
+    batch, counts = flag_rows(rule, rows([50.0, 0.0, None, 105.0], [3, 0, 3, 3]), None)
+    assert batch["is_ood"].to_pylist() == [True, None, None, False]
+    assert batch["score"].to_pylist() == [50.0, 0.0, None, 105.0]
+    assert batch["p_value"].null_count == 2
+    assert (counts.without_score, counts.without_calibration, counts.judged, counts.share) == (1, 1, 2, 0.5)
+    assert [group.images for group in rule.groups(counts.judged, counts.class_images)] == [2]
+    rule = FlagRule("msp", None, rule.by_class, fdr=0.1)
+    found = flags_summary.Discoveries(2, 0.0)
+    said = flags_summary.flags_summary(rule, {"a": "input"}, FlagFacts(), "s", {"a": counts}, [], found)
+    assert said["rule"]["smallest_possible_p_value"] == pytest.approx(1 / 11)
+
+
 def test_with_a_largest_p_value_the_threshold_does_not_count():
     rule = FlagRule("msp", TEN, {}, fdr=0.1)
     batch, _ = flag_rows(rule, rows([0.0, 1.0, 2.0]), 2 / 11)
