@@ -62,7 +62,7 @@ class Listing:
       options: of all sources.
       folder: local; lists of images are written below it.
       output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
-      seen: paths of files that earlier patterns have listed, by source.
+      seen: paths of loose files that earlier patterns have listed, by source.
       left_out: paths of files beside them that a pattern does not match, by source; another one may.
     """
 

@@ -28,7 +28,8 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
         for shard in KINDS[source.kind].shards(source, listing):
             shards.setdefault((shard.source, shard.path, shard.content.first_index()), shard)
     for name, paths in listing.left_out.items():
-        if left := sorted(paths - listing.seen[name]):
+        listed = {shard.path for shard in shards.values() if shard.source == name}
+        if left := sorted(paths - listed - listing.seen.get(name, set())):
             print(left_out(name, left), file=sys.stderr)
     names: dict[tuple[str, str], Shard] = {}
     for shard in shards.values():

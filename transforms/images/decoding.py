@@ -2,7 +2,7 @@
 
 The policy is the same for every format:
 
-* PNG, JPEG, GIF (first frame) and BMP are recognised by their content, never by a file name.
+* PNG, JPEG, GIF, BMP and WebP (the first frame of animations) are recognised by their content, never by a file name.
 * Alpha is dropped, not blended; palettes are resolved; CMYK becomes RGB; 16 bits become 8 by keeping the high byte.
 * Colour becomes grey by ITU-R 601 luma (0.299 R + 0.587 G + 0.114 B); grey becomes colour by repetition.
 * EXIF orientation is ignored, as in Keras' own loaders.
@@ -23,10 +23,11 @@ from PIL import Image
 from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example import ImageRecord
-from odin_beam.transforms.images.formats import IN_WORDS, NAMES, SIGNATURES
+from odin_beam.transforms.images.formats import IN_WORDS, NAMES, format_of
 from odin_beam.transforms.images.geometry import JPEG_METHODS, Geometry
 from odin_beam.transforms.images.jpeg import JPEG_START, checked_jpeg, plain_jpeg, refuse_cut, seems_cut
 from odin_beam.transforms.images.png import plain_png
+from odin_beam.transforms.images.recognition import described, other_pixels
 from odin_beam.transforms.images.resize import fit
 from odin_beam.transforms.images.structure import check_structure
 
@@ -59,8 +60,19 @@ def pixels(
     if is_raw(record.image, shape):
         image = _to_channels(np.frombuffer(record.image, np.uint8).reshape(shape), channels)
     else:
-        image = decode(record.image, channels, geometry.jpeg)
+        image = _decode_or_name(record.image, shape, channels, geometry.jpeg)
     return fit(image, (height, width), geometry, out)
+
+
+def _decode_or_name(data: bytes, shape: tuple[int, int, int], channels: int, jpeg: str) -> np.ndarray:
+    """`decode`, whose error says if the bytes are raw pixels of this shape, but of another type."""
+    try:
+        return decode(data, channels, jpeg)
+    except ImageError as e:
+        is_unknown = isinstance(e.__cause__, Image.UnidentifiedImageError) and not described(data)
+        if is_unknown and (words := other_pixels(len(data), shape)):
+            raise ImageError(e.reason, f"{e.detail}, but {words}") from e
+        raise
 
 
 def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
@@ -71,7 +83,7 @@ def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     """
     if min(shape) < 1 or shape[2] not in (1, 3, 4) or len(data) != shape[0] * shape[1] * shape[2]:
         return False
-    if data.startswith(SIGNATURES):
+    if format_of(data):
         return False
     return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
 
@@ -80,7 +92,7 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
     """Decodes an image under this module's policy.
 
     Args:
-      data: PNG, JPEG, GIF or BMP.
+      data: PNG, JPEG, GIF, BMP or WebP.
       channels: 1 or 3.
       jpeg: see `Geometry`; CMYK JPEG, and JPEG to be converted between grey and colour, is always `accurate`.
 
@@ -135,7 +147,7 @@ def check_header(data: bytes) -> None:
             decode(data, 3)
     except ImageError as e:
         if isinstance(e.__cause__, Image.UnidentifiedImageError):
-            raise ImageError("not_an_image", f"{len(data)} bytes that are not a readable {IN_WORDS}") from e
+            raise ImageError("not_an_image", f"{len(data)} bytes that are not a readable {IN_WORDS}{_but(data)}") from e
         raise
 
 
@@ -161,10 +173,15 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 def _undecodable(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{len(data)} bytes that are not {IN_WORDS}, nor raw pixels of the expected shape"
+        return f"{len(data)} bytes that are not {IN_WORDS}, nor raw pixels of the expected shape{_but(data)}"
     # TensorFlow's errors begin with the node that raised them, in double braces.
     text = re.sub(r"\{\{.*?\}\}", "", str(error))
     return " ".join(text.split())[:200] or type(error).__name__
+
+
+def _but(data: bytes) -> str:
+    words = described(data)
+    return f", but {words}" if words else ""
 
 
 def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images.example_wire import Malformed, TooManyFields, WireFeature, read_wire
 from odin_beam.transforms.images.labels import class_index, label_problem
+from odin_beam.transforms.images.recognition import described, recognised
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.text import clipped, printable
 
@@ -55,6 +56,7 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
         raise _not_an_example(payload) from None
     image = features[names.image].bytes_list.value if names.image in features else ()
     if len(image) != 1:
+        _refuse_other_message(payload, features)
         kind = features[names.image].WhichOneof("kind") if names.image in features else None
         count = len(getattr(features[names.image], kind).value) if kind else 0
         raise ImageError("no_image", missing_image(names.image, features, kind, count))
@@ -94,6 +96,7 @@ def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
         raise ImageError("too_complex", detail) from None
     image = example.features.get(names.image, WireFeature())
     if image.span is None or image.count != 1:
+        _refuse_other_message(payload, example.names)
         raise ImageError("no_image", missing_image(names.image, example.names, image.kind, image.count))
 
     def number(name: str) -> int | None:
@@ -117,8 +120,16 @@ def _wire_label(payload: bytes, feature: WireFeature) -> int | None:
     return class_index(*_values(tf.train.Feature.FromString(joined)))
 
 
+def _refuse_other_message(payload: bytes, names: Iterable[str]) -> None:
+    """Refuses another protobuf message, such as a tensor, which parses as an Example without features."""
+    if not list(names) and recognised(payload):
+        raise _not_an_example(payload)
+
+
 def _not_an_example(payload: bytes) -> ImageError:
-    return ImageError("not_an_example", f"{len(payload)} bytes that are no tf.train.Example")
+    words = described(payload)
+    but = f", but {words}" if words else ""
+    return ImageError("not_an_example", f"{len(payload)} bytes that are not a tf.train.Example{but}")
 
 
 def missing_image(name: str, existing: Iterable[str], kind: str | None, count: int) -> str:

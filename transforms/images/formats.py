@@ -8,8 +8,9 @@ class Format:
     """One format.
 
     Attributes:
-      name: Pillow's name for it.
+      name: what it is called; Pillow calls it so in capitals.
       signatures: the first bytes of its files.
+      brand: the bytes from the ninth on, if a signature is that of a container.
       extensions: of its files, in lower case.
       decides: whether a signature is long enough to distinguish an image from raw pixels of any size.
     """
@@ -18,6 +19,11 @@ class Format:
     signatures: tuple[bytes, ...]
     extensions: tuple[str, ...]
     decides: bool = True
+    brand: bytes = b""
+
+    def begins(self, head: bytes) -> bool:
+        """Whether a file with these first bytes is of this format."""
+        return head.startswith(self.signatures) and head.startswith(self.brand, 8)
 
 
 FORMATS = (
@@ -26,14 +32,14 @@ FORMATS = (
     Format("GIF", (b"GIF87a", b"GIF89a"), (".gif",)),
     # One raw image in 65,536 begins with these two letters.
     Format("BMP", (b"BM",), (".bmp", ".dib"), decides=False),
+    Format("WebP", (b"RIFF",), (".webp",), brand=b"WEBP"),
 )
-NAMES = tuple(row.name for row in FORMATS)
+NAMES = tuple(row.name.upper() for row in FORMATS)
 EXTENSIONS = tuple(extension for row in FORMATS for extension in row.extensions)
-# Signatures that suffice to identify an encoded image.
-SIGNATURES = tuple(signature for row in FORMATS if row.decides for signature in row.signatures)
-IN_WORDS = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+_WORDS = tuple(row.name for row in FORMATS)
+IN_WORDS = f"{', '.join(_WORDS[:-1])} or {_WORDS[-1]}"
 
 
 def format_of(head: bytes) -> str | None:
     """The format of a file with these first bytes, if its signature decides; None for any other."""
-    return next((row.name for row in FORMATS if row.decides and head.startswith(row.signatures)), None)
+    return next((row.name for row in FORMATS if row.decides and row.begins(head)), None)

@@ -22,10 +22,11 @@ _RLE_JUMP = 256
 
 
 def check_structure(data: bytes) -> None:
-    """Checks the blocks of a PNG, JPEG, GIF or BMP; other and damaged files pass, for a decoder to judge.
+    """Checks the blocks of a PNG, JPEG, GIF, BMP or WebP; other and damaged files pass, for a decoder to judge.
 
     Raises:
-      ImageError: `too_complex`, or `truncated` if a BMP has fewer bytes than its pixels need.
+      ImageError: `too_complex`, `too_many_pixels` if that is a WebP, or `truncated` if a BMP has fewer bytes than its
+        pixels need, or a WebP fewer than it declares.
     """
     if data.startswith(b"\xff\xd8\xff"):
         jpeg_structure(data)
@@ -35,6 +36,8 @@ def check_structure(data: bytes) -> None:
         _check_gif(data)
     elif data.startswith(b"BM"):
         _check_bmp(data)
+    elif data.startswith(b"RIFF") and data.startswith(b"WEBP", 8):
+        _check_webp(data)
 
 
 def _check_png(data: bytes) -> None:
@@ -94,3 +97,21 @@ def _check_bmp(data: bytes) -> None:
     if coded < needed:
         detail = f"a BMP of {width} x {height} pixels with {coded} bytes of them"
         raise ImageError("truncated", f"{detail}; it needs at least {needed}")
+
+
+def _check_webp(data: bytes) -> None:
+    """Checks the size of the canvas: Pillow allocates it twice, with four bytes a pixel, before it says its size."""
+    if len(data) < 30:
+        raise ImageError("truncated", f"a WebP of {len(data)} bytes, which ends before its image")
+    kind, content = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        width, height = 1 + int.from_bytes(content[4:7], "little"), 1 + int.from_bytes(content[7:10], "little")
+    elif kind == b"VP8L":
+        bits = int.from_bytes(content[1:5], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    if width * height > limits.MAX_PIXELS:
+        raise ImageError("too_many_pixels", f"{width} x {height}; the limit is {limits.MAX_PIXELS} pixels")
+    if (declared := 8 + int.from_bytes(data[4:8], "little")) > len(data):
+        raise ImageError("truncated", f"a WebP of {len(data)} bytes, which declares {declared}")

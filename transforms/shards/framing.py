@@ -17,7 +17,7 @@ from typing import BinaryIO
 import google_crc32c
 
 from odin_beam.transforms import errors, limits
-from odin_beam.transforms.images.formats import format_of
+from odin_beam.transforms.images.recognition import recognised
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.storage import reading
 
@@ -25,6 +25,8 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 _COPY_BYTES = 1 << 20
+# Enough to recognise a file of another kind.
+_RECOGNISED_BYTES = 500
 
 
 class _FramingBroken(Exception):
@@ -97,7 +99,7 @@ def read_stream(stream: BinaryIO, compressed: bool) -> Iterator[Record]:
             header = _read(stream, _HEADER.size)
             if not header:
                 return
-            length = _length(header, position)
+            length = _length(header, position, stream)
             record, used = _read_body(stream, length, index, offset)
         except _FramingBroken as broken:
             yield Record(index, offset, None, broken.args)
@@ -107,12 +109,12 @@ def read_stream(stream: BinaryIO, compressed: bool) -> Iterator[Record]:
         position += _HEADER.size + used
 
 
-def _length(header: bytes, position: int) -> int:
+def _length(header: bytes, position: int, stream: BinaryIO) -> int:
     if len(header) < _HEADER.size:
         raise _FramingBroken("truncated_shard", f"the file ends inside the record header at byte {position}")
     length, crc = _HEADER.unpack(header)
     if masked_crc32c(header[:8]) != crc:
-        if position == 0 and (kind := foreign_format(header)):
+        if position == 0 and (kind := foreign_format(header + _read(stream, _RECOGNISED_BYTES))):
             raise _FramingBroken("not_tfrecord", f"the file looks like {kind}")
         raise _FramingBroken("bad_length_checksum", f"record header at byte {position}")
     return length
@@ -159,14 +161,6 @@ def _skip(stream: BinaryIO, size: int) -> None:
 
 def foreign_format(head: bytes) -> str | None:
     """What a file that is not TFRecord seems to be, judging by its first bytes; None if they are not recognised."""
-    if image := format_of(head):
-        return f"a {image} image"
-    for magic, kind in (
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x1f\x8b", "gzip (its name should end in .gz)"),
-        (b"PAR1", "Parquet"),
-        (b"\x93NUMPY", "a NumPy array"),
-    ):
-        if head.startswith(magic):
-            return kind
-    return None
+    words = recognised(head)
+    remarks = {"gzip": " (its name should end in .gz)", "zlib": ": write it with GZIP, or without compression"}
+    return words and f"{words}{remarks.get(words, '')}"

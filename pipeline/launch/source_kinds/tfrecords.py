@@ -13,9 +13,7 @@ from odin_beam.transforms.tables.layout import scores_file_name
 def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
     stats, left = matching_shards(source, listing.output)
     listing.left_out.setdefault(source.name, set()).update(left)
-    for stat in stats:
-        listing.seen.setdefault(source.name, set()).add(stat.path)
-        yield file_shard(source, stat, None)
+    yield from (file_shard(source, stat, None) for stat in stats)
 
 
 def file_shard(source: SourcePattern, stat: FileStat, features: FeatureNames | None) -> Shard:

@@ -1,9 +1,12 @@
 """`odin-beam score`: its flags, and what it refuses or stops at in one line."""
 
 import shutil
+import zlib
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from odin_beam.pipeline.main import main
 from odin_beam.transforms import errors
@@ -79,7 +82,15 @@ def no_classifiers(tmp_path_factory):
         (["--max_rejected=2"], "must be between 0 and 1"),
         (["--overwrite=maybe"], "neither true nor false"),
         (["--input=pictures={d}/picture-*.png"], "looks like a PNG image; `odin-beam ingest`"),
-        (["--input=files:{d}/new-*"], "that are not a readable PNG, JPEG, GIF or BMP"),
+        (["--input=files:{d}/new-*"], "that are not a readable PNG, JPEG, GIF, BMP or WebP"),
+        (["--input=t={d}/bare.tfrecord"], "not a tf.train.Example, but a serialized tensor, float32 of 8 x 8 x 3"),
+        (
+            ["--input=t={d}/inside.tfrecord"],
+            "feature 'image' is not PNG, JPEG, GIF, BMP or WebP nor raw pixels, but a ser",
+        ),
+        (["--input=z={d}/zlib.tfrecord"], "looks like zlib: write it with GZIP, or without compression"),
+        (["--input=files:{d}/page.jpg"], "WebP, but an HTML page"),
+        (["--input=files:{d}/empty.jpg"], "WebP, but an empty file"),
         (["--input=manifest:{d}/absent.csv"], "absent.csv: No such file"),
         (["--input=manifest:{d}/list.csv"], "gone.png: No such file or directory; the first images listed are not"),
         (["--input=noise:pink"], "the kinds of noise are gaussian and uniform"),
@@ -90,6 +101,12 @@ def test_a_usage_error_is_one_line_code_2_and_nothing_written(model, archive, no
     for path in no_classifiers:
         shutil.copy(path, archive)
     (archive / "picture-0.png").write_bytes(samples.encoded(samples.random_images(1)[0]))
+    tensor = tf.io.serialize_tensor(np.zeros((8, 8, 3), np.float32)).numpy()
+    shard = samples.write_shard(archive / "bare.tfrecord", [tensor] * 3)
+    samples.write_shard(archive / "inside.tfrecord", [samples.example(image=tensor)])
+    (archive / "zlib.tfrecord").write_bytes(zlib.compress(shard.read_bytes()))
+    (archive / "page.jpg").write_bytes(b"<!DOCTYPE html><html></html>")
+    (archive / "empty.jpg").write_bytes(b"")
     (archive / "list.csv").write_text("uri\ngone.png\n")
     assert main(command(model, archive, *(flag.format(d=archive) for flag in flags))) == 2
     error = capsys.readouterr().err

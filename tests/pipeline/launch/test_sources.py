@@ -157,6 +157,12 @@ def test_what_another_pattern_of_the_source_matches_is_not_left_out(photos, caps
     assert capsys.readouterr().err == ""
 
 
+def test_a_source_of_shards_and_loose_files_lists_both(tmp_path):
+    samples.write_shard(tmp_path / "a.tfrecord", [])
+    patterns = [SourcePattern("x", "input", f"{tmp_path}/a*", kind) for kind in ("", "files")]
+    assert [type(shard.content).__name__ for shard in listed(tmp_path, *patterns)] == ["TFRecords", "ImageList"]
+
+
 def test_a_pattern_of_another_case_says_what_is_there(photos):
     with pytest.raises(UsageError, match=r"matches no file; 2 other files .*1 \.PNG, 1 \.png"):
         listed(photos.parent, SourcePattern("x", "input", f"{photos}/[ab]*.Png", "files"))

@@ -114,7 +114,22 @@ def bmp_of_size(width: int, height: int) -> bytes:
     return patched(samples.encoded(RGB, "BMP"), 18, struct.pack("<ii", width, height))
 
 
+def webp_of_size(width: int, height: int, **options) -> bytes:
+    """A WebP whose header declares this size: lossy, lossless, or, with alpha, of the extended kind."""
+    if options.get("extended"):
+        data = samples.encoded(np.full((5, 7, 4), 9, np.uint8), "WEBP")
+        assert data[12:16] == b"VP8X"
+        return patched(data, 24, (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"))
+    data = samples.encoded(RGB, "WEBP", **options)
+    if options:
+        return patched(data, 21, (width - 1 | (height - 1) << 14).to_bytes(4, "little"))
+    return patched(data, 26, struct.pack("<HH", width, height))
+
+
 HUGE = {
+    "WebP": webp_of_size(16_383, 16_383),
+    "WebP just above": webp_of_size(9_460, 9_460, lossless=True),
+    "WebP canvas": webp_of_size(1 << 24, 1 << 24, extended=True),
     "PNG": png(60_000, 60_000, 8, 2, b"x"),
     "PNG just above": png(9_460, 9_460, 8, 2, b"x"),
     "largest PNG": png(2**31 - 1, 2**31 - 1, 1, 0, b"x"),
@@ -164,7 +179,7 @@ def test_a_colour_profile_that_is_a_flood_is_not_unpacked():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "GIF"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "GIF", "WEBP"])
 def test_a_cut_file_is_refused(image_format, channels):
     data = samples.encoded(samples.random_images(1, (40, 40, 3))[0], image_format)
     for size in (20, int(0.6 * len(data)), int(0.9 * len(data))):
@@ -179,7 +194,30 @@ def test_a_cut_file_is_refused(image_format, channels):
 )
 def test_what_is_no_image_of_a_known_format_is_undecodable(data):
     error = error_of(decoding.decode, data, 3)
-    assert str(error).startswith(f"undecodable: {len(data)} bytes that are not PNG, JPEG, GIF or BMP")
+    assert str(error).startswith(f"undecodable: {len(data)} bytes that are not PNG, JPEG, GIF, BMP or WebP")
+
+
+def test_an_animated_webp_is_its_first_frame():
+    frames = [Image.fromarray(image) for image in samples.random_images(3, (16, 16, 3))]
+    data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, duration=40)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert np.array_equal(decoding.decode(data, 3), np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_raw_pixels_of_another_type_are_named(width):
+    data = np.random.default_rng(0).bytes(5 * 7 * 3 * width)
+    error = error_of(decoding.pixels, ImageRecord(data, None, None, None), (5, 7, 3), Geometry())
+    assert error.reason == "undecodable"
+    assert (
+        f"but {dict([(2, '16-bit'), (4, 'float32 or int32'), (8, 'float64 or int64')])[width]} pixels" in error.detail
+    )
+
+
+def test_what_is_not_an_image_is_named():
+    page = b"<!DOCTYPE html><html><body>gone</body></html>"
+    expected = "45 bytes that are not a readable PNG, JPEG, GIF, BMP or WebP, but an HTML page"
+    assert error_of(decoding.check_header, page).detail == expected
 
 
 def test_check_header_takes_what_decodes_and_names_what_does_not():
@@ -233,7 +271,7 @@ def test_a_raw_image_that_begins_with_bmps_letters_is_raw():
     np.testing.assert_array_equal(pixels_of(image.tobytes(), RGB.shape), image / np.float32(255))
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
 def test_an_encoded_image_as_long_as_a_raw_one_is_encoded(image_format):
     data = samples.encoded(RGB, image_format)
     assert not decoding.is_raw(data, (1, len(data), 1))

@@ -173,7 +173,7 @@ def test_of_very_many_features_some_are_named():
 @pytest.mark.parametrize("payload", [b"\xff" * 40, b"\n\xff", samples.encoded(RGB)])
 def test_what_is_no_example_is_refused(payload):
     error = error_of(example.parse_example, payload, FeatureNames())
-    assert str(error) == f"not_an_example: {len(payload)} bytes that are no tf.train.Example"
+    assert str(error).startswith(f"not_an_example: {len(payload)} bytes that are not a tf.train.Example")
 
 
 def test_an_empty_payload_is_an_example_without_features():

@@ -220,6 +220,11 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
         (samples.encoded(PICTURE, "GIF"), "a GIF image"),
         (_file(lambda f: zipfile.ZipFile(f, "w").writestr("a", "b" * 30)), "a zip archive"),
         (gzip.compress(b"".join(map(framing.frame, SMALL))), "gzip (its name should end in .gz)"),
+        (zlib.compress(b"".join(map(framing.frame, SMALL))), "zlib: write it with GZIP, or without compression"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\nsize 12\n",
+            "a Git LFS pointer (fetch the files: `git lfs pull`)",
+        ),
         (_file(lambda f: pq.write_table(pa.table({"a": [1]}), f)), "Parquet"),
         (_file(lambda f: np.save(f, PICTURE)), "a NumPy array"),
     ],

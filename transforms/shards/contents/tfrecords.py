@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from odin_beam.transforms.errors import ImageError, StorageError
+from odin_beam.transforms.images.formats import IN_WORDS, format_of
 from odin_beam.transforms.images.geometry import Geometry
+from odin_beam.transforms.images.recognition import recognised
 from odin_beam.transforms.shards import framing
 from odin_beam.transforms.shards.contents.content import Content
 from odin_beam.transforms.shards.records import Record
@@ -64,9 +66,14 @@ class TFRecords(Content):
         if record.problem:
             return ""
         try:
-            self.parse(record, names)
+            parsed = self.parse(record, names)
         except ImageError as e:
+            if e.reason == "not_an_example" and recognised(record.payload):
+                return f"{shard.path}: {e.detail}"
             return f"{shard.path}: {e.detail}; name it with `image_feature`" if e.reason == "no_image" else ""
+        if not format_of(parsed.image) and (words := recognised(parsed.image)):
+            feature = (self.features or names).image
+            return f"{shard.path}: feature {feature!r} is not {IN_WORDS} nor raw pixels, but {words}"
         return None
 
     def missing_label(self, record: Record, names: FeatureNames) -> str | None:
