@@ -139,5 +139,5 @@ def write_calibration(path, model: str = "/m.keras", scores: np.ndarray | None =
     from odin_beam.transforms.scoring.settings import ScoreSettings
 
     steps = CalibrationScores.of(ScoreHistogram.of(np.linspace(0.1, 0.9, 100) if scores is None else scores)).as_dict()
-    content = {"model": model, "settings": ScoreSettings(model, "d").identity(), "class_scores": {}}
+    content = {"model": model, "settings": ScoreSettings(model, "d").identity(), "class_scores": {}, "sources": {}}
     calibration_file.write_calibration(str(path), {**content, "scores": {"odin": steps, "msp": steps}})
