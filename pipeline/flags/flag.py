@@ -1,6 +1,7 @@
 """Flags of `flag`."""
 
 import argparse
+import re
 from dataclasses import dataclass
 
 from odin_beam.pipeline.errors import UsageError
@@ -21,6 +22,7 @@ class FlagOptions:
       tpr: true positive rate of the threshold; None with `fdr`.
       fdr: false discovery rate; None with `tpr`.
       per_class: whether images are compared with calibration images of the same predicted class.
+      name: of the flags; None for those without one.
       beam: Beam's own flags.
     """
 
@@ -30,6 +32,7 @@ class FlagOptions:
     tpr: float | None
     fdr: float | None
     per_class: bool
+    name: str | None = None
     beam: tuple[str, ...] = ()
 
 
@@ -55,11 +58,16 @@ def _add_flags(parser: Parser) -> None:
     parser.add_boolean(
         "--per_class", "compare with calibration images of the same predicted class, where there are enough"
     )
+    parser.add_argument(
+        "--name", metavar="NAME", help="keep these flags beside others, in DIR/flags-NAME (letters, digits and _)"
+    )
 
 
 def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> FlagOptions:
     if arguments.tpr is not None and arguments.fdr is not None:
         raise UsageError("give --tpr or --fdr, not both")
+    if arguments.name is not None and not re.fullmatch(r"\w{1,40}", arguments.name, re.ASCII):
+        raise UsageError(f"--name {arguments.name}: at most 40 letters, digits and _")
     tpr = 0.95 if arguments.tpr is None and arguments.fdr is None else arguments.tpr
     return FlagOptions(
         absolute_path(arguments.scores),
@@ -68,6 +76,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> FlagOption
         tpr,
         arguments.fdr,
         arguments.per_class,
+        arguments.name,
         beam,
     )
 

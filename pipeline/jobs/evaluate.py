@@ -5,7 +5,7 @@ odin-beam evaluate --scores scores
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.evaluate import EvaluateOptions
-from odin_beam.pipeline.launch.run_folder import launched_run, read_facts, read_flags
+from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.pipeline.show.metrics_table import damaged_scores, metrics_table
 from odin_beam.pipeline.show.plural import plural
@@ -23,7 +23,7 @@ def run(options: EvaluateOptions) -> int:
     launch, shards = launched_run(output)
     if all(shard.role != "in_distribution" for shard in shards):
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
-    flags, problem = read_flags(output, launch, shards)
+    all_flags = read_all_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -40,8 +40,9 @@ def run(options: EvaluateOptions) -> int:
 
     metrics = read_facts(output, layout.METRICS)
     print(metrics_table(metrics))
-    if flags or problem:
-        print(f"\n{flags_text(flags) if flags else problem}")
+    for name, flags, problem in all_flags:
+        title = f"flags {name}:\n" if name else ""
+        print(f"\n{title}{flags_text(flags) if flags else problem}")
     if damaged := damaged_scores(metrics["damaged_scores"]):
         print("\n" + "\n".join(damaged))
     absent = len(shards) - metrics["scored_shards"] - len(metrics["damaged_scores"])

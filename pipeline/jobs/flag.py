@@ -12,7 +12,7 @@ from typing import Any
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.flag import FlagOptions
 from odin_beam.pipeline.launch.progress import show_progress
-from odin_beam.pipeline.launch.run_folder import launched_run, read_facts
+from odin_beam.pipeline.launch.run_folder import flags_detector, launched_run, read_facts
 from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, Calibration, read_calibration
 from odin_beam.transforms.calibration.flag_rule import FlagRule
@@ -36,6 +36,7 @@ def run(options: FlagOptions) -> int:
     except CalibrationError as e:
         raise UsageError(f"--calibration: {e}") from e
     refuse_other_scores(options, launch["settings"], calibration)
+    refuse_other_detector(options)
     rule = flag_rule(options, calibration)
     facts = FlagFacts(_calibration_facts(options, calibration), options.per_class, started)
 
@@ -48,22 +49,23 @@ def run(options: FlagOptions) -> int:
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     # The completion marker goes first, so that flags of two rules never look like one result.
-    writing.delete([paths.join(output, layout.FLAGS)])
-    writing.delete_folder(layout.flags_folder(output))
-    pipeline | ReadFinished(output) | FlagShards(output, rule, facts, launch["settings"])
-    progress = show_progress("flagging", len(shards), "shards", lambda: _state(output, len(shards)))
+    file, folder = layout.flags_file(options.name), layout.flags_folder(output, options.name)
+    writing.delete([paths.join(output, file)])
+    writing.delete_folder(folder)
+    pipeline | ReadFinished(output) | FlagShards(output, rule, facts, launch["settings"], options.name)
+    progress = show_progress("flagging", len(shards), "shards", lambda: _state(folder, len(shards)))
     if handed := submit(pipeline, progress):
-        print(f"{handed}; {paths.join(output, layout.FLAGS)} appears when the job is done")
+        print(f"{handed}; {paths.join(output, file)} appears when the job is done")
         return 0
 
-    found = read_facts(output, layout.FLAGS)
+    found = read_facts(output, file, layout.FLAGS)
     print(flags_text(found))
-    print(f"\nflags: {layout.flags_folder(output)}  ({found['seconds']:.0f} s)")
+    print(f"\nflags: {folder}  ({found['seconds']:.0f} s)")
     return 0 if found["complete"] else 3
 
 
-def _state(output: str, shards: int) -> tuple[int, str]:
-    done = len(listing.list_files(layout.all_parquet(layout.flags_folder(output))))
+def _state(folder: str, shards: int) -> tuple[int, str]:
+    done = len(listing.list_files(layout.all_parquet(folder)))
     return done, f"{done:,} of {shards:,} shards"
 
 
@@ -98,6 +100,20 @@ def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibrat
         )
     if detector not in settings["detectors"]:
         raise UsageError(f"--detector {detector}: {options.scores} was scored without it: --detectors left it out")
+
+
+def refuse_other_detector(options: FlagOptions) -> None:
+    """Checks that no flags of another detector would be lost.
+
+    Raises:
+      UsageError: they would.
+    """
+    earlier = flags_detector(options.scores, options.name)
+    if earlier not in (None, options.detector):
+        raise UsageError(
+            f"{layout.flags_folder(options.scores, options.name)} has flags by {earlier}: to keep both, give these a "
+            f"name, such as --name {options.detector}"
+        )
 
 
 def flag_rule(options: FlagOptions, calibration: Calibration) -> FlagRule:

@@ -7,11 +7,12 @@ The images of the galleries are read back from where they were scored, and the m
 activation maps; if either is gone, the report notes this and continues.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.report import ReportOptions
-from odin_beam.pipeline.launch.run_folder import launched_run, read_facts, read_flags
+from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import damaged_scores
 from odin_beam.transforms.detectors.registry import DETECTORS
@@ -42,7 +43,7 @@ def run(options: ReportOptions) -> int:
     except OtherVersion as e:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}
-    summary, flags = read_facts(output, layout.SUMMARY), read_flags(output, launch, shards)
+    summary, flags = read_facts(output, layout.SUMMARY), read_all_flags(output, launch, shards)
 
     import apache_beam as beam
 
@@ -53,7 +54,9 @@ def run(options: ReportOptions) -> int:
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     scored = pipeline | ReadFinished(output)
-    scored["finished"] | WriteReportData(_report_settings(output, launch, settings, shards, metrics))
+    scored["finished"] | WriteReportData(
+        _report_settings(output, launch, settings, shards, metrics, _ranked_by(settings, flags))
+    )
     submit(pipeline)
     data = read_facts(paths.join(output, layout.REPORT), layout.REPORT_DATA)
 
@@ -83,12 +86,24 @@ def run(options: ReportOptions) -> int:
     return 3 if damaged else 0
 
 
+def _ranked_by(settings: ScoreSettings, flags: Sequence[tuple[str | None, dict[str, Any] | None, str | None]]) -> str:
+    """The one detector that images, thresholds and classes are shown by: that of the flags, else the first scored."""
+    flagged = next((found["detector"] for _, found, _ in flags if found), None)
+    if flagged in settings.detectors:
+        return flagged
+    return next(name for name in DETECTORS if name in settings.detectors)
+
+
 def _report_settings(
-    output: str, launch: dict[str, Any], settings: ScoreSettings, shards: list[Shard], metrics: dict[str, Any]
+    output: str,
+    launch: dict[str, Any],
+    settings: ScoreSettings,
+    shards: list[Shard],
+    metrics: dict[str, Any],
+    ranked_by: str,
 ) -> "ReportSettings":
     from odin_beam.transforms.metrics.report_data import ReportSettings
 
-    ranked_by = next(name for name in DETECTORS if name in settings.detectors)
     thresholds = [source["threshold_at_95_tpr"].get(ranked_by) for source in metrics["in_distribution"].values()]
     roles = {shard.source: shard.role for shard in shards}
     return ReportSettings(output, roles, ranked_by, next(iter(thresholds), None), launch["settings"])

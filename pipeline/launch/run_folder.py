@@ -28,14 +28,19 @@ def refuse_output(output: str) -> None:
         raise UsageError(f"--output {output} is a file: give a folder")
 
 
-def read_facts(output: str, name: str) -> dict[str, Any] | None:
+def read_facts(output: str, name: str, kind: str | None = None) -> dict[str, Any] | None:
     """One of the run's JSON files, or None where there is none.
+
+    Args:
+      output: the run's folder.
+      name: of the file.
+      kind: name of the file that it has the shape of; defaults to its own.
 
     Raises:
       UsageError: it is damaged.
     """
-    content = _read(output, name)
-    if content is not None and name in RUN_SHAPES and (found := problem(content, RUN_SHAPES[name])):
+    content, shape = _read(output, name), RUN_SHAPES.get(kind or name)
+    if content is not None and shape is not None and (found := problem(content, shape)):
         raise UsageError(f"{paths.join(output, name)} is damaged ({found}): remove it and run again")
     return content
 
@@ -80,22 +85,46 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         raise UsageError(f"{output} is not an output folder of `score`: {e}") from e
 
 
-def read_flags(output: str, launch: dict[str, Any], shards: list[Shard]) -> tuple[dict[str, Any] | None, str | None]:
+def flags_detector(output: str, name: str | None) -> str | None:
+    """The detector of the flags of that name; None without flags, or if the file does not say."""
+    detector = (_read(output, layout.flags_file(name)) or {}).get("detector")
+    return detector if isinstance(detector, str) else None
+
+
+def read_all_flags(
+    output: str, launch: dict[str, Any], shards: list[Shard]
+) -> list[tuple[str | None, dict[str, Any] | None, str | None]]:
+    """(name, flags, problem) of all that `flag` made here, as `read_flags` gives them; those without a name first.
+
+    Raises:
+      UsageError: one is damaged.
+    """
+    files = listing.list_files(paths.join(output, f"{layout.NAMED_FLAGS}.json"))
+    names = sorted(stat.path.rpartition("/flags-")[2].removesuffix(".json") for stat in files)
+    found = [(name, *read_flags(output, launch, shards, name)) for name in [None, *names]]
+    return [(name, flags, problem) for name, flags, problem in found if flags or problem]
+
+
+def read_flags(
+    output: str, launch: dict[str, Any], shards: list[Shard], name: str | None = None
+) -> tuple[dict[str, Any] | None, str | None]:
     """What `flag` found here, or why that is unknown; both None if it never ran or did not finish.
 
     Args:
       output: the run's folder.
       launch: content of `run.json`.
       shards: of the manifest.
+      name: of the flags; None for those without one.
 
     Raises:
       UsageError: `flags.json` is damaged.
     """
-    if (flags := _read(output, layout.FLAGS)) is None:
+    file = layout.flags_file(name)
+    if (flags := _read(output, file)) is None:
         return None, None
     if "scores_state" in flags and "together" not in flags:
         return None, "flags are of an earlier version: run `odin-beam flag` again"
-    flags = read_facts(output, layout.FLAGS)
+    flags = read_facts(output, file, layout.FLAGS)
     if flags.get("scores_state") != scores_state(launch["settings"], shards) or not flags.get("complete"):
         return None, "flags are out of date: run `odin-beam flag` again"
     return flags, None
@@ -128,7 +157,8 @@ def refuse_overwriting(output: str) -> None:
     """
     if listing.stat_file(paths.join(output, layout.RUN)) is not None:
         return
-    patterns = [*layout.FILES, *(paths.join(folder, "**") for folder in layout.FOLDERS)]
+    folders = (paths.join(folder, "**") for folder in layout.FOLDERS)
+    patterns = [*layout.FILES, *folders, layout.NAMED_FLAGS, paths.join(layout.NAMED_FLAGS, "**")]
     for pattern in patterns:
         if found := listing.list_files(paths.join(output, pattern)):
             raise UsageError(
@@ -141,4 +171,6 @@ def start_afresh(output: str) -> None:
     """Removes what an earlier run left in its folder, and nothing else."""
     for folder in layout.FOLDERS:
         writing.delete_folder(paths.join(output, folder))
+    named = (layout.NAMED_FLAGS, paths.join(layout.NAMED_FLAGS, "**"))
+    writing.delete(stat.path for pattern in named for stat in listing.list_files(paths.join(output, pattern)))
     writing.delete(paths.join(output, name) for name in layout.FILES)

@@ -56,7 +56,7 @@ def report_page(
     figures: dict[str, bytes],
     galleries: dict[str, dict[str, list[Picture]]],
     problem: str | None,
-    flags: tuple[dict[str, Any] | None, str | None],
+    flags: list[tuple[str | None, dict[str, Any] | None, str | None]],
 ) -> str:
     """The HTML of a run's report.
 
@@ -69,7 +69,7 @@ def report_page(
       figures: SVG by name.
       galleries: pictures by source and end of the ranking.
       problem: why there are no pictures.
-      flags: of `run_folder.read_flags`.
+      flags: of `run_folder.read_all_flags`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["shown"] = lambda text: printable(clipped(str(text), _SHOWN_LENGTH))
@@ -89,6 +89,5 @@ def report_page(
         },
         galleries=galleries,
         problem=problem,
-        flags=flags[0],
-        flags_problem=flags[1],
+        flags=flags,
     )

@@ -18,6 +18,8 @@ images. Near-duplicates are not independent: 20 copies of each image have the sp
 that both bounds cover less than they say. `Spread.design` measures this by the spread between shards, and both
 functions take it: an archive of N images then counts as N / design images, each standing for `design` images (Kish
 1965).
+
+scipy.stats takes a second to import, so it is imported where it is used: a mistake in a command shows before.
 """
 
 import math
@@ -26,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2, hypergeom
 
 # Confidence level of the interval, two-sided, and of the lower bound, one-sided.
 CONFIDENCE = 0.95
@@ -92,6 +93,8 @@ class Spread:
         design = self.design
         if design is None or design <= _CLEAR_DESIGN:
             return False
+        from scipy.stats import chi2
+
         return float(chi2.sf(self._chi_square, self.shards - 1)) < _CHANCE
 
     @property
@@ -120,6 +123,8 @@ def flags_at_most(count: int, group: Group, rank: int | None = None) -> float:
         return 0.0
     if rank == 0 or count >= group.images:
         return 1.0
+    from scipy.stats import hypergeom
+
     n = group.calibration_images
     return float(hypergeom.sf(rank - 1, group.images + n, n, count + rank))
 

@@ -76,7 +76,12 @@ def _arrays(rule: FlagRule, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flag_shard(
-    output: str, shard: Shard, rule: FlagRule, largest_p: float | None, identity: dict[str, Any]
+    output: str,
+    shard: Shard,
+    rule: FlagRule,
+    largest_p: float | None,
+    identity: dict[str, Any],
+    name: str | None = None,
 ) -> FlagCounts:
     """Writes a shard's flags, completely or not at all.
 
@@ -86,6 +91,7 @@ def flag_shard(
       rule: which images are flagged.
       largest_p: see `FlagRule.flagged`.
       identity: the settings in the fingerprint.
+      name: of these flags; None for those without one.
 
     Raises:
       errors.StorageError: the scores cannot be read, are damaged, or have another fingerprint.
@@ -103,7 +109,7 @@ def flag_shard(
                 stream.write(rows)
         metadata = {"detector": rule.detector, "tpr": rule.tpr, "fdr": rule.fdr, "largest_p_value": largest_p}
         with parquet.as_output_error(output):
-            stream.publish(flags_path(output, shard), {scores_file.METADATA_KEY: json.dumps(metadata)})
+            stream.publish(flags_path(output, shard, name), {scores_file.METADATA_KEY: json.dumps(metadata)})
     finally:
         stream.discard()
     return add_up_flags(parts).of_one_shard()
@@ -138,15 +144,16 @@ class ReadPValues(beam.DoFn):
 class _FlagShard(beam.DoFn):
     """`Shard`, `Discoveries` or None -> `counts`: (source, FlagCounts); `failed`: (Shard, reason)."""
 
-    def __init__(self, output: str, rule: FlagRule, identity: dict[str, Any]):
+    def __init__(self, output: str, rule: FlagRule, identity: dict[str, Any], name: str | None):
         self._output = output
         self._rule = rule
         self._identity = identity
+        self._name = name
 
     def process(self, shard: Shard, discoveries: Discoveries | None):
         largest_p = discoveries.largest_p if discoveries else None
         try:
-            counts = flag_shard(self._output, shard, self._rule, largest_p, self._identity)
+            counts = flag_shard(self._output, shard, self._rule, largest_p, self._identity, self._name)
         except errors.StorageError as e:
             yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
         else:
@@ -168,12 +175,14 @@ class FlagShards(beam.PTransform):
       rule: which images are flagged.
       facts: what `flags.json` says besides the counts.
       identity: the settings in the fingerprint; defaults to those of `run.json`.
+      name: of these flags, for keeping several beside each other: then it is `flags-NAME` in place of `flags`.
     """
 
     output: str
     rule: FlagRule
     facts: FlagFacts = field(default_factory=FlagFacts)
     identity: dict[str, Any] | None = None
+    name: str | None = None
 
     def expand(self, shards) -> beam.PCollection[str]:
         identity = self.identity or run_file.read_identity(self.output)
@@ -185,7 +194,7 @@ class FlagShards(beam.PTransform):
                 | "CombinePValues" >> beam.CombineGlobally(CombineScoreHistograms())
                 | "Discover" >> beam.Map(_discoveries, self.rule.fdr)
             )
-        flag = beam.ParDo(_FlagShard(self.output, self.rule, identity), discoveries)
+        flag = beam.ParDo(_FlagShard(self.output, self.rule, identity, self.name), discoveries)
         done = finished | flag.with_outputs("counts", "failed")
         failed = (shards["failed"], done.failed) | beam.Flatten()
         return (
@@ -201,6 +210,7 @@ class FlagShards(beam.PTransform):
                 beam.pvalue.AsList(shards["finished"]),
                 beam.pvalue.AsList(failed),
                 discoveries,
+                self.name,
             )
         )
 
@@ -218,10 +228,12 @@ def write_flags_summary(
     finished: Iterable[Shard],
     failed: Iterable[tuple[Shard, str]],
     discoveries: Discoveries | None,
+    name: str | None = None,
 ) -> str:
     """Writes `flags.json`, which marks the flags as complete, and removes leftovers of earlier attempts."""
     shards = read_manifest(output)
     state = scores_state(identity, shards)
-    write_json(output, layout.FLAGS, flags_summary(rule, roles_of(shards), facts, state, counts, failed, discoveries))
+    content = flags_summary(rule, roles_of(shards), facts, state, counts, failed, discoveries)
+    write_json(output, layout.flags_file(name), content)
     writing.delete_temporary(output, {_temporary_name(shard) for shard in finished})
     return output

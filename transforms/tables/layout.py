@@ -6,7 +6,7 @@ OUTPUT/listings/...        lists of loose images
 OUTPUT/scores/source=NAME/BASENAME-DIGEST.parquet     a row per image
 OUTPUT/rejects/source=NAME/BASENAME-DIGEST.parquet    a row per rejected record
 OUTPUT/metrics.json        OUTPUT/summary.json        summary last: the completion marker
-OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json
+OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json; with a name, flags-NAME in place of flags
 OUTPUT/report/...
 """
 
@@ -22,6 +22,8 @@ RUN = "run.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.json"
 FLAGS = "flags.json"
+# Flags with a name, beside those without one.
+NAMED_FLAGS = "flags-*"
 MANIFEST = "manifest.parquet"
 LISTINGS = "listings"
 REPORT = "report"
@@ -69,9 +71,14 @@ def rejects_folder(output: str) -> str:
     return paths.join(output, _REJECTS)
 
 
-def flags_folder(output: str) -> str:
-    """Folder of the flags of all sources, partitioned likewise."""
-    return paths.join(output, _FLAGS)
+def flags_folder(output: str, name: str | None = None) -> str:
+    """Folder of the flags of all sources, partitioned likewise; those of that name, if any."""
+    return paths.join(output, f"{_FLAGS}-{name}" if name else _FLAGS)
+
+
+def flags_file(name: str | None = None) -> str:
+    """Name of the file that marks the flags as complete."""
+    return f"{_FLAGS}-{name}.json" if name else FLAGS
 
 
 def scores_path(output: str, shard: Shard) -> str:
@@ -84,9 +91,9 @@ def rejects_path(output: str, shard: Shard) -> str:
     return _of_shard(output, _REJECTS, shard)
 
 
-def flags_path(output: str, shard: Shard) -> str:
+def flags_path(output: str, shard: Shard, name: str | None = None) -> str:
     """The path where the shard's flags are published."""
-    return _of_shard(output, _FLAGS, shard)
+    return paths.join(flags_folder(output, name), f"source={shard.source}", shard.file_name)
 
 
 def all_parquet(folder: str) -> str:

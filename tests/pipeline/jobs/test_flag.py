@@ -1,6 +1,7 @@
 """`odin-beam flag`: from scores and a calibration to a flag per image."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -222,6 +223,50 @@ def test_what_cannot_be_meant_is_one_line_and_touches_nothing(folder, capsys, ch
     assert message in error
     assert error.count("\n") == 1
     assert (folder / "scores/flags.json").exists()
+
+
+def test_flags_of_two_detectors_stand_side_by_side(folder, capsys):
+    assert flag(folder) == 0
+    before = read(folder)
+    capsys.readouterr()
+    assert flag(folder, "--detector=energy") == 2
+    told = "scores/flags has flags by odin: to keep both, give these a name, such as --name energy"
+    assert told in capsys.readouterr().err
+    assert flag(folder, "--detector=energy", "--name=energy") == 0
+    assert read(folder) == before
+    named = read(folder, "flags-energy")
+    assert named["score"].to_pylist() == read(folder, "scores")["energy"].to_pylist()
+    assert json.loads((folder / "scores/flags-energy.json").read_text())["detector"] == "energy"
+    capsys.readouterr()
+    assert main(["evaluate", f"--scores={folder}/scores"]) == 0
+    shown = capsys.readouterr().out
+    assert "flags energy:" in shown
+    assert shown.count("of 150 images of validation") == 2
+    assert flag(folder, "--name=../x") == 2
+    assert "at most 40 letters, digits and _" in capsys.readouterr().err
+
+
+def test_the_report_shows_all_flags_and_one_detector_throughout(folder, capsys):
+    assert flag(folder, "--detector=energy") == 0
+    assert flag(folder, "--tpr=0.9", "--detector=energy", "--name=strict") == 0
+    assert main(["report", f"--scores={folder}/scores"]) == 0
+    page = (folder / "scores/report/report.html").read_text()
+    assert "<h2>Flags</h2>" in page
+    assert "<h2>Flags strict</h2>" in page
+    assert "lowest energy" in page
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert captions
+    assert all("energy" in caption and "odin" not in caption for caption in captions)
+    assert "The threshold of energy accepts 95 %" in page
+
+
+def test_starting_afresh_removes_named_flags_too(folder, made, capsys):
+    assert flag(folder, "--name=strict") == 0
+    sources = [f"--in_distribution=known={made}/in-*", f"--out_distribution=foreign={made}/out-*"]
+    score = ["score", f"--model={made}/small.keras", f"--calibration={folder}/cal.json", "--overwrite"]
+    assert main([*score, f"--output={folder}/scores", *sources]) == 0
+    assert not list(folder.glob("scores/flags*.json"))
+    assert not list(folder.glob("scores/flags*/*/*.parquet"))
 
 
 def test_another_temperature_matters_to_odin_alone(folder):
