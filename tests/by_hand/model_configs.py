@@ -143,6 +143,8 @@ def fuzz(mutations: int, built: int, seed: int) -> None:
         if needed is None:
             continue
         accepted += 1
+        if accepted % 10_000 == 0:
+            print(f"{number + 1:,} of {mutations:,}", flush=True)
         if tried < built:
             tried += 1
             began = time.monotonic()
@@ -151,8 +153,8 @@ def fuzz(mutations: int, built: int, seed: int) -> None:
             slowest_build = max(slowest_build, seconds)
             if seconds > SLOW_SECONDS:
                 raise AssertionError(f"mutation {number} of seed {seed} took {seconds:.1f} s to build")
-        if tried and tried % 500 == 0:
-            keras.backend.clear_session()
+            if tried % 500 == 0:
+                keras.backend.clear_session()
     print(f"{mutations:,} mutations: {accepted:,} accepted, the slowest check {slowest_check:.3f} s")
     print(f"{tried:,} built or refused by Keras, the slowest in {slowest_build:.2f} s; grown by {peak() - before:,} MB")
 
