@@ -1,5 +1,6 @@
 """Names of the classes, in the order of labels, where `ingest` left them next to the shards."""
 
+import re
 from collections.abc import Sequence
 
 from odin_beam.transforms.errors import StorageError
@@ -7,10 +8,12 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths, reading
 
 _FILE = "labels.txt"
+# What follows the prefix in the names of shards.
+_NUMBER = re.compile(r"-\d{5}-of-\d{5}\.tfrecord$")
 
 
 def class_names(shards: Sequence[Shard], classes: int) -> list[str] | None:
-    """The names in the `labels.txt` next to the first shard; None without one, or if it has another number of classes.
+    """The names next to the first shard; None without any, or if they are not of this many classes.
 
     Args:
       shards: in-distribution.
@@ -18,9 +21,12 @@ def class_names(shards: Sequence[Shard], classes: int) -> list[str] | None:
     """
     if not shards:
         return None
-    try:
-        text = reading.read_bytes(paths.join(paths.parent(shards[0].path), _FILE)).decode("utf-8-sig")
-    except (StorageError, UnicodeDecodeError):
-        return None
-    names = text.splitlines()
-    return names if len(names) == classes else None
+    path = shards[0].path
+    for candidate in (f"{_NUMBER.sub('', path)}-{_FILE}", paths.join(paths.parent(path), _FILE)):
+        try:
+            names = reading.read_bytes(candidate).decode("utf-8-sig").splitlines()
+        except (StorageError, UnicodeDecodeError):
+            continue
+        if len(names) == classes:
+            return names
+    return None
