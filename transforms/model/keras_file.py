@@ -80,8 +80,9 @@ def _load(path: str) -> keras.Model:
         # Or the next scope, anywhere in this process, would allocate them.
         global_state.set_global_attribute("uninitialized_variables", [])
         raise
+    # Leaving a scope allocates all weights that are not yet allocated.
     with keras.StatelessScope():
-        """Leaving it allocates all weights that are not yet allocated."""
+        pass
     for variable, value in values:
         if value is not None:
             variable.assign(value)
