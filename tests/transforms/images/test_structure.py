@@ -1,6 +1,7 @@
 """Files whose structure makes them expensive are refused before a decoder sees them; large metadata pass."""
 
 import functools
+import contextlib
 import io
 import struct
 
@@ -147,7 +148,8 @@ def test_large_metadata_pass(data):
 @samples.fuzzed(300)
 @given(st.sampled_from([GIF, JPEG, PROGRESSIVE, animated(), coded_bmp(), with_texts()]).flatmap(samples.damaged))
 def test_the_walk_itself_stands_any_damage(data):
-    check_structure(data)
+    with contextlib.suppress(ImageError):
+        check_structure(data)
 
 
 def test_what_passes_is_no_other_image():
