@@ -1,7 +1,7 @@
 """Files whose structure makes them expensive are refused before a decoder sees them; large metadata pass."""
 
-import functools
 import contextlib
+import functools
 import io
 import struct
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from odin_beam.transforms import limits
+from odin_beam.transforms.errors import ImageError
 from odin_beam.transforms.images import decoding
 from odin_beam.transforms.images.structure import check_structure
 from tests.helpers import samples
