@@ -34,7 +34,7 @@ test: venv
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 fuzz: venv
-	ODIN_BEAM_FUZZ=63 $(BIN)/python -m pytest tests/transforms/shards/test_records.py tests/transforms/images -k 'damage or any_bytes or stands' \
+	ODIN_BEAM_FUZZ=28 $(BIN)/python -m pytest tests/transforms/shards/test_records.py tests/transforms/images -k 'damage or any_bytes or stands' \
 		--hypothesis-show-statistics
 
 test-flink: venv .flink/lib/fetched $(JOB_SERVER_JAR)
