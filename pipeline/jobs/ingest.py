@@ -41,6 +41,7 @@ from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.images.formats import EXTENSIONS
 from odin_beam.transforms.ingest.image_files import is_tfrecord, list_members, with_common_root
+from odin_beam.transforms.ingest.labels_file import class_names_in, labels_file
 from odin_beam.transforms.ingest.members import Member, Reject, folder_of, printable
 from odin_beam.transforms.ingest.output_names import OutputNames
 from odin_beam.transforms.ingest.shard_plan import plan_shards, write_plans
@@ -93,7 +94,7 @@ def _new_shards(
     _remove_earlier(output)
     write_plans(output.plan, plan_shards(members, rejects, output.shards))
     if labels:
-        writing.write_bytes(path, _lines(labels))
+        writing.write_bytes(path, labels_file(labels))
     return Making(WriteShards(labels, output), "images", tuple(labels), path, unlabelled)
 
 
@@ -285,22 +286,12 @@ def read_class_names(path: str) -> list[str]:
       UsageError: it cannot be read, is empty, or names a class twice.
     """
     with _as_usage_error():
-        names = _names(reading.read_bytes(path))
+        names = class_names_in(reading.read_bytes(path))
     if not names:
         raise UsageError(f"--class_names {path} is empty: one class name per line")
     if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise UsageError(f"--class_names {path} names {twice[0]!r} more than once")
     return names
-
-
-def _names(data: bytes) -> list[str]:
-    """The lines of a labels file; empty ones at the end do not count."""
-    lines = data.decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").rstrip("\n")
-    return lines.split("\n") if lines else []
-
-
-def _lines(names: Iterable[str]) -> bytes:
-    return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
 
 
 def class_labels(
@@ -366,7 +357,9 @@ def labels_path(output: OutputNames, labels: Mapping[str, int]) -> str:
       UsageError: that file cannot be read.
     """
     with _as_usage_error():
-        present = _names(reading.read_bytes(output.labels)) if labels and listing.stat_file(output.labels) else None
+        present = (
+            class_names_in(reading.read_bytes(output.labels)) if labels and listing.stat_file(output.labels) else None
+        )
     return output.labels if present is None or present == list(labels) else output.own_labels
 
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 
 from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.ingest.labels_file import LABELS_FILE, class_names_in
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths, reading
 
-_FILE = "labels.txt"
 # What follows the prefix in the names of shards.
 _NUMBER = re.compile(r"-\d{5}-of-\d{5}\.tfrecord$")
 
@@ -22,10 +22,10 @@ def class_names(shards: Sequence[Shard], classes: int) -> list[str] | None:
     if not shards:
         return None
     path = shards[0].path
-    for candidate in (f"{_NUMBER.sub('', path)}-{_FILE}", paths.join(paths.parent(path), _FILE)):
+    for candidate in (f"{_NUMBER.sub('', path)}-{LABELS_FILE}", paths.join(paths.parent(path), LABELS_FILE)):
         try:
-            names = reading.read_bytes(candidate).decode("utf-8-sig").splitlines()
-        except (StorageError, UnicodeDecodeError):
+            names = class_names_in(reading.read_bytes(candidate))
+        except StorageError:
             continue
         if len(names) == classes:
             return names

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.transforms import errors
+from odin_beam.transforms.ingest.labels_file import LABELS_FILE, class_names_in
 from odin_beam.transforms.storage import file_system, listing, paths, reading
 
 _COLUMNS = ("uri", "label", "id")
@@ -28,7 +29,6 @@ _MISSING_LABELS = ("", "nan", "none", "null", "na", "n/a", "<na>")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 _MAX_LABEL = (1 << 63) - 1
 # Beside the table, as `ingest` writes it.
-_CLASS_NAMES = "labels.txt"
 # Not allowed in a file's name: control characters break the lines that name it, lone surrogates are not text.
 UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -53,7 +53,7 @@ def table_rows(path: str) -> Iterator[dict[str, Any]]:
     """
     folder = path.rpartition("/")[0]
     known_schemes: set[str | None] = set()
-    labels = _Labels(paths.join(folder, _CLASS_NAMES))
+    labels = _Labels(paths.join(folder, LABELS_FILE))
     number = 0
     for batch in _batches(path):
         for row in batch.to_pylist():
@@ -117,8 +117,8 @@ class _Labels:
     def _named(self, name: str) -> int:
         if self._indices is None:
             is_there = listing.stat_file(self._names_path) is not None
-            lines = reading.read_bytes(self._names_path).decode("utf-8-sig", "replace") if is_there else ""
-            self._indices = {line: index for index, line in enumerate(lines.splitlines())}
+            names = class_names_in(reading.read_bytes(self._names_path)) if is_there else []
+            self._indices = {name: index for index, name in enumerate(names)}
         if name in self._indices:
             return self._indices[name]
         known = (

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from odin_beam.transforms.ingest.labels_file import LABELS_FILE
 from odin_beam.transforms.storage import paths
 
 
@@ -30,12 +31,12 @@ class OutputNames:
 
     @property
     def labels(self) -> str:
-        return paths.join(paths.parent(self.prefix), "labels.txt")
+        return paths.join(paths.parent(self.prefix), LABELS_FILE)
 
     @property
     def own_labels(self) -> str:
         """For class names other than those in `labels`, which another output beside this one has written."""
-        return f"{self.prefix}-labels.txt"
+        return f"{self.prefix}-{LABELS_FILE}"
 
     @property
     def unfinished(self) -> str:
