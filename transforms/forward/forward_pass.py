@@ -102,7 +102,7 @@ def _activations(graph: FrozenGraph, names: Sequence[str], shape: Sequence[int])
 
 
 def _probe(classifier: Classifier) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(0).uniform(size=(2, *classifier.input_shape)), tf.float32)
+    return tf.constant(np.random.default_rng(0).random((2, *classifier.input_shape), np.float32))
 
 
 def _agree(classifier: Classifier, folded: ForwardPass) -> bool:

@@ -195,9 +195,8 @@ def _check_call(node: Any, layer: str) -> None:
 
 def _check_legacy_call(node: list, layer: str) -> None:
     for tensor in node:
-        if not (isinstance(tensor, list) and len(tensor) in (3, 4) and isinstance(tensor[0], str)):
-            raise RefusedConfig(f"a call of its layer {_short(layer)} is malformed")
-        if not all(type(index) is int for index in tensor[1:3]):
+        is_place = isinstance(tensor, list) and len(tensor) in (3, 4) and isinstance(tensor[0], str)
+        if not is_place or not all(type(index) is int for index in tensor[1:3]):
             raise RefusedConfig(f"a call of its layer {_short(layer)} is malformed")
         _check_arguments(tensor[3:], layer)
 

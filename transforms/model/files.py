@@ -10,6 +10,8 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.storage import listing, reading
 
+# The end of a message about a file that is refused unread.
+IF_TRUSTED = "if you trust the file, load it by a `model_factory`, such as keras.saving:load_model"
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 _OTHER_FRAMEWORKS = {
     **dict.fromkeys((".pt", ".pth", ".pt2", ".safetensors", ".ckpt"), "PyTorch"),

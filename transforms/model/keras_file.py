@@ -19,6 +19,7 @@ from keras.src.backend.common import global_state
 
 from odin_beam.transforms import limits
 from odin_beam.transforms.model.config_check import RefusedConfig, check_config, read_config, without_training
+from odin_beam.transforms.model.files import IF_TRUSTED
 from odin_beam.transforms.model.keras2 import Untranslatable, translated
 from odin_beam.transforms.model.weights_check import RefusedWeights, check_declared, check_hdf5
 
@@ -52,8 +53,7 @@ def load_keras_file(path: str) -> keras.Model:
         (_check_archive if path.endswith(".keras") else _check_legacy)(path)
         return _load(path)
     except (RefusedConfig, RefusedWeights) as e:
-        hint = "if you trust the file, load it by a `model_factory`, such as keras.saving:load_model"
-        raise KerasFileError(f"{e}; {hint}") from e
+        raise KerasFileError(f"{e}; {IF_TRUSTED}") from e
     except Untranslatable as e:
         raise KerasFileError(str(e)) from e
     except KerasFileError:

@@ -7,6 +7,7 @@ import keras
 
 from odin_beam.transforms import limits
 from odin_beam.transforms.errors import ClassifierError
+from odin_beam.transforms.model.files import IF_TRUSTED
 from odin_beam.transforms.model.saved_model import SavedModel
 
 
@@ -34,7 +35,7 @@ def check_sizes(model: keras.Model | SavedModel, path: str) -> None:
         if size > limit:
             raise ClassifierError(
                 f"the {name} of model {path} has the shape {shape}, {size:,} numbers; the limit is {limit:,}; "
-                "if you trust the file, load it by a `model_factory`, such as keras.saving:load_model"
+                f"{IF_TRUSTED}"
             )
 
 
