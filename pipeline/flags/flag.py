@@ -18,7 +18,7 @@ class FlagOptions:
     Attributes:
       scores: absolute path of a run's folder.
       calibration: absolute path.
-      detector: of `registry.DETECTORS`.
+      detector: of `registry.DETECTORS`; None for the one that the calibration recommends.
       tpr: true positive rate of the threshold; None with `fdr`.
       fdr: false discovery rate; None with `tpr`.
       per_class: whether images are compared with calibration images of the same predicted class.
@@ -28,7 +28,7 @@ class FlagOptions:
 
     scores: str
     calibration: str
-    detector: str
+    detector: str | None
     tpr: float | None
     fdr: float | None
     per_class: bool
@@ -40,7 +40,9 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`")
     parser.add_argument("--calibration", required=True, metavar="FILE", help="calibration.json from `tune`")
     parser.add_argument(
-        "--detector", default="odin", choices=DETECTORS, help="detector whose scores are compared (default: odin)"
+        "--detector",
+        choices=DETECTORS,
+        help="detector whose scores are compared (default: the one that the calibration recommends)",
     )
     parser.add_argument(
         "--tpr",

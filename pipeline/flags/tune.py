@@ -37,7 +37,7 @@ class TuneOptions:
       temperatures: of the grid, ascending.
       epsilons: of the grid, ascending.
       objective: of `OBJECTIVES`.
-      surrogate: type of the surrogates; None where there are out-of-distribution images, or none are needed.
+      surrogates: their types; none where there are out-of-distribution images, or none are needed.
       per_class: whether scores are also kept by predicted class.
     """
 
@@ -48,7 +48,7 @@ class TuneOptions:
     temperatures: tuple[float, ...]
     epsilons: tuple[float, ...]
     objective: str
-    surrogate: str | None
+    surrogates: tuple[str, ...]
     per_class: bool
     max_rejected: float
     overwrite: bool
@@ -86,11 +86,12 @@ def _add_flags(parser: Parser) -> None:
         help="; ".join(f"{name}: {objective.help}" for name, objective in OBJECTIVES.items()).replace("%", "%%")
         + " (default: fpr_at_95_tpr with --out_distribution, else auroc against surrogates)",
     )
-    parser.add_argument(
+    parser.add_list(
         "--surrogate",
-        choices=SURROGATE_TYPES,
-        help="surrogate type, used when there is no --out_distribution: shuffled patches (default), pixel noise, or "
-        "averages of two images",
+        "TYPE,...",
+        "surrogate types, used when there is no --out_distribution: patches (shuffled), averages of two images, halves "
+        "of two images, leave_class_out (images of which the classifier lacks the class); fewer than two are no "
+        "evidence for a detector (default: all four)",
     )
     parser.add_boolean("--per_class", "also keep the scores of each predicted class, for `flag --per_class`")
     add_model_flags(parser)
@@ -117,6 +118,9 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOption
         raise UsageError("--objective mean_score cannot compare temperatures: give one number as --temperatures")
     if foreign and arguments.surrogate:
         raise UsageError("give --out_distribution or --surrogate, not both")
+    surrogates = tuple(dict.fromkeys(items(arguments.surrogate))) if arguments.surrogate else SURROGATE_TYPES
+    if unknown := [kind for kind in surrogates if kind not in SURROGATE_TYPES]:
+        raise UsageError(f"--surrogate {unknown[0]}: choose from {', '.join(SURROGATE_TYPES)}")
     output = absolute_path(arguments.output)
     return TuneOptions(
         absolute_path(arguments.model),
@@ -126,7 +130,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOption
         temperatures,
         epsilons,
         objective,
-        None if foreign or objective == "mean_score" else arguments.surrogate or SURROGATE_TYPES[0],
+        () if foreign or objective == "mean_score" else surrogates,
         arguments.per_class,
         arguments.max_rejected,
         arguments.overwrite,

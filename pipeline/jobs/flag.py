@@ -7,6 +7,7 @@ nothing is rescored.
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
@@ -35,6 +36,9 @@ def run(options: FlagOptions) -> int:
         calibration = read_calibration(options.calibration)
     except CalibrationError as e:
         raise UsageError(f"--calibration: {e}") from e
+    if options.detector is None:
+        options = replace(options, detector=calibration.recommended)
+        print(f"detector: {calibration.recommended}, recommended by {options.calibration}")
     refuse_other_scores(options, launch["settings"], calibration)
     refuse_other_detector(options)
     rule = flag_rule(options, calibration)

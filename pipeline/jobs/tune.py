@@ -28,7 +28,7 @@ from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.surrogates import Surrogate
-from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
 from odin_beam.transforms.storage import listing, paths, reading, writing
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def run(options: TuneOptions) -> int:
     _refuse_output(options)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
         shards = sources.list_shards(options.sources, folder, options.folder)
-        shards = [*shards, *surrogate_shards(shards, options.surrogate)]
         settings = tune_settings(options)
+        shards = [*shards, *surrogate_shards(shards, options.surrogates, settings.features)]
         import_tensorflow()
         return _tune(options, settings, shards, folder, launched)
 
@@ -57,7 +57,8 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     from odin_beam.pipeline.launch import scoring_run
     from odin_beam.pipeline.runners.beam_options import beam_options
     from odin_beam.pipeline.runners.dataflow import on_dataflow
-    from odin_beam.transforms.calibration.calibrate import Calibrate, CalibrateSettings
+    from odin_beam.transforms.calibration.calibrate import Calibrate
+    from odin_beam.transforms.calibration.calibration_content import CalibrateSettings
 
     beam_settings = beam_options(options.beam, True, options.accelerator)
     settings = scoring_run.resolve_precision(settings, beam_settings)
@@ -68,7 +69,7 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     # The time of a pass on this machine does not predict Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(
-        settings, options.objective, options.surrogate, options.per_class, options.output, times
+        settings, options.objective, bool(options.surrogates), options.per_class, options.output, times
     )
     scoring_run.launch(scoring)
     pipeline = beam.Pipeline(options=beam_settings)
@@ -83,24 +84,23 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     return _report(options)
 
 
-def surrogate_shards(shards: Sequence[Shard], kind: str | None) -> list[Shard]:
-    """Surrogates of every in-distribution shard, as a separate source; none without a kind.
+def surrogate_shards(shards: Sequence[Shard], kinds: Sequence[str], features: FeatureNames) -> list[Shard]:
+    """Surrogates of every in-distribution shard, one source for each kind.
 
     Raises:
-      UsageError: one of the user's sources has their name.
+      UsageError: one of the user's sources has the name of one of them.
     """
-    if kind is None:
-        return []
-    name = f"surrogate_{kind}"
-    if any(shard.source == name for shard in shards):
-        raise UsageError(f"source name {name!r} is reserved for the surrogates: rename the source")
-    made = [
-        replace(shard, source=name, role="surrogate", content=Surrogate(kind, shard.content))
-        for shard in shards
-        if shard.role == "in_distribution"
-    ]
-    # Two sources may share a shard; its surrogates are the same.
-    return list({(shard.path, shard.file_name): shard for shard in made}.values())
+    made = {}
+    for kind in kinds:
+        name = f"surrogate_{kind}"
+        if any(shard.source == name for shard in shards):
+            raise UsageError(f"source name {name!r} is reserved for the surrogates: rename the source")
+        for shard in shards:
+            if shard.role == "in_distribution":
+                content = Surrogate(kind, shard.content, features)
+                # Two sources may share a shard; its surrogates are the same.
+                made[name, shard.path, shard.file_name] = replace(shard, source=name, role="surrogate", content=content)
+    return list(made.values())
 
 
 def _refuse_output(options: TuneOptions) -> None:

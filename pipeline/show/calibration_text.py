@@ -9,12 +9,12 @@ _TPRS = (0.9, 0.95, 0.99)
 
 
 def calibration_text(content: dict[str, Any]) -> str:
-    """The grid, the choice and why, thresholds, warnings.
+    """The grid, the choice and why, the recommended detector and why, thresholds, warnings.
 
     Args:
       content: of `calibration.json`.
     """
-    blocks = ["\n".join(_grid(content)), "\n".join(_choice(content)), "\n".join(_thresholds(content))]
+    blocks = ["\n".join(lines(content)) for lines in (_grid, _choice, _recommendation, _thresholds)]
     blocks += [f"warning: {text}" for text in content["warnings"]]
     return "\n\n".join(blocks)
 
@@ -45,7 +45,7 @@ def _choice(content: dict[str, Any]) -> list[str]:
     choice, odin = content["choice"], content["settings"]["odin"]
     gain, over_msp, cost = choice["gain_of_perturbation"], choice["gain_over_msp"], content["cost"]["odin_over_forward"]
     times = f"{cost:.1f} times" if cost else "about 3 times"
-    lines = [f"chosen: temperature {odin['temperature']:g}, epsilon {odin['epsilon']:g}"]
+    lines = [f"chosen for ODIN: temperature {odin['temperature']:g}, epsilon {odin['epsilon']:g}"]
     if gain:
         best = _cell(content, choice["best_with_perturbation"])
         still = _cell(content, choice["best_without_perturbation"])
@@ -77,6 +77,38 @@ def _gain(gain: dict[str, Any], content: dict[str, Any]) -> str:
     factor, digits = (100, "+.2f") if OBJECTIVES[name].two_sided else (1, "+.3g")
     value, low, high = (format(factor * gain[key], digits) for key in ("value", "low", "high"))
     return f"{value} {OBJECTIVES[name].unit} (95 % interval {low} to {high}; above 0 is better)"
+
+
+def _recommendation(content: dict[str, Any]) -> list[str]:
+    found = content["recommendation"]
+    lines = [f"recommended detector: {found['detector']} ({found['reason']})"]
+    if not found["comparisons"]:
+        return lines
+    telling = [family["name"] for family in found["families"] if family["problem"] is None]
+    lines += [
+        "",
+        f"  against gen, in points of AUROC, mean over {', '.join(telling)}:",
+        "",
+        f"  {'detector':12}{'gain':>8}{'at least':>10}{'worst':>8}   {'gain on the other half':28}passes",
+    ]
+    for row in found["comparisons"]:
+        gain, least, worst = (100 * row[name] for name in ("gain", "low", "worst_gain"))
+        value, low, high = (100 * figure for figure in row["held_out_gain"])
+        held_out = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+        forward, gradient = row["passes_per_image"].values()
+        lines.append(
+            f"  {row['detector']:12}{gain:>+8.2f}{least:>+10.2f}{worst:>+8.2f}   {held_out:28}{forward} forward"
+            + (f", {gradient} gradient" if gradient else "")
+        )
+    lines += ["", *(f"  {family['name']}: {family['problem']}" for family in found["families"] if family["problem"])]
+    lines.append(
+        "  at least: a lower bound that holds for all detectors at once (95 %); worst: on any one kind of images"
+    )
+    if content["objective"]["surrogates"]:
+        lines.append(
+            "  ranked on altered copies of your images; the interval covers sampling, not how foreign images differ"
+        )
+    return lines
 
 
 def _thresholds(content: dict[str, Any]) -> list[str]:

@@ -4,9 +4,11 @@ Its keys:
 
     model, settings     which classifier, and the settings of `score` under which the figures hold
     objective           the objective, the images compared against, and whether these were surrogates
-    choice, grid        the chosen cell, its gains with their intervals, the figures of every cell
+                        (figures are those of the half of the images that chooses, unless they are said not to be)
+    choice, grid        the chosen cell, its gains on the other half with their intervals, the figures of every cell
+    recommendation      the recommended detector, why, and every detector's gain over `gen`; see `choose_detector`
     detectors           the same figures for the detectors that need no tuning
-    thresholds          by detector, a table from true positive rate to threshold
+    thresholds          by detector, a table from true positive rate to threshold, on the other half
     scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`
     class_scores        by detector and predicted class, if requested
     rest_scores         by detector, the pooled scores of the classes without scores of their own, if requested
@@ -68,6 +70,11 @@ class Calibration:
     rest_scores: dict[str, CalibrationScores] | None = None
 
     @property
+    def recommended(self) -> str:
+        """The detector to flag by; `odin` in a file of an earlier version, which recommended none."""
+        return self.content.get("recommendation", {"detector": "odin"})["detector"]
+
+    @property
     def temperature(self) -> float:
         """ODIN's T."""
         return self.settings.odin.temperature
@@ -96,7 +103,7 @@ def read_calibration(path: str) -> Calibration:
         settings = ScoreSettings.from_identity(content["model"], content["settings"], path)
         if not isinstance(settings.odin, OdinSettings):
             raise TypeError("temperature and epsilon must be numbers")
-        return Calibration(
+        calibration = Calibration(
             content,
             settings,
             {detector: CalibrationScores.from_dict(steps) for detector, steps in content["scores"].items()},
@@ -108,6 +115,9 @@ def read_calibration(path: str) -> Calibration:
             if "rest_scores" in content
             else None,
         )
+        if calibration.recommended not in calibration.scores:
+            raise ValueError("the recommended detector has no scores")
+        return calibration
     except (errors.StorageError, OtherVersion) as e:
         raise CalibrationError(str(e)) from e
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:

@@ -8,6 +8,7 @@ A grid of settings shares as much work as possible: one clean forward pass, one 
 forward pass per temperature and epsilon above 0.
 """
 
+import copy
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from odin_beam.transforms.detectors import odin, registry
+from odin_beam.transforms.detectors.leave_class_out import leave_class_out
 from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.detectors.passes import Passes, PassTimes, score_cells
 from odin_beam.transforms.forward import batch_parts
@@ -72,6 +74,7 @@ class ScoreFunction:
         batch_size: int = 1,
     ):
         missing = classifier.unavailable(chosen)
+        self._classifier = classifier
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
         self._at_once = batch_parts.images_per_part(
@@ -83,14 +86,22 @@ class ScoreFunction:
         self._readable = isinstance(settings, OdinSettings)
         self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
         self._clean_passes = self.passes = Passes(0, 0)
-        self._trace(classifier, device.on_gpu())
+        self._trace(device.on_gpu())
+
+    def without_predicted_class(self) -> "ScoreFunction":
+        """The same for a classifier that lacks, for each image, the class that it predicts; see `leave_class_out`."""
+        other = copy.copy(self)
+        other._forward = leave_class_out(self._forward)
+        other._trace(device.on_gpu())
+        return other
 
     @property
     def as_loaded(self) -> str | None:
         """Why the model runs as it was loaded, not in its fastest form; None if it does not."""
         return self._forward.as_loaded
 
-    def _trace(self, classifier: Classifier, xla: bool) -> None:
+    def _trace(self, xla: bool) -> None:
+        classifier = self._classifier
         pixels = tf.TensorSpec([None, *classifier.input_shape], tf.float32)
         logits = tf.TensorSpec([None, classifier.classes], tf.float32)
         scalar = tf.TensorSpec([], tf.float64)
@@ -113,7 +124,7 @@ class ScoreFunction:
                 self(np.zeros((1, *classifier.input_shape), np.float32))
             except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as e:
                 _LOG.info("XLA cannot compile the model: %s", e.message)
-                self._trace(classifier, xla=False)
+                self._trace(xla=False)
             except tf.errors.ResourceExhaustedError:
                 # Out of memory at this batch size; the caller retries with a smaller one.
                 pass

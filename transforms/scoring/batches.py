@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.images import example
+from odin_beam.transforms.images.digest import image_digest
 from odin_beam.transforms.images.jpeg_batches import jpegs_at_once
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.content import default_id
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
+from odin_beam.transforms.tables import schemas
 
 Batch = TypeVar("Batch")
 Decoded = TypeVar("Decoded")
@@ -27,7 +29,7 @@ class DecodedBatch:
 
     Attributes:
       pixels: float32 [N, H, W, C] in [0, 1], in memory or on the device.
-      rows: `index`, `offset`, `id`, `label` of each of the N images.
+      rows: `index`, `offset`, `id`, `label` of each of the N images, and for a grid `image_digest` and `partner`.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
       framed: number of records in the batch.
     """
@@ -51,6 +53,7 @@ def decode_batch(
       pixels: float32 [N, H, W, C], or longer, to write the images to.
     """
     decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
+    digested = schemas.SPLIT_COLUMNS[0].name in settings.schema.names
     step = jpegs_at_once(input_shape)
     for start in range(0, len(batch), step):
         chunk, slots = batch[start : start + step], decoded.pixels[start : start + step]
@@ -69,12 +72,20 @@ def decode_batch(
                         record, image, shard, input_shape, settings.geometry, settings.features, slots[i]
                     )
                 decoded.rows.append({**row, "label": image.label})
+                if digested:
+                    decoded.rows[-1] |= _split(record, image, shard)
                 kept.append(start + i)
             except errors.ImageError as e:
                 decoded.rejects.append(reject_row(row, e.reason, e.detail))
     if decoded.rejects:
         decoded.pixels = decoded.pixels[kept]
     return decoded
+
+
+def _split(record: Record, image: example.ImageRecord, shard: Shard) -> dict[str, Any]:
+    """The values of `schemas.SPLIT_COLUMNS`."""
+    digest = image_digest(image.image, shard.path, record.index)
+    return {"image_digest": digest, "partner": record.partner.index if record.partner else None}
 
 
 def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageRecord | tuple[str, str]:

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from odin_beam.transforms.scoring.batches import DecodedBatch
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables.schemas import SPLIT_COLUMNS
 
 
 def score_rows(
@@ -13,7 +14,8 @@ def score_rows(
     """The finite rows of a scored batch, in the order of the shard; columns without scores are null."""
     finite = columns["finite"]
     rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
-    arrays = {name: [row[name] for row in rows] for name in ("index", "offset", "id", "label")}
+    known = {"index", "offset", "id", "label", *(column.name for column in SPLIT_COLUMNS)} & set(schema.names)
+    arrays = {name: [row[name] for row in rows] for name in known}
     arrays["shard"] = [shard.path] * len(rows)
     return pa.record_batch(
         [

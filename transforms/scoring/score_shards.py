@@ -43,11 +43,11 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
         decoded = decode_batch(batch, shard, settings, input_shape, buffer)
         return replace(decoded, pixels=scorer.on_device(decoded.pixels)), buffer
 
-    framed = 0
+    framed, leave_class_out = 0, shard.content.leaves_class_out()
     batches = records.batches(shard.content.read(shard, output, scorer.fetchers), settings.batch_size)
     with scores_file.ScoresWriter(output, shard, settings.schema) as writer:
         for decoded, buffer in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
-            (columns, passes), halved, microseconds = scorer.score(decoded.pixels)
+            (columns, passes), halved, microseconds = scorer.score(decoded.pixels, leave_class_out)
             scorer.buffers.give_back(buffer)
             rejects = decoded.rejects + [
                 reject_row(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")

@@ -102,6 +102,7 @@ class Scorer:
         # This process's progress; written under the device's lock, read by the progress display.
         self.images = 0.0
         self._device = threading.Lock()
+        self._without_class: ScoreFunction | None = None
         try:
             self._score = ScoreFunction(
                 self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size
@@ -123,13 +124,14 @@ class Scorer:
         """A batch in the form `score` handles fastest: on a GPU it is copied there while another batch is scored."""
         return tf.convert_to_tensor(pixels) if device.on_gpu() and len(pixels) else pixels
 
-    def score(self, pixels: np.ndarray | tf.Tensor) -> ScoredBatch:
+    def score(self, pixels: np.ndarray | tf.Tensor, leave_class_out: bool = False) -> ScoredBatch:
         """The columns of a batch; without scores if N = 0.
 
         A batch that exhausts the device's memory is retried in halves, and all later batches use the smaller size.
 
         Args:
           pixels: float32 [N, H, W, C] in [0, 1], N >= 0.
+          leave_class_out: whether the classifier lacks, for each image, the class that it predicts.
 
         Raises:
           OutOfMemory: a single image exhausts the memory.
@@ -139,7 +141,7 @@ class Scorer:
             while done < len(pixels):
                 part = pixels[done : done + self.batch_size]
                 try:
-                    parts.append(self._score_part(part))
+                    parts.append(self._score_part(part, leave_class_out))
                     done += len(part)
                 except tf.errors.ResourceExhaustedError as e:
                     self._halve(len(part), e)
@@ -147,14 +149,18 @@ class Scorer:
             scored = joined(parts) if parts else _NONE
             return ScoredBatch(scored, halved, round(1e6 * (time.monotonic() - started)))
 
-    def _score_part(self, pixels: np.ndarray) -> Scored:
+    def _score_part(self, pixels: np.ndarray, leave_class_out: bool) -> Scored:
         before = self.images
+        if leave_class_out and self._without_class is None:
+            self._without_class = self._score.without_predicted_class()
+        function = self._without_class if leave_class_out else self._score
+        function.batch_size = self.batch_size
 
         def advance(share: float) -> None:
             self.images += share * len(pixels)
 
         try:
-            return self._score(pixels, advance)
+            return function(pixels, advance)
         except tf.errors.ResourceExhaustedError:
             self.images = before
             raise
@@ -167,4 +173,4 @@ class Scorer:
                 "%d images at once exhaust the device's memory: continuing with halves; give a smaller batch_size",
                 tried,
             )
-        self.batch_size = self._score.batch_size = tried // 2
+        self.batch_size = tried // 2

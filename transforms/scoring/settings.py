@@ -16,8 +16,8 @@ from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
 from odin_beam.transforms.tables import schemas
 
-# Part of the fingerprint. The second key is named after its former content, the package's version.
-_ROWS = {"schema_version": schemas.SCHEMA_VERSION, "code_version": schemas.ROWS_VERSION}
+# In the fingerprint, the versions of the rows. The second is named after its former content, the package's version.
+_VERSIONS = ("schema_version", "code_version")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class ScoreSettings:
         values = to_json(self)
         del values["model"], values["batch_size"]
         values["detectors"] = sorted(set(self.detectors))
-        return {**values, **_ROWS}
+        version = schemas.GRID_SCHEMA_VERSION if isinstance(self.odin, OdinGrid) else schemas.SCHEMA_VERSION
+        return values | dict(zip(_VERSIONS, (version, schemas.ROWS_VERSION), strict=True))
 
     @classmethod
     def from_identity(cls, model: str, identity: dict[str, Any], where: str) -> Self:
@@ -104,5 +105,5 @@ class ScoreSettings:
         Raises:
           OtherVersion: another version of odin-beam wrote it.
         """
-        values = {name: value for name, value in identity.items() if name not in _ROWS}
+        values = {name: value for name, value in identity.items() if name not in _VERSIONS}
         return from_json(cls, {**values, "model": model, "batch_size": 64}, where)

@@ -7,6 +7,7 @@ import pyarrow as pa
 from odin_beam.transforms.detectors import registry
 
 SCHEMA_VERSION = 2
+GRID_SCHEMA_VERSION = 3
 # Raised only when the rows of an unchanged shard would change, not for every release: finished shards stay finished.
 ROWS_VERSION = "0.1.0"
 
@@ -25,6 +26,9 @@ SCORE_SCHEMA = pa.schema(
         *_DETECTOR_COLUMNS,
     ]
 )
+# Which images belong together, for halves and resamples of them: the image's digest (of two, the second's), and the
+# index of the first of two images that it was made of.
+SPLIT_COLUMNS = [pa.field("image_digest", pa.int64(), nullable=False), pa.field("partner", pa.int64())]
 REJECT_SCHEMA = pa.schema(
     [
         *_KEY,
@@ -47,7 +51,7 @@ FLAG_SCHEMA = pa.schema(
 
 
 def grid_schema(cells: Sequence[str]) -> pa.Schema:
-    """`SCORE_SCHEMA` with a double column for each cell of a grid instead of ODIN's columns."""
+    """`SCORE_SCHEMA` with `SPLIT_COLUMNS`, and a double column for each cell of a grid instead of ODIN's columns."""
     replaced = {name for name, _ in registry.ALL["odin"].typed_columns}
     others = [column for column in SCORE_SCHEMA if column.name not in replaced]
-    return pa.schema([*others, *(pa.field(name, pa.float64()) for name in cells)])
+    return pa.schema([*others, *SPLIT_COLUMNS, *(pa.field(name, pa.float64()) for name in cells)])

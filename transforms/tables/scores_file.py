@@ -22,9 +22,11 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, reading, writing
 from odin_beam.transforms.tables.layout import rejects_path, scores_path
 from odin_beam.transforms.tables.parquet import ParquetStream, as_output_error, read_columns
-from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, SCORE_SCHEMA
+from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, SCORE_SCHEMA, SPLIT_COLUMNS
 
 METADATA_KEY = b"odin_beam"
+# Any other column is a cell of a grid.
+_KNOWN = {column.name: column for column in [*SCORE_SCHEMA, *SPLIT_COLUMNS]}
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _problem(table: pa.Table, last: int) -> str | None:
       last: index of the row before it.
     """
     for name in table.column_names:
-        known = SCORE_SCHEMA.field(name) if name in SCORE_SCHEMA.names else pa.field(name, pa.float64())
+        known = _KNOWN.get(name, pa.field(name, pa.float64()))
         column = table[name]
         if column.type != known.type:
             return f"column {name} has type {column.type} instead of {known.type}"

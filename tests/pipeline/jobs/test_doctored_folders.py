@@ -43,7 +43,7 @@ def folder(made, tmp_path):
 
 
 def run(folder, job):
-    calibration = [f"--calibration={folder}/calibration.json"] if job == "flag" else []
+    calibration = [f"--calibration={folder}/calibration.json", "--detector=odin"] if job == "flag" else []
     return main([job, f"--scores={folder}/out", *calibration])
 
 

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,13 +18,13 @@ from tests.helpers import samples
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """120 images of gentle gradients in two shards, 60 of them labelled, and 80 of plain noise."""
+    """600 images of gentle gradients in two shards, and 400 of plain noise."""
     folder = tmp_path_factory.mktemp("archive")
-    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, :, None, None] + samples.random_images(120, seed=1) // 5
+    ramp = np.linspace(0, 200, 8).astype(np.uint8)[None, :, None, None] + samples.random_images(600, seed=1) // 5
     for i in range(2):
-        part = ramp[60 * i : 60 * i + 60]
-        samples.write_shard(folder / f"in-{i}.tfrecord", samples.examples(part, None if i else [0, 1, 2] * 20))
-    samples.write_shard(folder / "out-0.tfrecord", samples.examples(samples.random_images(80, seed=2)))
+        part = ramp[300 * i : 300 * i + 300]
+        samples.write_shard(folder / f"in-{i}.tfrecord", samples.examples(part))
+    samples.write_shard(folder / "out-0.tfrecord", samples.examples(samples.random_images(400, seed=2)))
     return folder
 
 
@@ -41,9 +44,21 @@ def tuned(model, archive, tmp_path_factory):
     return output
 
 
+def all_scores(folder):
+    """The rows of a run by source and id."""
+    files = sorted(folder.glob("scores/*/*.parquet"))
+    tables = [pq.read_table(path, partitioning=None) for path in files]
+    tables = [
+        table.append_column("source", pa.array([path.parent.name.removeprefix("source=")] * len(table)))
+        for path, table in zip(files, tables, strict=True)
+    ]
+    return pa.concat_tables(tables).sort_by([("source", "ascending"), ("id", "ascending")])
+
+
 def test_each_cell_is_what_score_gives_with_its_settings(model, archive, tuned, tmp_path):
-    cells = {(c["temperature"], c["epsilon"]): c for c in json.loads(tuned.read_text())["grid"]}
+    cells = {(c["temperature"], c["epsilon"]): c["cell"] for c in json.loads(tuned.read_text())["grid"]}
     assert len(cells) == 6
+    grid = all_scores(tuned.with_name("cal-tuning"))
     for i, (temperature, epsilon) in enumerate([(1, 0), (1000, 0.002), (1, 0.01)]):
         output = tmp_path / str(i)
         code = main(
@@ -54,18 +69,18 @@ def test_each_cell_is_what_score_gives_with_its_settings(model, archive, tuned, 
             ]
         )
         assert code == 0
-        pairs = json.loads((output / "metrics.json").read_text())["pairs"]
-        alone = next(pair for pair in pairs if pair["detector"] == "odin")
-        for figure in ("auroc", "fpr_at_95_tpr"):
-            assert cells[temperature, epsilon][figure] == pytest.approx(alone[figure], abs=1e-9)
+        alone = all_scores(output)
+        assert grid["id"].equals(alone["id"])
+        np.testing.assert_allclose(grid[cells[temperature, epsilon]], alone["odin"], rtol=1e-6)
 
 
 def test_the_calibration_holds_what_later_jobs_need(tuned, model):
     found = read_calibration(str(tuned))
     assert found.content["model"] == model
     assert found.content["objective"] == {"name": "fpr_at_95_tpr", "against": ["foreign"], "surrogates": False}
-    assert found.scores["odin"].count == found.scores["msp"].count == 120
-    assert found.content["sources"]["known"]["scored"] == 120
+    # One half of the images.
+    assert found.scores["odin"].count == found.scores["msp"].count == pytest.approx(300, abs=60)
+    assert found.content["sources"]["known"]["scored"] == 600
     assert found.content["cost"]["passes_per_image"] == {"forward": 5, "gradient": 2}
     assert {row["tpr"] for row in found.content["thresholds"]["energy"]} >= {0.5, 0.95, 0.9999}
     assert (found.temperature, found.epsilon) in {(t, e) for t in (1, 1000) for e in (0, 0.002, 0.01)}
@@ -86,15 +101,55 @@ def test_a_rerun_scores_nothing_again_and_another_objective_needs_no_new_scores(
     assert json.loads(tuned.read_text())["objective"]["name"] == "auroc"
 
 
-@pytest.mark.parametrize("kind", ["patches", "noise", "averages"])
-def test_without_foreign_images_surrogates_stand_in_and_are_called_so(model, archive, tmp_path, capsys, kind):
+def test_without_foreign_images_surrogates_stand_in_and_are_called_so(model, archive, tmp_path, capsys):
     output = tmp_path / "cal.json"
-    assert tune(model, archive, output, "--temperatures=1", "--epsilons=0", f"--surrogate={kind}") == 0
-    said = json.loads(output.read_text())
-    assert said["objective"] == {"name": "auroc", "against": [f"surrogate_{kind}"], "surrogates": True}
-    assert said["sources"][f"surrogate_{kind}"]["role"] == "surrogate"
-    assert said["sources"][f"surrogate_{kind}"]["scored"] == 120
-    assert "are surrogates" in capsys.readouterr().out
+    assert tune(model, archive, output, "--temperatures=1", "--epsilons=0") == 0
+    content = json.loads(output.read_text())
+    names = [f"surrogate_{kind}" for kind in ("patches", "averages", "halves", "leave_class_out")]
+    assert content["objective"] == {"name": "auroc", "against": sorted(names), "surrogates": True}
+    assert [content["sources"][name]["role"] for name in names] == ["surrogate"] * 4
+    assert content["sources"]["surrogate_patches"]["scored"] == 600
+    assert 200 <= content["sources"]["surrogate_halves"]["scored"] <= 300
+    printed = capsys.readouterr().out
+    assert "are surrogates" in printed
+    assert "recommended detector: " in printed
+
+    assert tune(model, archive, tmp_path / "one.json", "--temperatures=1", "--epsilons=0", "--surrogate=patches") == 0
+    one = json.loads((tmp_path / "one.json").read_text())
+    assert one["objective"]["against"] == ["surrogate_patches"]
+    assert one["recommendation"]["detector"] == "gen"
+    assert "no evidence" in one["recommendation"]["reason"]
+
+
+def test_leaving_a_class_out_changes_scores_but_not_pixels(model, archive, tmp_path):
+    output = tmp_path / "cal.json"
+    flags = ["--temperatures=1", "--epsilons=0,0.01", "--surrogate=leave_class_out"]
+    assert tune(model, archive, output, *flags) == 0
+    rows = all_scores(tmp_path / "cal-tuning")
+    known, without = (rows.filter(pc.equal(rows["source"], name)) for name in ("known", "surrogate_leave_class_out"))
+    assert known["id"].equals(without["id"])
+    assert not pc.any(pc.equal(known["prediction"], without["prediction"])).as_py()
+    assert pc.min(without["margin"]).as_py() >= 0
+    for column in ("max_logit", "energy"):
+        assert pc.all(pc.less(without[column], known[column])).as_py()
+    assert pc.all(pc.is_finite(without["odin_T1_eps0p01"])).as_py()
+
+
+def test_flag_takes_the_recommended_detector(model, archive, tuned, tmp_path, capsys):
+    argv = ["score", f"--model={model}", f"--input={archive}/out-*", f"--calibration={tuned}", f"--output={tmp_path}/o"]
+    assert main(argv) == 0
+    assert main(["flag", f"--scores={tmp_path}/o", f"--calibration={tuned}"]) == 0
+    recommended = json.loads(tuned.read_text())["recommendation"]["detector"]
+    assert json.loads((tmp_path / "o/flags.json").read_text())["detector"] == recommended
+    assert f"detector: {recommended}, recommended by" in capsys.readouterr().out
+
+
+def test_too_few_images_for_two_halves_are_one_line(model, archive, tmp_path, capsys):
+    samples.write_shard(tmp_path / "one.tfrecord", samples.examples(samples.random_images(1)))
+    argv = ["tune", f"--model={model}", f"--in_distribution={tmp_path}/one.tfrecord", f"--output={tmp_path}/cal.json"]
+    assert main([*argv, "--temperatures=1", "--epsilons=0", f"--out_distribution={archive}/out-*"]) != 0
+    assert "1 in-distribution images are too few" in capsys.readouterr().err
+    assert not (tmp_path / "cal.json").exists()
 
 
 def test_the_mean_score_needs_one_side_and_comes_with_its_warning(model, archive, tmp_path, capsys):
@@ -146,7 +201,8 @@ def test_the_folder_of_a_grid_is_no_folder_of_scores(tuned, capsys, job):
         (["--objective=fpr_at_95_tpr"], "needs --out_distribution"),
         (["--objective=mean_score"], "cannot compare temperatures"),
         (["--grid=paper", "--epsilons=0"], "give --grid or --epsilons, not both"),
-        (["--out_distribution=noise:uniform", "--surrogate=noise"], "give --out_distribution or --surrogate"),
+        (["--out_distribution=noise:uniform", "--surrogate=halves"], "give --out_distribution or --surrogate"),
+        (["--surrogate=noise"], "--surrogate noise: choose from patches, averages"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_and_writes_nothing(model, archive, tmp_path, capsys, flags, message):

@@ -249,7 +249,7 @@ def test_the_other_jobs_are_written_down_too(uploaded, capsys):
     capsys.readouterr()
     for job in (
         ["evaluate", f"--scores={scored}"],
-        ["flag", f"--scores={scored}", f"--calibration={calibration}"],
+        ["flag", f"--scores={scored}", f"--calibration={calibration}", "--detector=odin"],
         ["ingest", f"--images={uploaded}/in-*.tfrecord", f"--output={uploaded}/again/all", "--shards=1"],
     ):
         assert main([*job, *cloud()]) == 0

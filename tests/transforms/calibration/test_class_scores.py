@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from odin_beam.transforms.calibration.calibrate import class_scores
+from odin_beam.transforms.calibration.class_scores import class_scores
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram

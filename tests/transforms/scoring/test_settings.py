@@ -45,26 +45,27 @@ SETTINGS = {
     ),
     "grid": ScoreSettings("m.keras", "ab" * 32, odin=OdinGrid((1.0, 1000.0), (0.0, 0.0014))),
 }
-# As version 0.1.0 committed them. They may change only together with `ROWS_VERSION`.
+# As version 0.1.0 committed them; those of grids and surrogates as the first version with `GRID_SCHEMA_VERSION` 3 did.
+# They may change only together with `ROWS_VERSION`.
 FINGERPRINTS = {
     ("defaults", "records"): "c1e0aba1eb3ded3c7b8a4ba143982ad023927896e5a2665882b961c09829da28",
     ("defaults", "named features"): "4541db72ccb9a8b5046647c0e02b69f03d9c68b24576cde452f64ef867bdfc72",
     ("defaults", "files"): "d664959bc9e6cc51e4c171fd03f3079394326b0eac659059917f1aae6b3e1d07",
     ("defaults", "noise"): "5064852814bd054c70c048cfafb65e1a638c27ada9ac8469ccbca32b936cb9ad",
-    ("defaults", "surrogates"): "d2011255da1e124291276f7195dbd5b6542d42de2a246f5084fdd817363b5fa1",
-    ("defaults", "surrogates of files"): "c2a0362e5d08de6979989d823530f5f6e1ac168eea65927003c3c3fd887a2701",
+    ("defaults", "surrogates"): "9b33ecec17b85673f15d237445b98acb4882df655ff6379e5a9026979309d5e8",
+    ("defaults", "surrogates of files"): "d9cd00d91a483a3f7a3e7fd15806203dd1d59a2555c25336eb63fd7dfb5d53e3",
     ("everything", "records"): "cf27861017129426778273902dfbb058453a87876f105ef473a4580fb4f399c2",
     ("everything", "named features"): "9c9d2806d0a08c8cf85d02e2d4a2500f28d5b3135a28e7c4496b0333b64eac29",
     ("everything", "files"): "6e59ca0d706fba8ab350342a91cb0c5de776a978ae6b3f9216ec959d9efd309b",
     ("everything", "noise"): "31b9d7baff9b2d6df892f37b7f005887f7307bf4157a119dd9b0e5ce85d23bba",
-    ("everything", "surrogates"): "910bd7cb61f956b374d4fbde3179132ceb662f2273897ee01add023e02768ee5",
-    ("everything", "surrogates of files"): "52ae78b153a22bf1f7f01f0aa08de6b9b4ff7a0d92f89c8a28f9d50d21a3d629",
-    ("grid", "records"): "bc1509dbca82bf23ee0f02459d24d9cd7ab0b8666df931b0b6c293cbe950ab3d",
-    ("grid", "named features"): "037f9d960fc154862b093a91e0ac5ca76f0081629ec80ec14f7be584f97d626f",
-    ("grid", "files"): "3a250e7fd5042dbbaf90003ae78571dcb1a648bc37cb402bace3c0002f2817fb",
-    ("grid", "noise"): "3c26f4941672c45adb41342a323e5e9e35ba9b978870ab9115962e5d2891fa52",
-    ("grid", "surrogates"): "d825991837023ea51e781b5567261b5e80117c3d5beb8fadde33e8ba2e975897",
-    ("grid", "surrogates of files"): "b1f29219c86eb54eea49e4ac94d3751030dfdecd1879017908d259f9fa043558",
+    ("everything", "surrogates"): "8e8942032c12b5f4e09a1992a9a64368748c4a81854e547db16389044e3612f6",
+    ("everything", "surrogates of files"): "82a901a1846ce0e2209c8170c0e94eebcfe2cfe724066b6dafbb5818a0795595",
+    ("grid", "records"): "f7ba78c21768691fa0add7e671273df805637d2b78e3c2ac3067dd9ebe9916a4",
+    ("grid", "named features"): "a205c67a7e41974062f802ddafbfdd545f5fb0594b5fe4d4be9acc3ee1a013cd",
+    ("grid", "files"): "70a6f6f9197c8c3db3eba42ad70160eb48b2449ffaf1a8391ea97172d1b6fbf6",
+    ("grid", "noise"): "08f8a7dc2f785bdc2b618bfc6ca526fd2db8e7bd2f3dac4609d79c7386cf242b",
+    ("grid", "surrogates"): "7c8e8705c62cfa1295a0051ffb2c18f37bc68a726377c303727819fef67eddd6",
+    ("grid", "surrogates of files"): "19f68246c047a7ed76787505a654f7ccc97de4096176936625c7017da88b30bf",
 }
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.shards.contents.content import default_id
-from odin_beam.transforms.shards.contents.surrogates import SURROGATE_TYPES, Surrogate, altered, with_partners
+from odin_beam.transforms.shards.contents.surrogates import Surrogate, altered
 from odin_beam.transforms.shards.contents.tfrecords import TFRecords
-from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames
 from tests.helpers import samples
 
@@ -49,46 +48,47 @@ def test_tiny_images_have_fewer_patches(shape):
     assert sorted(made.ravel()) == sorted(pixels.ravel())
 
 
-def test_pixel_noise_has_its_size_and_stays_in_range():
-    grey = np.full((100, 100, 3), 0.5, np.float32)
-    made = altered("noise", grey, "a", 0)
-    # Clipped at 2.5 standard deviations, which takes a little off.
-    assert np.std(made) == pytest.approx(0.197, abs=0.005)
-    assert made.dtype == np.float32
-    assert (made.min(), made.max()) == (0, 1)
-
-
 def test_an_average_is_the_mean_of_two_images():
     np.testing.assert_allclose(altered("averages", PIXELS, "a", 0, 1 - PIXELS), 0.5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["patches", "noise"])
-def test_what_is_random_is_the_same_again_and_another_for_another_image_or_shard(kind):
-    first = altered(kind, PIXELS, "a", 0)
-    np.testing.assert_array_equal(altered(kind, PIXELS, "a", 0), first)
-    assert np.any(altered(kind, PIXELS, "a", 1) != first)
-    assert np.any(altered(kind, PIXELS, "b", 0) != first)
+def test_halves_are_the_left_of_one_image_and_the_right_of_the_other():
+    made = altered("halves", PIXELS, "a", 0, 1 - PIXELS)
+    np.testing.assert_array_equal(made[:, :4], 1 - PIXELS[:, :4])
+    np.testing.assert_array_equal(made[:, 4:], PIXELS[:, 4:])
 
 
-def test_partners_are_the_next_good_records_and_bad_ones_pass():
-    good = [Record(i, None, bytes([i])) for i in range(4)]
-    bad = Record(2, None, None, ("bad_payload_checksum", ""))
-    paired = list(with_partners([good[0], good[1], bad, good[3]]))
-    assert sorted((r.index, r.partner and r.partner.index) for r in paired) == [(0, 1), (1, 3), (2, None), (3, 1)]
-    assert list(with_partners([])) == []
-    (alone,) = with_partners([good[0]])
-    assert alone.problem[0] == "no_partner"
+def test_patches_are_the_same_again_and_others_for_another_image_or_shard():
+    first = altered("patches", PIXELS, "a", 0)
+    np.testing.assert_array_equal(altered("patches", PIXELS, "a", 0), first)
+    assert np.any(altered("patches", PIXELS, "a", 1) != first)
+    assert np.any(altered("patches", PIXELS, "b", 0) != first)
 
 
-@pytest.mark.parametrize("kind", SURROGATE_TYPES)
+@pytest.mark.parametrize("kind", ["patches", "leave_class_out"])
 def test_every_image_of_a_shard_has_its_surrogate(tmp_path, kind):
     images = samples.random_images(5)
     path = samples.write_shard(tmp_path / "x.tfrecord", samples.examples(images, [1, 2, 3, 0, 1]))
     made = surrogate_pixels(path, kind)
     assert [index for index, _ in made] == list(range(5))
     floats = images.astype(np.float32) / np.float32(255)
-    if kind == "averages":
-        partners = floats[[1, 2, 3, 4, 3]]
-        np.testing.assert_array_equal(np.stack([pixels for _, pixels in made]), (floats + partners) / 2)
     for (_, pixels), image in zip(made, floats, strict=True):
-        assert np.any(pixels != image)
+        assert np.array_equal(pixels, image) == (kind == "leave_class_out")
+
+
+@pytest.mark.parametrize("kind", ["averages", "halves"])
+def test_pairs_give_one_image_each(tmp_path, kind):
+    images = samples.random_images(40)
+    path = samples.write_shard(tmp_path / "x.tfrecord", samples.examples(images, [0, 1] * 20))
+    made = surrogate_pixels(path, kind)
+    indexes = [index for index, _ in made]
+    assert indexes == sorted(indexes)
+    # Of each half, one image at most has no partner, unless all that wait are of one class.
+    assert 10 <= len(made) <= 20
+    floats = images.astype(np.float32) / np.float32(255)
+    for _, pixels in made:
+        if kind == "averages":
+            assert any(np.array_equal(pixels, (a + b) / 2) for a in floats for b in floats if a is not b)
+        else:
+            assert any(np.array_equal(pixels[:, 4:], image[:, 4:]) for image in floats)
+            assert not any(np.array_equal(pixels, image) for image in floats)

@@ -121,6 +121,10 @@ class Content(abc.ABC):
         """Whether its images are made from those of another shard of the run, whose path and name it shares."""
         return False
 
+    def leaves_class_out(self) -> bool:
+        """Whether the classifier is to lack, for each image, the class that it predicts."""
+        return False
+
     def holds(self, index: int) -> bool:
         """Whether the image with that index can be in this shard, if several shards have the same path."""
         return True

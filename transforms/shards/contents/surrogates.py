@@ -1,11 +1,12 @@
 """Surrogates: out-of-distribution images made from the user's own, for when none are available.
 
 They share colours and textures with the images that the classifier knows, but not its objects. How well a detector
-separates them from the originals only hints at how it does on real out-of-distribution images.
+separates them from the originals only hints at how it does on real out-of-distribution images, and each kind hints at
+something else: so several are used together.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,17 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from odin_beam.transforms.shards.contents.content import Content, put
+from odin_beam.transforms.shards.pairs import pairs
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
 
 if TYPE_CHECKING:
     from odin_beam.transforms.images.example import ImageRecord
 
-SURROGATE_TYPES = ("patches", "noise", "averages")
+SURROGATE_TYPES = ("patches", "averages", "halves", "leave_class_out")
+# Those made of two images.
+_OF_PAIRS = ("averages", "halves")
 # Patches along each side: coarse enough to keep textures, fine enough to break every object.
 PATCHES = 4
-# Standard deviation of the pixel noise, in [0, 1] units.
-NOISE = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,18 @@ class Surrogate(Content):
     Attributes:
       kind: how they are altered, one of `SURROGATE_TYPES`.
       of: what the images are before they are altered.
+      features: names of the features, for pairs of images of different classes.
     """
 
     kind: str
     of: Content
+    features: FeatureNames = FeatureNames()
 
     def read(self, shard: Shard, folder: str, fetchers: Executor) -> Iterator[Record]:
         originals = self.of.read(shard, folder, fetchers)
-        return with_partners(originals) if self.kind == "averages" else originals
+        if self.kind not in _OF_PAIRS:
+            return originals
+        return pairs(originals, lambda record: self.of.parse(record, self.features), shard.path)
 
     def read_back(self, shard: Shard, folder: str, index: int, offset: int | None) -> Record | None:
         return self.of.read_back(shard, folder, index, offset)
@@ -72,6 +78,9 @@ class Surrogate(Content):
     def is_derived(self) -> bool:
         return True
 
+    def leaves_class_out(self) -> bool:
+        return self.kind == "leave_class_out"
+
     def holds(self, index: int) -> bool:
         return self.of.holds(index)
 
@@ -81,23 +90,26 @@ def altered(kind: str, pixels: np.ndarray, path: str, index: int, partner: np.nd
 
     Args:
       kind: one of `SURROGATE_TYPES`. `patches`: cut into 4 x 4 patches, which are shuffled; a remainder at the edge
-        stays. `noise`: normal noise of standard deviation 0.2 on every pixel, clipped. `averages`: the mean of two
-        images.
+        stays. `averages`: the mean of two images. `halves`: the left half of one image beside the right half of
+        another. `leave_class_out`: unaltered; it is the classifier that lacks the image's class.
       pixels: float32 [H, W, C] in [0, 1].
       path: of the image's shard; path and index seed the random generator.
       index: of the image in its shard.
-      partner: the other image, for `averages`.
+      partner: the other image, for `averages` and `halves`.
 
     Returns:
       float32 [H, W, C] in [0, 1].
     """
-    seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "little")
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
     if kind == "patches":
+        seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "little")
+        generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
         return _shuffled(pixels, generator)
-    if kind == "noise":
-        return np.clip(pixels + np.float32(NOISE) * generator.standard_normal(pixels.shape, np.float32), 0, 1)
-    return (pixels + partner) / 2
+    if kind == "averages":
+        return (pixels + partner) / 2
+    if kind == "halves":
+        middle = pixels.shape[1] // 2
+        return np.concatenate([partner[:, :middle], pixels[:, middle:]], axis=1)
+    return pixels
 
 
 def _shuffled(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -110,22 +122,3 @@ def _shuffled(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     back = patches.reshape(rows, columns, h, w, channels).swapaxes(1, 2)
     result[: rows * h, : columns * w] = back.reshape(rows * h, columns * w, channels)
     return result
-
-
-def with_partners(records: Iterable[Record]) -> Iterator[Record]:
-    """Gives each good record the next good record as its partner, and the last one the record before it.
-
-    Bad records pass through. A good record that is the only one in its shard becomes a bad record.
-    """
-    waiting = previous = None
-    for record in records:
-        if record.problem:
-            yield record
-            continue
-        if waiting is not None:
-            yield replace(waiting, partner=record)
-        previous, waiting = waiting, record
-    if previous is not None:
-        yield replace(waiting, partner=previous)
-    elif waiting is not None:
-        yield replace(waiting, payload=None, problem=("no_partner", "the only image of its shard: no other to average"))
