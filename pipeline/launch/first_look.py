@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from odin_beam.pipeline.errors import UsageError
-from odin_beam.transforms.errors import StorageError
+from odin_beam.pipeline.show.plural import plural
+from odin_beam.transforms.errors import ImageError, StorageError
+from odin_beam.transforms.images.decoding import image_channels
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
@@ -52,6 +54,41 @@ def missing_labels(shards: Sequence[Shard], folder: str, features: FeatureNames)
         if problems and all(problems):
             lines.append(f"source {group[0].source}: no labels: {problems[0]}; `label_feature` names the feature")
     return lines
+
+
+def converted_colours(
+    shards: Sequence[Shard], folder: str, features: FeatureNames, input_shape: tuple[int, int, int]
+) -> str | None:
+    """Which of the first images are grey where the classifier takes colour, or the other way round; None if none is.
+
+    Args:
+      shards: all of the run's.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+      input_shape: (height, width, channels) of the classifier's input; channels is 1 or 3.
+    """
+    converted, looked_at = collections.Counter(), collections.Counter()
+    for group in _by_kind([shard for shard in shards if not shard.content.is_derived()]):
+        for record in _first_records(group[0], folder):
+            if channels := _channels(record, group[0], features, input_shape):
+                looked_at[group[0].source] += 1
+                converted[group[0].source] += channels != input_shape[2]
+    counts = [
+        f"{count} of the {looked_at[source]} looked at in {source}" for source, count in converted.items() if count
+    ]
+    if not counts:
+        return None
+    how = "grey images become colour by repetition" if input_shape[2] == 3 else "colour images become grey by luma"
+    return f"{how}, since the model's input has {plural(input_shape[2], 'channel')}: {', '.join(counts)}"
+
+
+def _channels(record: Record, shard: Shard, features: FeatureNames, input_shape: tuple[int, int, int]) -> int | None:
+    if not record.payload:
+        return None
+    try:
+        return image_channels(shard.content.parse(record, features), input_shape)
+    except ImageError:
+        return None
 
 
 def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:

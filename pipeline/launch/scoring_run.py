@@ -15,7 +15,7 @@ from apache_beam.utils.shared import Shared
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch import quick_check, run_folder
-from odin_beam.pipeline.launch.first_look import expected_images, missing_labels
+from odin_beam.pipeline.launch.first_look import converted_colours, expected_images, missing_labels
 from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
@@ -126,6 +126,8 @@ def prepare(
     if earlier is None:
         shared, scorer = _loaded(settings)
         print(_description(scorer, settings.detectors), file=sys.stderr)
+        if line := converted_colours(shards, folder, settings.features, scorer.classifier.input_shape):
+            print(line, file=sys.stderr)
         if checked:
             warnings, is_precise = _check(scorer, shards, folder, settings)
             if not is_precise:
