@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from odin_beam.pipeline.launch import quick_check
 from odin_beam.pipeline.launch.first_look import converted_colours
 from odin_beam.pipeline.main import main
 from odin_beam.transforms.shards.shard import FeatureNames
@@ -65,3 +66,24 @@ def test_every_job_that_scores_says_once_that_grey_becomes_colour(model, tmp_pat
     err = capfd.readouterr().err
     assert err.count("grey images become colour") == 1
     assert "16 of the 16 looked at in mine" in err
+
+
+@pytest.mark.parametrize("job", [["score", "--output={d}/out"], ["tune", "--output={d}/c.json", "--temperatures=1"]])
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (lambda i: 1 + i // 50, "WARNING: labels run from 1 to 4, the model's classes from 0 to 3: count from 0"),
+        (lambda i: 100 + i // 50, "WARNING: labels run to 103, the model has 4 classes"),
+        (lambda i: "cat", "source known: no labels: feature 'label' is bytes_list of 1 ('cat')"),
+    ],
+)
+def test_what_the_labels_show_is_said_without_a_check(model, tmp_path, capfd, monkeypatch, job, label, said):
+    def passed(*_):
+        raise AssertionError("the images went through the model")
+
+    monkeypatch.setattr(quick_check, "quick_check", passed)
+    payloads = samples.examples(samples.random_images(200), map(label, range(200)))
+    samples.write_shard(tmp_path / "in.tfrecord", payloads)
+    argv = [*(flag.format(d=tmp_path) for flag in job), f"--in_distribution=known={tmp_path}/in.tfrecord"]
+    assert main([*argv, f"--model={model}", "--check=false"]) in (0, 3)
+    assert capfd.readouterr().err.count(said) == 1
