@@ -51,7 +51,7 @@ def run(options: CheckOptions) -> int:
 
 def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str) -> int:
     from odin_beam.pipeline.launch import quick_check
-    from odin_beam.pipeline.launch.first_look import missing_labels
+    from odin_beam.pipeline.launch.first_look import converted_colours, missing_labels
     from odin_beam.pipeline.show.check_text import describe, trials_table, verdict
     from odin_beam.transforms.checking.expected_input import own_preprocessing
     from odin_beam.transforms.checking.soundness import measure_soundness
@@ -72,6 +72,8 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, IMAGES)
     if not len(pixels):
         raise UsageError("no image could be read from --in_distribution: run `score` to see the reasons")
+    if line := converted_colours(shards, folder, settings.features, classifier.input_shape):
+        print(line, file=sys.stderr)
     for line in missing_labels(shards, folder, settings.features):
         print(line, file=sys.stderr)
     given = _given(options, settings)

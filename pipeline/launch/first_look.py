@@ -5,8 +5,13 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from odin_beam.pipeline.errors import UsageError
-from odin_beam.transforms.errors import StorageError
+from odin_beam.pipeline.show.plural import plural
+from odin_beam.transforms.errors import ImageError, StorageError
+from odin_beam.transforms.images.decoding import image_channels
+from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
@@ -15,6 +20,8 @@ from odin_beam.transforms.tables.layout import scores_path
 # How much of a source is read at launch to check that it contains images.
 SHARDS_TRIED = 8
 RECORDS_TRIED = 16
+# How many records are looked at for labels that the model has no class for.
+LABELS_TRIED = 64
 
 
 def expected_images(shards: Sequence[Shard], output: str, folder: str, features: FeatureNames) -> dict[str, int]:
@@ -54,6 +61,60 @@ def missing_labels(shards: Sequence[Shard], folder: str, features: FeatureNames)
     return lines
 
 
+def sample_labels(shards: Sequence[Shard], folder: str, features: FeatureNames) -> np.ndarray:
+    """Labels of a few records of shards spread evenly over the list, since archives are often sorted by class.
+
+    Args:
+      shards: of one or more sources; unreadable shards are skipped.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+
+    Returns:
+      int64 [N], -1 for a record without a label; N is 0 if nothing is readable.
+    """
+    tried = shards[:: -(-len(shards) // LABELS_TRIED) or 1]
+    records = [(shard, record) for shard in tried for record in _sample(shard, folder, -(-LABELS_TRIED // len(tried)))]
+    parsed = [_parsed(record, shard, features) for shard, record in records]
+    return np.array([-1 if image is None or image.label is None else image.label for image in parsed], np.int64)
+
+
+def converted_colours(
+    shards: Sequence[Shard], folder: str, features: FeatureNames, input_shape: tuple[int, int, int]
+) -> str | None:
+    """Which of the first images are grey where the classifier takes colour, or the other way round; None if none is.
+
+    Args:
+      shards: all of the run's.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+      input_shape: (height, width, channels) of the classifier's input; channels is 1 or 3.
+    """
+    converted, looked_at = collections.Counter(), collections.Counter()
+    for group in _by_kind([shard for shard in shards if not shard.content.is_derived()]):
+        for record in _first_records(group[0], folder):
+            parsed = _parsed(record, group[0], features)
+            if parsed and (channels := image_channels(parsed, input_shape)):
+                looked_at[group[0].source] += 1
+                converted[group[0].source] += channels != input_shape[2]
+    counts = [
+        f"{count} of the {looked_at[source]} looked at in {source}" for source, count in converted.items() if count
+    ]
+    if not counts:
+        return None
+    how = "grey images become colour by repetition" if input_shape[2] == 3 else "colour images become grey by luma"
+    return f"{how}, since the model's input has {plural(input_shape[2], 'channel')}: {', '.join(counts)}"
+
+
+def _parsed(record: Record, shard: Shard, features: FeatureNames) -> ImageRecord | None:
+    """What a record contains; None if it is damaged."""
+    if not record.payload:
+        return None
+    try:
+        return shard.content.parse(record, features)
+    except ImageError:
+        return None
+
+
 def _by_kind(shards: Sequence[Shard]) -> list[list[Shard]]:
     """Groups of shards by source, kind and list."""
     groups = collections.defaultdict(list)
@@ -90,6 +151,14 @@ def _first_records(shard: Shard, folder: str) -> list[Record]:
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
         try:
             return list(itertools.islice(shard.content.read(shard, folder, fetchers), RECORDS_TRIED))
+        except StorageError:
+            return []
+
+
+def _sample(shard: Shard, folder: str, count: int) -> list[Record]:
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as fetchers:
+        try:
+            return shard.content.sample(shard, folder, fetchers, count)
         except StorageError:
             return []
 

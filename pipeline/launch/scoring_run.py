@@ -15,7 +15,12 @@ from apache_beam.utils.shared import Shared
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch import quick_check, run_folder
-from odin_beam.pipeline.launch.first_look import expected_images, missing_labels
+from odin_beam.pipeline.launch.first_look import (
+    converted_colours,
+    expected_images,
+    missing_labels,
+    sample_labels,
+)
 from odin_beam.pipeline.launch.listings import publish_listings
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.runners.submit import submit
@@ -110,7 +115,8 @@ def prepare(
       folder: where `sources.list_shards` left its lists of images.
       command: the command line, for `run.json`.
       overwrite: whether to start afresh.
-      checked: whether to check on a few in-distribution images that the classifier is fed correctly.
+      checked: whether to check on a few in-distribution images that the classifier is fed correctly. What the first
+        records show about labels and colours is said either way.
 
     Raises:
       UsageError: it does not; nothing was written.
@@ -126,8 +132,17 @@ def prepare(
     if earlier is None:
         shared, scorer = _loaded(settings)
         print(_description(scorer, settings.detectors), file=sys.stderr)
-        if checked:
-            warnings, is_precise = _check(scorer, shards, folder, settings)
+        if line := converted_colours(shards, folder, settings.features, scorer.classifier.input_shape):
+            print(line, file=sys.stderr)
+        inside = [shard for shard in shards if shard.role == "in_distribution"]
+        warnings = missing_labels(inside, folder, settings.features)
+        if not checked:
+            labels = sample_labels(inside, folder, settings.features)
+            beyond = quick_check.labels_beyond(labels, scorer.classifier.classes)
+            warnings += [f"WARNING: {beyond}"] if beyond else []
+        else:
+            shown, is_precise = _check(scorer, shards, folder, settings)
+            warnings += shown
             if not is_precise:
                 settings = replace(settings, precision="float32")
                 if not overwrite:
@@ -206,12 +221,10 @@ def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: Score
     Raises:
       UsageError: it is clearly fed wrongly.
     """
-    inside = [shard for shard in shards if shard.role == "in_distribution"]
-    warnings = missing_labels(inside, folder, settings.features)
     pixels, labels = _sample(scorer, shards, folder, settings)
     if not len(pixels):
-        return warnings, True
-    warnings += quick_check.quick_check(scorer.classifier, pixels, labels, settings)
+        return [], True
+    warnings = quick_check.quick_check(scorer.classifier, pixels, labels, settings)
     return warnings, settings.precision == "float32" or _is_precise_enough(scorer, pixels, settings)
 
 

@@ -36,6 +36,8 @@ _PILLOWS_TRUNCATED = re.compile("image file is truncated|Truncated File Read")
 # Pillow calls a JPEG with a second picture behind it MPO.
 _JPEG_FORMATS = ("JPEG", "MPO")
 _MODES = {1: "L", 3: "RGB"}
+# Pillow's modes of grey images; 16 bits are "I;16" and the like.
+_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
 def pixels(
@@ -86,6 +88,31 @@ def is_raw(data: bytes, shape: tuple[int, int, int]) -> bool:
     if format_of(data):
         return False
     return not (data.startswith(b"BM") and int.from_bytes(data[2:6], "little") == len(data))
+
+
+def image_channels(record: ImageRecord, input_shape: tuple[int, int, int]) -> int | None:
+    """How many channels an image has itself, alpha not counted: 1 if it is grey, 3 if it is in colour.
+
+    Reads only the header of an encoded image; a palette is grey if all of its entries are.
+
+    Args:
+      record: a parsed Example.
+      input_shape: of the classifier's input, for raw pixels that come without a shape.
+
+    Returns:
+      1 or 3; None for what is not an image.
+    """
+    shape = record.raw_shape or input_shape
+    if is_raw(record.image, shape):
+        return 1 if shape[2] == 1 else 3
+    try:
+        with _opened(record.image) as image:
+            if image.mode in ("P", "PA"):
+                entries = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+                return 3 if np.ptp(entries, axis=1).any() else 1
+            return 1 if image.mode in _GREY_MODES or image.mode.startswith("I;") else 3
+    except ImageError:
+        return None
 
 
 def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:

@@ -9,6 +9,7 @@ from odin_beam.transforms.detectors.odin import NoGradient, max_softmax
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.score_function import ScoreFunction
 from odin_beam.transforms.forward import forward_pass as module
+from odin_beam.transforms.forward.float64_clone import float64_clone
 from odin_beam.transforms.forward.forward_pass import forward_pass
 from odin_beam.transforms.model.classifier import as_classifier, load_classifier
 from tests.helpers import samples
@@ -77,6 +78,57 @@ def test_a_folding_that_changes_the_logits_is_not_used(monkeypatch):
     classifier = as_classifier(samples.small_model())
     reason = "rewritten, it computes something else"
     assert forward_pass(classifier) == module.ForwardPass(classifier.activations, None, reason)
+
+
+def rounding_model():
+    """A convolution lifts its maps by 30,000, and the normalisation after it takes that off again: in float32 each
+    value loses its last three digits. Folding cancels the two before any image is seen.
+    """
+    inputs = keras.Input((8, 8, 3))
+    lifted = keras.layers.Conv2D(6, 3, bias_initializer=keras.initializers.Constant(3e4))(inputs)
+    normalised = keras.layers.BatchNormalization(moving_mean_initializer=keras.initializers.Constant(3e4))(lifted)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(keras.ops.tanh(normalised))))
+
+
+def test_a_folding_that_rounds_better_than_the_model_is_used():
+    keras.utils.set_random_seed(1)
+    classifier = as_classifier(rounding_model())
+    logits, folded, exact = (
+        form.activations(PIXELS).logits.numpy()
+        for form in (classifier, forward_pass(classifier), float64_clone(classifier))
+    )
+    assert np.abs(logits - folded).max() > 1e-4 * np.abs(logits).max()
+    np.testing.assert_allclose(folded, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+    assert forward_pass(classifier).as_loaded is None
+
+
+def test_a_model_whose_gradient_is_0_on_noise_is_folded():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", bias_initializer=keras.initializers.Constant(-1e3))(inputs)
+    outputs = keras.layers.Dense(3, bias_initializer="ones")(keras.layers.GlobalAveragePooling2D()(x))
+    assert forward_pass(as_classifier(keras.Model(inputs, outputs))).as_loaded is None
+
+
+def test_rounding_does_not_excuse_a_wrong_folding(monkeypatch):
+    fold = module.folding.fold
+
+    def wrong(graph):
+        fold(graph)
+        filters = next(node for node in graph.nodes.values() if node.op == "Conv2D")
+        filters.input[1] = graph.add_constant(np.float32(1.1) * graph.value(filters.input[1]), "wrong")
+
+    monkeypatch.setattr(module.folding, "fold", wrong)
+    keras.utils.set_random_seed(1)
+    assert forward_pass(as_classifier(rounding_model())).as_loaded == "rewritten, it computes something else"
+
+
+def test_without_a_float64_clone_a_difference_by_rounding_counts():
+    keras.utils.set_random_seed(1)
+    model = rounding_model()
+    outputs = keras.layers.Lambda(lambda logits: 2 * logits)(model.outputs[0])
+    classifier = as_classifier(keras.Model(model.inputs, outputs))
+    assert float64_clone(classifier) is None
+    assert forward_pass(classifier).as_loaded == "rewritten, it computes something else"
 
 
 def test_a_model_that_folding_makes_nothing_of_runs_as_it_was_loaded():

@@ -28,6 +28,7 @@ from tests.helpers.image_files import (
     chunk,
     error_of,
     joined,
+    palette_image,
     patched,
     peak_and_error,
     png,
@@ -307,3 +308,26 @@ def test_pixels_are_put_where_they_are_wanted():
         record = ImageRecord(samples.encoded(RGB), None, None, None)
         assert np.shares_memory(decoding.pixels(record, (*size, 3), geometry, out), out)
         np.testing.assert_array_equal(out, decoding.pixels(record, (*size, 3), geometry))
+
+
+@pytest.mark.parametrize(
+    ("image", "channels"),
+    [
+        (Image.new("1", (4, 4)), 1),
+        (Image.new("LA", (4, 4)), 1),
+        (Image.new("I;16", (4, 4)), 1),
+        (Image.new("RGBA", (4, 4)), 3),
+        (Image.linear_gradient("L").convert("P"), 1),
+        (palette_image(), 3),
+    ],
+)
+def test_an_images_own_channels_are_read_from_its_header(image, channels):
+    record = ImageRecord(saved(image, "PNG"), None, None, None)
+    assert decoding.image_channels(record, (4, 4, 3)) == channels
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "channels"), [(48, None, 3), (16, (4, 4, 1), 1), (64, (4, 4, 4), 3), (5, None, None)]
+)
+def test_raw_pixels_have_the_channels_of_their_shape(size, shape, channels):
+    assert decoding.image_channels(ImageRecord(bytes(size), None, None, shape), (4, 4, 3)) == channels

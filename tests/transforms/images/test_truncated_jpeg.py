@@ -105,3 +105,12 @@ def test_every_cut_of_a_small_file_is_refused_or_has_all_blocks():
         except ImageError:
             continue
         np.testing.assert_array_equal(decoded, whole)
+
+
+def test_the_decoders_corrupt_jpeg_data_on_stderr_does_not_decide(capfd):
+    whole = KINDS["baseline"]
+    with_bytes_behind = whole[:-2] + b"\x12\x34\x56" + END
+    np.testing.assert_array_equal(decoding.decode(with_bytes_behind, 3), decoding.decode(whole, 3))
+    assert "Corrupt JPEG data: 2 extraneous bytes before marker 0xd9" in capfd.readouterr().err
+    assert error_of(decoding.decode, cut(whole, 0.5) + END, 3).reason == "truncated"
+    assert "Corrupt JPEG data: premature end of data segment" in capfd.readouterr().err
