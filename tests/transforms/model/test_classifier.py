@@ -634,8 +634,7 @@ def test_features_and_maps_are_found_where_the_head_is_dense_behind_average_pool
     logits = found.logits(tf.constant(PIXELS))
     np.testing.assert_allclose(activations.logits, logits, rtol=1e-5)
     if features:
-        # All biases are 0 here.
-        product = activations.features @ activations.kernel
+        product = activations.features @ activations.kernel + activations.bias
         np.testing.assert_allclose(product, logits, rtol=1e-4, atol=1e-3)
     if maps:
         averages = tf.reduce_mean(activations.maps, axis=(1, 2))
