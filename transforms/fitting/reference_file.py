@@ -116,6 +116,8 @@ def _read(stream: BinaryIO) -> Reference:
             raise FeatureReferenceError(f"it has an unknown array {sorted(unknown)[0]!r:.50}")
         # Stored members that do not overlap cannot be larger than the file.
         stored = all(member.compress_type == zipfile.ZIP_STORED for member in members.values())
+        if any(member.header_offset < 0 for member in members.values()):
+            raise FeatureReferenceError("it is cut off")
         if not stored or sum(member.file_size for member in members.values()) > size:
             raise FeatureReferenceError("its arrays are compressed, or larger than the file")
         meta = _meta(archive, members)
@@ -146,7 +148,11 @@ def _array(member: BinaryIO, size: int, name: str, lengths: dict[str, int]) -> n
     version = np.lib.format.read_magic(member)
     if version != (1, 0):
         raise FeatureReferenceError(f"its array {name} is of an unknown format")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=_MAX_HEADER)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=_MAX_HEADER)
+    except Exception as e:
+        # NumPy parses the header as a Python literal, which fails in many ways.
+        raise FeatureReferenceError(f"its array {name} has no readable header: {cause(e):.100}") from None
     expected, axes = _ARRAYS[name]
     if dtype.str != expected or len(shape) != len(axes) or min(shape, default=1) < 0:
         raise FeatureReferenceError(f"its array {name} is {dtype.str:.20} {shape!s:.50}")
