@@ -54,7 +54,7 @@ class Detector:
 
         Args:
           activations: of the clean forward pass.
-          reference: for the detectors with a `state`; one that it has no state for must not be called.
+          reference: for a detector with a `state`, and not one of those in `Reference.unavailable`.
         """
         taken = [getattr(activations, name) for name in self.needs]
         return self._score()(*taken, *(getattr(reference, name) for name in self.state))

@@ -116,19 +116,19 @@ class Moments:
       width: D, of the features.
 
     Attributes:
-      features: of the features; of one class where `by_class` is false; without a scatter where D is too large.
+      features: of the features; of one class without `with_classes`; without a scatter where D is too large.
       unit: the same of h / |h|, without the rows of h = 0.
       correct: of the features of images whose prediction is their label.
       max_logit_sum: sum of the largest logits.
-      by_class: whether statistics of classes are kept; they are not where K D is above `limits.MAX_CLASS_MEANS`.
-      by_pair: whether scatters are kept; they are not where D is above `limits.MAX_SCATTER_WIDTH`.
+      with_classes: whether statistics of classes are kept; they are not where K D is above `limits.MAX_CLASS_MEANS`.
+      with_scatter: whether scatters are kept; they are not where D is above `limits.MAX_SCATTER_WIDTH`.
     """
 
     def __init__(self, classes: int, width: int):
         self.classes, self.width = classes, width
-        self.by_class = classes * width <= limits.MAX_CLASS_MEANS
-        self.by_pair = width <= limits.MAX_SCATTER_WIDTH
-        kept, kind = classes if self.by_class else 1, ClassScatter if self.by_pair else ClassMeans
+        self.with_classes = classes * width <= limits.MAX_CLASS_MEANS
+        self.with_scatter = width <= limits.MAX_SCATTER_WIDTH
+        kept, kind = classes if self.with_classes else 1, ClassScatter if self.with_scatter else ClassMeans
         self.features, self.unit = kind(kept, width), kind(kept, width)
         self.correct = ClassMeans(kept, width)
         self.max_logit_sum = 0.0
@@ -162,7 +162,7 @@ class Moments:
         if not (np.isfinite(rows).all() and np.isfinite(logits).all()):
             raise ValueError("features or logits are NaN or infinite")
         correct = labels == predictions
-        if not self.by_class:
+        if not self.with_classes:
             labels = np.zeros_like(labels)
         self.features.add(rows, labels)
         self.correct.add(rows[correct], labels[correct])

@@ -168,9 +168,9 @@ def _distances(moments: Moments) -> _Part:
 
 
 def _too_many(moments: Moments) -> str | None:
-    if not moments.by_pair:
+    if not moments.with_scatter:
         return f"{moments.width:,} features; the limit is {limits.MAX_SCATTER_WIDTH:,}"
-    return None if moments.by_class else _too_many_classes(moments)
+    return None if moments.with_classes else _too_many_classes(moments)
 
 
 def _too_many_classes(moments: Moments) -> str:
@@ -179,7 +179,7 @@ def _too_many_classes(moments: Moments) -> str:
 
 def _residual(moments: Moments, subspace: Subspace | None, residual_sum: float) -> _Part:
     principal = principal_dimension(moments.width)
-    if not moments.by_pair:
+    if not moments.with_scatter:
         return {}, {"vim": _too_many(moments)}
     if subspace is None or moments.count <= principal:
         return {}, {"vim": f"{moments.count:,} images; more than {principal:,} are needed"}
@@ -204,7 +204,7 @@ def _bank(bank: Bank) -> _Part:
 
 
 def _means(moments: Moments) -> _Part:
-    if not moments.by_class:
+    if not moments.with_classes:
         return {}, {"she": _too_many_classes(moments)}
     if not moments.correct.counts.any():
         return {}, {"she": "no image was classified correctly"}

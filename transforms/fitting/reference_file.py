@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from odin_beam.transforms import limits
-from odin_beam.transforms.errors import OdinBeamError, StorageError, cause
+from odin_beam.transforms.errors import FeatureReferenceError, StorageError, cause
 from odin_beam.transforms.fitting.covariance import Distances
 from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.fitting.residual import Residual
@@ -23,10 +23,6 @@ from odin_beam.transforms.tables import json_shape
 from odin_beam.transforms.tables.json_shape import COUNT, EVERY
 
 FORMAT = "odin-beam reference 1"
-
-
-class FeatureReferenceError(OdinBeamError):
-    """A reference cannot be read; the message says why."""
 
 
 # Name -> type, and length of each axis: equal letters are equal lengths.

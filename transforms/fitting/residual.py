@@ -52,7 +52,7 @@ def vim_subspace(moments: Moments, kernel: np.ndarray, bias: np.ndarray) -> Subs
       None where D is too large for the matrix, or where there are no more than d images.
     """
     principal = principal_dimension(moments.width)
-    if not moments.by_pair or moments.count <= principal:
+    if not moments.with_scatter or moments.count <= principal:
         return None
     origin = -np.linalg.pinv(np.asarray(kernel, np.float64).T) @ np.asarray(bias, np.float64)
     away = moments.features.mean - origin

@@ -127,8 +127,9 @@ def test_rows_are_ready_for_use():
         assert set(row.state) <= set(Reference.STATE)
 
 
+@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("name", FITTED_DETECTORS)
-def test_a_graph_captures_the_state_and_serves_every_batch_size(name):
+def test_a_graph_captures_the_state_and_serves_every_batch_size(name, xla):
     tensors = ReferenceTensors(REFERENCE)
     function = tf.function(
         lambda logits, features: FITTED_DETECTORS[name](
@@ -136,6 +137,7 @@ def test_a_graph_captures_the_state_and_serves_every_batch_size(name):
         ),
         input_signature=[tf.TensorSpec([None, 5]), tf.TensorSpec([None, 12])],
         autograph=False,
+        jit_compile=xla,
     )
     graph = function.get_concrete_function()
     nodes = graph.graph.as_graph_def().node

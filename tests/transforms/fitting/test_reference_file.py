@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odin_beam.transforms import limits
-from odin_beam.transforms.errors import StorageError
-from odin_beam.transforms.fitting.reference_file import FeatureReferenceError, read_reference, write_reference
+from odin_beam.transforms.errors import FeatureReferenceError, StorageError
+from odin_beam.transforms.fitting.reference_file import read_reference, write_reference
 from tests.helpers import samples
 from tests.helpers.feature_fits import fit, images
 
