@@ -12,8 +12,8 @@ from typing import Self
 
 import numpy as np
 
-# Sign, exponent and 11 bits of the mantissa: bins are at most 1/2048 of their values wide.
-_BITS = 20
+# Sign, exponent and 13 bits of the mantissa: bins are at most 1/8192 of their values wide.
+_BITS = 22
 _SHIFT = 32 - _BITS
 _SIGN = np.uint32(1 << 31)
 
@@ -37,7 +37,10 @@ class FeatureHistogram:
         lowest, highest = values.min(), values.max()
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             raise ValueError("features are NaN or infinite")
-        self._counts += np.bincount(_keys(values), minlength=1 << _BITS)
+        keys = _keys(values)
+        first = int(keys.min())
+        counts = np.bincount(keys - np.uint32(first))
+        self._counts[first : first + len(counts)] += counts
         self._widen(lowest, highest)
 
     def merge(self, other: "FeatureHistogram") -> None:
@@ -58,7 +61,7 @@ class FeatureHistogram:
     def quantile(self, share: float) -> float:
         """The quantile by NumPy's `linear` convention: the value at rank `share * (count - 1)`, from 0.
 
-        The entries of a bin are taken as spread evenly over it, so the value is right to 1/2048 of itself, and the rank
+        The entries of a bin are taken as spread evenly over it, so the value is right to 1/8192 of itself, and the rank
         much closer where features are spread smoothly over the width of a bin.
 
         Raises:

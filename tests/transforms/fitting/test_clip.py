@@ -68,7 +68,7 @@ def test_a_file_without_pickles_gives_it_again():
 
 @pytest.mark.parametrize(
     "change",
-    [{"keys": np.array([1 << 20])}, {"keys": np.array([-1])}, {"counts": np.array([0])}, {"counts": None}],
+    [{"keys": np.array([1 << 22])}, {"keys": np.array([-1])}, {"counts": np.array([0])}, {"counts": None}],
 )
 def test_arrays_that_do_not_fit_are_refused(change):
     arrays = {**histogram_of(np.float32([1])).to_arrays(), **change}

@@ -641,6 +641,16 @@ def test_features_and_maps_are_found_where_the_head_is_dense_behind_average_pool
         np.testing.assert_allclose(averages, activations.features, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_last_layer_gives_its_bias_or_zeros(use_bias):
+    inputs = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4, use_bias=use_bias, bias_initializer="ones")
+    found = as_classifier(keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs))))
+    activations = found.activations(tf.constant(samples.random_images(3).astype(np.float32) / 255))
+    np.testing.assert_array_equal(activations.bias, [float(use_bias)] * 4)
+    assert found.unavailable(["scale", "ash_b"]) == []
+
+
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_a_quantised_model_has_its_logits_but_no_features(bits, tmp_path):
     """The stored kernel of its last layer lacks a scale: with it, maps would be wrong by orders of magnitude."""
