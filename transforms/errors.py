@@ -68,6 +68,10 @@ class CalibrationError(OdinBeamError):
     """A calibration cannot be read or made; the message says why."""
 
 
+class FeatureReferenceError(OdinBeamError):
+    """A reference of the fitted detectors cannot be read; the message says why."""
+
+
 class OutputTakenError(OdinBeamError):
     """Another run has since started in the output, which now belongs to that run."""
 

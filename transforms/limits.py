@@ -46,3 +46,9 @@ MAX_GIF_COMMENT_BYTES = 1 << 16
 MAX_GIF_BLOCKS = 100_000
 # Pillow decodes run-length coding in Python, about a million runs, of two bytes each, in a second.
 MAX_RLE_BYTES = 1 << 23
+# Features of an image up to which matrices of their pairs are kept: 128 MB each.
+MAX_SCATTER_WIDTH = 4096
+# Classes times features, for means by class: 64 MB each; ImageNet's 1,000 classes with 4,096 features are half of it.
+MAX_CLASS_MEANS = 1 << 23
+# Of a reference; 0.4 GB with 1,000 classes, 2,048 features and a bank of 10,000.
+MAX_REFERENCE_BYTES = 1 << 32

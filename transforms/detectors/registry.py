@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from odin_beam.transforms.detectors.reference_tensors import ReferenceTensors
     from odin_beam.transforms.model.activations import Activations
 
 
@@ -27,6 +28,7 @@ class Detector:
       formula: what it computes, for the table in the docs; `f` logits, `p` softmax, `h` features of the last layer.
       source: the paper.
       needs: the fields of `Activations` that it takes, in order.
+      state: the fields of `Reference` that it takes after them, in order; empty for a detector that is not fitted.
       true_logits: whether adding a constant to all logits of an image changes it, so that log-probabilities do not do.
       columns: the Parquet columns and their types, unless it has one float32 column of its name.
       histogram: title of its histogram in the report, which shows the last of its columns; None for no histogram.
@@ -37,6 +39,7 @@ class Detector:
     formula: str
     source: str = ""
     needs: tuple[str, ...] = ("logits",)
+    state: tuple[str, ...] = ()
     true_logits: bool = False
     columns: tuple[tuple[str, str], ...] = ()
     histogram: str | None = None
@@ -46,9 +49,15 @@ class Detector:
         """(name, Arrow type) of its Parquet columns, which include one with the detector's name."""
         return self.columns or ((self.name, "float32"),)
 
-    def __call__(self, activations: "Activations") -> Any:
-        """The scores of a batch, float64 [N]."""
-        return self._score()(*(getattr(activations, name) for name in self.needs))
+    def __call__(self, activations: "Activations", reference: "ReferenceTensors | None" = None) -> Any:
+        """The scores of a batch, float64 [N]; NaN for an image for which the detector is not defined.
+
+        Args:
+          activations: of the clean forward pass.
+          reference: for a detector with a `state`, and not one of those in `Reference.unavailable`.
+        """
+        taken = [getattr(activations, name) for name in self.needs]
+        return self._score()(*taken, *(getattr(reference, name) for name in self.state))
 
     def _score(self) -> Callable[..., Any]:
         module, _, function = self.function.partition(".")
@@ -112,12 +121,125 @@ _ROWS = (
         "ODIN_keras_version",
         needs=("logits", "maps", "kernel"),
     ),
+    Detector(
+        "scale",
+        "shaping.scale",
+        "log sum exp of the logits of h exp(r), r = sum h / sum of the 15 % largest h; null where an h is negative",
+        "Xu et al. 2024 (SCALE)",
+        needs=("features", "kernel", "bias"),
+        true_logits=True,
+    ),
+    Detector(
+        "ash_b",
+        "shaping.ash_b",
+        "log sum exp of the logits of a: the 10 % largest h share sum h equally, the others are 0; null where an h is "
+        "negative",
+        "Djurisic et al. 2023 (ASH-B)",
+        needs=("features", "kernel", "bias"),
+        true_logits=True,
+    ),
+)
+_FITTED_ROWS = (
+    Detector(
+        "react",
+        "shaping.react",
+        "log sum exp of the logits of min(h, c), c the 90th percentile of the reference's features; null where an h is "
+        "negative",
+        "Sun, Guo and Li 2021 (ReAct)",
+        needs=("features", "kernel", "bias"),
+        state=("clip",),
+        true_logits=True,
+    ),
+    Detector(
+        "mds",
+        "distances.mds",
+        "minus the squared Mahalanobis distance of h to the nearest class mean",
+        "Lee et al. 2018",
+        needs=("features",),
+        state=("distances",),
+    ),
+    Detector(
+        "rmds",
+        "distances.rmds",
+        "mds plus the squared Mahalanobis distance to the overall mean under the total covariance",
+        "Ren et al. 2021",
+        needs=("features",),
+        state=("distances",),
+    ),
+    Detector(
+        "mds_unit",
+        "distances.mds_unit",
+        "mds of h / \\|h\\|",
+        "Mueller and Hein 2025 (MDS++)",
+        needs=("features",),
+        state=("unit_distances",),
+    ),
+    Detector(
+        "rmds_unit",
+        "distances.rmds_unit",
+        "rmds of h / \\|h\\|",
+        "Mueller and Hein 2025 (RMDS++)",
+        needs=("features",),
+        state=("unit_distances",),
+    ),
+    Detector(
+        "vim",
+        "directions.vim",
+        "energy minus alpha times the norm of h outside the principal subspace of the reference's features",
+        "Wang et al. 2022 (ViM)",
+        needs=("logits", "features"),
+        state=("residual",),
+        true_logits=True,
+    ),
+    Detector(
+        "knn",
+        "neighbours.knn",
+        "minus the squared distance of h / \\|h\\| to its k-th neighbour in the bank",
+        "Sun et al. 2022 (KNN)",
+        needs=("features",),
+        state=("bank", "knn_k"),
+    ),
+    Detector(
+        "nnguide",
+        "neighbours.nnguide",
+        "energy times the mean of the k largest products of cosine and energy over the bank; null where energy <= 0",
+        "Park, Jung and Teoh 2023 (NNGuide)",
+        needs=("logits", "features"),
+        state=("bank", "bank_energies", "nnguide_k"),
+        true_logits=True,
+    ),
+    Detector(
+        "fdbd",
+        "directions.fdbd",
+        "sum of the distances of h to the decision boundaries of the predicted class, over \\|h - m\\|",
+        "Liu and Qin 2024 (fDBD)",
+        needs=("logits", "features", "kernel"),
+        state=("mean",),
+    ),
+    Detector(
+        "nci",
+        "directions.nci",
+        "w_c'(h - m) / \\|h - m\\| + 1e-4 sum \\|h\\|",
+        "Liu and Qin 2025 (NCI)",
+        needs=("logits", "features", "kernel"),
+        state=("mean",),
+    ),
+    Detector(
+        "she",
+        "directions.she",
+        "inner product of h with the mean h of the correctly classified images of the predicted class",
+        "Zhang et al. 2023 (SHE)",
+        needs=("logits", "features"),
+        state=("she_means", "she_counts"),
+    ),
 )
 ALL = {row.name: row for row in _ROWS}
 # Names, in the order of the columns.
 DETECTORS = tuple(ALL)
 # Detectors that need only the clean forward pass.
 CLEAN_DETECTORS = {name: row for name, row in ALL.items() if row.function}
+# Detectors that also need a reference, which `transforms.fitting` makes.
+FITTED_DETECTORS = {row.name: row for row in _FITTED_ROWS}
 # Column -> title.
 HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in _ROWS if row.histogram}
 

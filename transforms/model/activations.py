@@ -14,9 +14,11 @@ class Activations:
       features: float32 [N, F], the input of the last dense layer; None if there is no such layer.
       maps: float32 [N, h, w, F], the input of the global average pooling right before it; None if there is none.
       kernel: float32 [F, K], the dense layer's weights; None if there is no such layer.
+      bias: float32 [K], zeros for a layer without one; None if there is no such layer.
     """
 
     logits: tf.Tensor
     features: tf.Tensor | None = None
     maps: tf.Tensor | None = None
     kernel: tf.Tensor | None = None
+    bias: tf.Tensor | None = None

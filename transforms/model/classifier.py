@@ -66,7 +66,7 @@ class Classifier:
         """The names of those detectors for which this model gives no scores."""
         available = {"logits"}
         if self.last_layer is not None:
-            available |= {"features", "kernel"} | ({"maps"} if self.last_layer.has_maps else set())
+            available |= {"features", "kernel", "bias"} | ({"maps"} if self.last_layer.has_maps else set())
         clean = {name: CLEAN_DETECTORS[name] for name in names if name in CLEAN_DETECTORS}
         return [
             name

@@ -21,17 +21,21 @@ class LastLayer:
       model: preprocessed float32 [N, H, W, C] -> logits [N, K], features [N, F] and, if `has_maps`, the maps
         [N, h, w, F] whose average the features are.
       kernel: float32 [F, K].
+      bias: float32 [K]; None for a layer without one.
       has_maps: whether global average pooling comes right before the layer.
     """
 
     model: keras.Model
     kernel: tf.Variable
+    bias: tf.Variable | None
     has_maps: bool
 
     def activations(self, inputs: tf.Tensor) -> Activations:
         """One forward pass in inference mode."""
         logits, features, *maps = (tf.cast(output, tf.float32) for output in self.model(inputs, training=False))
-        return Activations(logits, features, maps[0] if maps else None, tf.convert_to_tensor(self.kernel))
+        kernel = tf.convert_to_tensor(self.kernel)
+        bias = tf.zeros(kernel.shape[1:], kernel.dtype) if self.bias is None else tf.convert_to_tensor(self.bias)
+        return Activations(logits, features, maps[0] if maps else None, kernel, bias)
 
     def explains(self, inputs: tf.Tensor) -> bool:
         """Whether the logits really are features times kernel, plus one constant per class, for these inputs.
@@ -71,7 +75,7 @@ def find_last_layer(logits_model: keras.Model) -> LastLayer | None:
         return None
     features, maps = _pooled(before[0])
     outputs = [operation(features), features, *([] if maps is None else [maps])]
-    return LastLayer(keras.Model(logits_model.inputs, outputs), operation.kernel, maps is not None)
+    return LastLayer(keras.Model(logits_model.inputs, outputs), operation.kernel, operation.bias, maps is not None)
 
 
 def _pooled(features: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:

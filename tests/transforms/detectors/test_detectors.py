@@ -13,6 +13,7 @@ GENERATOR = np.random.default_rng(0)
 RANDOM = GENERATOR.normal(0, 4, (200, 7)).astype(np.float32)
 MAPS = GENERATOR.normal(0.5, 1, (200, 4, 3, 5)).astype(np.float32)
 KERNEL = GENERATOR.normal(0, 1, (5, 7)).astype(np.float32)
+BIAS = GENERATOR.normal(0, 1, 7).astype(np.float32)
 
 
 def softmax(z):
@@ -28,6 +29,20 @@ def numpy_maps(z):
     return np.stack([MAPS[n].astype(np.float64) @ KERNEL[:, z[n].argmax()] for n in range(len(z))])
 
 
+def numpy_scale(z):
+    h = MAPS.mean(axis=(1, 2)).astype(np.float64)
+    # 5 - round(0.85 * 5) = 1 feature is large.
+    scaled = h * np.exp(h.sum(axis=1) / h.max(axis=1))[:, None]
+    return np.where((h < 0).any(axis=1), np.nan, special.logsumexp(scaled @ KERNEL + BIAS, axis=1))
+
+
+def numpy_ash_b(z):
+    h = MAPS.mean(axis=(1, 2)).astype(np.float64)
+    # round(0.9 * 5) is 4, to even.
+    shaped = np.where(h == h.max(axis=1, keepdims=True), h.sum(axis=1, keepdims=True), 0)
+    return np.where((h < 0).any(axis=1), np.nan, special.logsumexp(shaped @ KERNEL + BIAS, axis=1))
+
+
 EXPECTED = {
     "msp": lambda z: softmax(z).max(axis=1),
     "max_logit": lambda z: z.max(axis=1),
@@ -38,6 +53,8 @@ EXPECTED = {
     "grad_norm": lambda z: np.abs(MAPS.mean(axis=(1, 2))).sum(axis=1) * np.abs(softmax(z) - 1 / 7).sum(axis=1),
     "cam_var": lambda z: numpy_maps(z).var(axis=(1, 2)),
     "cam_max": lambda z: numpy_maps(z).max(axis=(1, 2)),
+    "scale": numpy_scale,
+    "ash_b": numpy_ash_b,
 }
 OF_LOGITS = [name for name, detector in CLEAN_DETECTORS.items() if detector.needs == ("logits",)]
 
@@ -45,7 +62,7 @@ OF_LOGITS = [name for name, detector in CLEAN_DETECTORS.items() if detector.need
 def scores(name, logits):
     logits = tf.constant(logits)
     maps = tf.constant(MAPS[: len(logits)])
-    activations = Activations(logits, tf.reduce_mean(maps, axis=(1, 2)), maps, tf.constant(KERNEL))
+    activations = Activations(logits, tf.reduce_mean(maps, axis=(1, 2)), maps, tf.constant(KERNEL), tf.constant(BIAS))
     return CLEAN_DETECTORS[name](activations)
 
 
@@ -54,7 +71,7 @@ def test_it_is_the_published_formula(name):
     got = scores(name, RANDOM)
     assert got.dtype == tf.float64
     # The features alone are averaged in float32.
-    tolerance = 1e-6 if name == "grad_norm" else 1e-10
+    tolerance = 1e-5 if name in ("grad_norm", "scale", "ash_b") else 1e-10
     np.testing.assert_allclose(got, EXPECTED[name](RANDOM.astype(np.float64)), rtol=tolerance, atol=1e-15)
 
 

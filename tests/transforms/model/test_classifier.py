@@ -634,12 +634,21 @@ def test_features_and_maps_are_found_where_the_head_is_dense_behind_average_pool
     logits = found.logits(tf.constant(PIXELS))
     np.testing.assert_allclose(activations.logits, logits, rtol=1e-5)
     if features:
-        # All biases are 0 here.
-        product = activations.features @ activations.kernel
+        product = activations.features @ activations.kernel + activations.bias
         np.testing.assert_allclose(product, logits, rtol=1e-4, atol=1e-3)
     if maps:
         averages = tf.reduce_mean(activations.maps, axis=(1, 2))
         np.testing.assert_allclose(averages, activations.features, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_the_last_layer_gives_its_bias_or_zeros(use_bias):
+    inputs = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4, use_bias=use_bias, bias_initializer="ones")
+    found = as_classifier(keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs))))
+    activations = found.activations(tf.constant(samples.random_images(3).astype(np.float32) / 255))
+    np.testing.assert_array_equal(activations.bias, [float(use_bias)] * 4)
+    assert found.unavailable(["scale", "ash_b"]) == []
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])

@@ -28,8 +28,10 @@ SHARDS = {
     "surrogates": replace(TFRECORD, content=Surrogate("patches", TFRecords())),
     "surrogates of files": replace(FILES, content=Surrogate("averages", LIST)),
 }
+# What a run computed by default when it wrote the fingerprints below; columns added since are not in them.
+DETECTORS = ("odin", "msp", "max_logit", "energy", "neg_entropy", "margin", "gen", "grad_norm", "cam_var", "cam_max")
 SETTINGS = {
-    "defaults": ScoreSettings("m.keras", "ab" * 32),
+    "defaults": ScoreSettings("m.keras", "ab" * 32, detectors=DETECTORS),
     "everything": ScoreSettings(
         "gs://b/m.keras",
         "cd" * 32,
@@ -43,7 +45,7 @@ SETTINGS = {
         "a.b:c",
         7,
     ),
-    "grid": ScoreSettings("m.keras", "ab" * 32, odin=OdinGrid((1.0, 1000.0), (0.0, 0.0014))),
+    "grid": ScoreSettings("m.keras", "ab" * 32, odin=OdinGrid((1.0, 1000.0), (0.0, 0.0014)), detectors=DETECTORS),
 }
 # As version 0.1.0 committed them; those of grids and surrogates as the first version with `GRID_SCHEMA_VERSION` 3 did.
 # They may change only together with `ROWS_VERSION`.

@@ -97,6 +97,8 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("grad_norm", "float"),
         ("cam_var", "float"),
         ("cam_max", "float"),
+        ("scale", "float"),
+        ("ash_b", "float"),
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
     assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(

@@ -1,0 +1,55 @@
+"""Features of classes, and what a fit makes of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from odin_beam.transforms.fitting.bank import Bank
+from odin_beam.transforms.fitting.clip import FeatureHistogram
+from odin_beam.transforms.fitting.moments import Moments
+from odin_beam.transforms.fitting.reference import Reference, fit_reference
+from odin_beam.transforms.fitting.residual import vim_residual_sum, vim_subspace
+
+
+class Images(NamedTuple):
+    """Features float32 [N, D] of labels [N], and the dense layer that makes logits float32 [N, K] of them."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        return self.logits.argmax(axis=1)
+
+    def with_features(self, features: np.ndarray) -> "Images":
+        """The same with other features, and their logits."""
+        features = features.astype(np.float32)
+        return self._replace(features=features, logits=(features @ self.kernel + self.bias).astype(np.float32))
+
+
+def images(count: int = 400, classes: int = 5, width: int = 12, seed: int = 0) -> Images:
+    """Features behind a ReLU; the weights are those of the class means, so that most predictions are right."""
+    layer, rng = np.random.default_rng(7), np.random.default_rng(seed)
+    means = layer.normal(0, 2, (classes, width))
+    labels = rng.integers(0, classes, count)
+    features = np.maximum(means[labels] + rng.normal(size=(count, width)) + 1, 0)
+    bias = layer.normal(size=classes).astype(np.float32)
+    empty = Images(features, features, labels, means.T.astype(np.float32), bias)
+    return empty.with_features(features)
+
+
+def fit(of: Images, rows: int = 200, **about) -> Reference:
+    """The reference of these images, with a bank of so many rows."""
+    classes, width = of.kernel.shape[1], of.kernel.shape[0]
+    moments, histogram, bank = Moments(classes, width), FeatureHistogram(), Bank(classes, width, rows)
+    moments.add(of.features, of.logits, of.labels, of.predictions)
+    histogram.add(of.features)
+    numbers = np.arange(len(of.labels)).astype(np.uint64)
+    bank.add(of.features, logsumexp(of.logits, axis=1), of.labels, numbers, numbers)
+    subspace = vim_subspace(moments, of.kernel, of.bias)
+    residuals = 0.0 if subspace is None else vim_residual_sum(of.features, *subspace)
+    return fit_reference(moments, histogram, bank, subspace, residuals, about)
