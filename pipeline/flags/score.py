@@ -1,10 +1,12 @@
 """Flags of `score`."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.groups import add_group_flags, group_options
 from odin_beam.pipeline.flags.job import Job
 from odin_beam.pipeline.flags.model import add_model_flags, calibration_given, model_settings
 from odin_beam.pipeline.flags.parser import Parser, items, number
@@ -29,6 +31,7 @@ class ScoreOptions:
       max_rejected: share of rejected records above which the exit code is 3.
       overwrite: whether to remove an earlier run's results first.
       check: whether to check a few images first.
+      groups: group -> its out-of-distribution sources, for the metrics.
       accelerator: Beam's resource hint for the workers that score; not part of the settings.
       arguments: the parsed flags.
       beam: Beam's own flags.
@@ -41,6 +44,7 @@ class ScoreOptions:
     max_rejected: float
     overwrite: bool
     check: bool
+    groups: Mapping[str, tuple[str, ...]]
     accelerator: str | None
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
@@ -63,6 +67,7 @@ def _add_flags(parser: Parser) -> None:
     )
     add_model_flags(parser)
     parser.add_list("--detectors", "NAME,...", f"of {', '.join(DETECTORS)} (default: all)")
+    add_group_flags(parser)
     add_run_flags(parser)
 
 
@@ -80,6 +85,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptio
         arguments.max_rejected,
         arguments.overwrite,
         arguments.check,
+        group_options(arguments),
         arguments.accelerator,
         arguments,
         beam,

@@ -5,6 +5,7 @@ odin-beam evaluate --scores scores
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.evaluate import EvaluateOptions
+from odin_beam.pipeline.flags.groups import refuse_unknown_sources
 from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.pipeline.show.metrics_table import damaged_scores, metrics_table
@@ -23,6 +24,7 @@ def run(options: EvaluateOptions) -> int:
     launch, shards = launched_run(output)
     if all(shard.role != "in_distribution" for shard in shards):
         raise UsageError(f"{output} has no in-distribution source, so there are no detection metrics to compute")
+    refuse_unknown_sources(options.groups, shards)
     all_flags = read_all_flags(output, launch, shards)
 
     import apache_beam as beam
@@ -33,7 +35,7 @@ def run(options: EvaluateOptions) -> int:
     from odin_beam.transforms.scoring.check_finished import ReadFinished
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
-    pipeline | ReadFinished(output) | SummarizeScores(output, identity=launch["settings"])
+    pipeline | ReadFinished(output) | SummarizeScores(output, identity=launch["settings"], groups=options.groups)
     if handed := submit(pipeline):
         print(f"{handed}; {paths.join(output, layout.METRICS)} is updated when the job is done")
         return 0

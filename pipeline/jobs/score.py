@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from odin_beam.pipeline.flags.groups import refuse_unknown_sources
 from odin_beam.pipeline.flags.score import ScoreOptions, score_settings
 from odin_beam.pipeline.launch import run_folder, sources
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
@@ -35,6 +36,7 @@ def run(options: ScoreOptions) -> int:
     run_folder.refuse_output(options.output)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
         shards = sources.list_shards(options.sources, folder, options.output)
+        refuse_unknown_sources(options.groups, shards)
         settings = score_settings(options)
         import_tensorflow()
         return _score(options, settings, shards, folder, launched)
@@ -58,7 +60,14 @@ def _score(
     scoring_run.launch(scoring)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
-    scored | SummarizeScores(options.output, settings, options.calibrated, launched, warnings=scoring.warnings)
+    scored | SummarizeScores(
+        options.output,
+        settings,
+        options.calibrated,
+        launched,
+        warnings=scoring.warnings,
+        groups=options.groups,
+    )
     if handed := scoring_run.run(pipeline, scoring):
         print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
         return 0

@@ -4,7 +4,7 @@ from typing import Any
 
 from odin_beam.transforms.metrics.detection_metrics import METRICS
 from odin_beam.transforms.tables import layout
-from odin_beam.transforms.tables.json_shape import COUNT, EVERY, NUMBER, RATE
+from odin_beam.transforms.tables.json_shape import COUNT, EVERY, NUMBER, RATE, MayLack
 
 _FAILED = [{"source": str, "path": str, "reason": str}]
 _FLAGGED = {
@@ -64,6 +64,14 @@ RUN_SHAPES: dict[str, Any] = {
                 **{name: RATE if metric.shown else NUMBER for name, metric in METRICS.items()},
             }
         ],
+        "groups": MayLack(
+            [
+                {
+                    **{"in_distribution": str, "group": str, "sources": [str], "detector": str},
+                    **{name: RATE for name, metric in METRICS.items() if metric.shown},
+                }
+            ]
+        ),
     },
     layout.FLAGS: {
         "complete": bool,

@@ -11,23 +11,28 @@ FIGURES = {name: metric for name, metric in METRICS.items() if metric.shown}
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """One block per pair of sources, one line per detector, in percent."""
+    """One block per pair of sources and per group, one line per detector, in percent."""
     lines = []
     for name, source in metrics["in_distribution"].items():
         accuracy = source["accuracy"]
         said = "no labels" if accuracy is None else f"accuracy {100 * accuracy:.2f} %"
         lines.append(f"{name}: {source['count']:,} in-distribution images, {said}")
-    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    blocks: dict[str, list[dict[str, Any]]] = {}
     for row in metrics["pairs"]:
-        pairs.setdefault((row["in_distribution"], row["out_distribution"]), []).append(row)
-    for (inside, outside), rows in pairs.items():
-        lines += ["", f"{inside} ({rows[0]['in_count']:,}) against {outside} ({rows[0]['out_count']:,}), percent:"]
+        inside, outside = row["in_distribution"], row["out_distribution"]
+        title = f"{inside} ({row['in_count']:,}) against {outside} ({row['out_count']:,}), percent:"
+        blocks.setdefault(title, []).append(row)
+    for row in metrics.get("groups", []):
+        title = f"{row['in_distribution']} against {row['group']}, mean over {', '.join(row['sources'])}, percent:"
+        blocks.setdefault(title, []).append({**row, "exact": True})
+    for title, rows in blocks.items():
+        lines += ["", title]
         lines.append("  " + " " * 12 + "".join(f"{metric.short:>11}" for metric in FIGURES.values()))
         for row in rows:
             mark = "" if row["exact"] else "  (within the bounds in metrics.json)"
             figures = "".join(f"{100 * row[column]:11.2f}" for column in FIGURES)
             lines.append(f"  {row['detector']:12}{figures}{mark}")
-    if pairs:
+    if blocks:
         lines += ["", "FPR@95TPR and det. error: lower is better. Positive class: in-distribution."]
     return "\n".join(lines)
 

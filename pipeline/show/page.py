@@ -16,12 +16,12 @@ _SHOWN_LENGTH = 300
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pairs for the table: each figure in percent, its difference from msp, and whether it is the best."""
+    """Pairs and groups for the tables: each figure in percent, its difference from msp, and whether it is the best."""
     tables = []
-    for names, group in itertools.groupby(
-        metrics["pairs"], key=lambda row: (row["in_distribution"], row["out_distribution"])
-    ):
-        rows = list(group)
+    titled = [(_pair_title(row), row) for row in metrics["pairs"]]
+    titled += [(_group_title(row), row) for row in metrics.get("groups", [])]
+    for title, group in itertools.groupby(titled, key=lambda pair: pair[0]):
+        rows = [row for _, row in group]
         best = {
             name: (min if metric.lower_is_better else max)(row[name] for row in rows)
             for name, metric in FIGURES.items()
@@ -43,8 +43,18 @@ def metrics_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             }
             for row in rows
         ]
-        tables.append({"names": names, "counts": (rows[0]["in_count"], rows[0]["out_count"]), "rows": cells})
+        names = (rows[0]["in_distribution"], rows[0].get("out_distribution"))
+        tables.append({"title": title, "figure": f"roc-{names[0]}+{names[1]}", "rows": cells})
     return tables
+
+
+def _pair_title(row: dict[str, Any]) -> str:
+    counts = (f"{row['in_count']:,}", f"{row['out_count']:,}")
+    return f"{row['in_distribution']} ({counts[0]}) against {row['out_distribution']} ({counts[1]})"
+
+
+def _group_title(row: dict[str, Any]) -> str:
+    return f"{row['in_distribution']} against {row['group']}: mean over {', '.join(row['sources'])}"
 
 
 def report_page(

@@ -5,9 +5,11 @@ rows, and stale files cannot enter.
 """
 
 import itertools
+import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -15,7 +17,7 @@ import apache_beam as beam
 from odin_beam.transforms.detectors import registry
 from odin_beam.transforms.metrics.combine_scores import CombineScores, Histograms
 from odin_beam.transforms.metrics.counts import Counts, add_up
-from odin_beam.transforms.metrics.detection_metrics import detection_metrics, threshold_at_tpr
+from odin_beam.transforms.metrics.detection_metrics import METRICS, detection_metrics, threshold_at_tpr
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.manifest_file import manifest_digest, read_own_manifest, roles_of
 from odin_beam.transforms.shards.shard import Shard
@@ -30,6 +32,7 @@ def metrics_report(
     counts: Mapping[str, Counts],
     listed: int,
     damaged: Iterable[tuple[Shard, str]] = (),
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The content of `metrics.json`.
 
@@ -39,10 +42,12 @@ def metrics_report(
       counts: by source.
       listed: number of shards in the manifest.
       damaged: shards whose scores files are damaged or of other settings, with reasons; no figure includes them.
+      groups: group, such as `near`, -> its out-of-distribution sources.
 
     Returns:
       JSON-compatible: how many of the shards it covers; thresholds and accuracy of each in-distribution source; the
-      metrics of each pair of an in- and an out-of-distribution source, for every detector with scores of both.
+      metrics of each pair of an in- and an out-of-distribution source, for every detector with scores of both; their
+      means over the sources of each group, for every detector with scores of all of them.
     """
     inside = [source for source, role in roles.items() if role == "in_distribution"]
     outside = [source for source, role in roles.items() if role == "out_distribution"]
@@ -69,7 +74,24 @@ def metrics_report(
             metrics = detection_metrics(histograms[a, detector], histograms[b, detector])
             names = {"in_distribution": a, "out_distribution": b, "detector": detector}
             report["pairs"].append({**names, **metrics.as_dict()})
+    report["groups"] = list(_group_means(report["pairs"], inside, groups))
     return report
+
+
+def _group_means(
+    pairs: Sequence[Mapping[str, Any]], inside: Iterable[str], groups: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    """The mean of each displayed metric over a group's sources, each of which counts the same."""
+    for a, (group, sources), detector in itertools.product(inside, groups.items(), registry.DETECTORS):
+        rows = [
+            row
+            for row in pairs
+            if row["in_distribution"] == a and row["out_distribution"] in sources and row["detector"] == detector
+        ]
+        if len(rows) == len(sources):
+            means = {name: statistics.fmean(row[name] for row in rows) for name, m in METRICS.items() if m.shown}
+            names = {"in_distribution": a, "group": group, "sources": list(sources), "detector": detector}
+            yield {**names, **means}
 
 
 def failures(failed: Iterable[tuple[Shard, str]]) -> list[dict[str, str]]:
@@ -142,6 +164,7 @@ class SummarizeScores(beam.PTransform):
       launched: seconds since the epoch; defaults to now.
       identity: the settings in the fingerprint; defaults to those of `settings`, else those of `run.json`.
       warnings: about the run, for `summary.json`; a rerun that has nothing to do repeats them.
+      groups: group, such as `near`, -> its out-of-distribution sources, to average the metrics over.
     """
 
     output: str
@@ -150,6 +173,7 @@ class SummarizeScores(beam.PTransform):
     launched: float = field(default_factory=time.time)
     identity: dict[str, Any] | None = None
     warnings: Sequence[str] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def expand(self, shards) -> beam.PCollection[str]:
         identity = self.settings.identity() if self.settings else self.identity or run_file.read_identity(self.output)
@@ -163,6 +187,7 @@ class SummarizeScores(beam.PTransform):
                 write_summary,
                 identity,
                 facts,
+                dict(self.groups),
                 beam.pvalue.AsDict(combined["histograms"]),
                 beam.pvalue.AsDict(combined["counts"]),
                 beam.pvalue.AsList(shards["finished"]),
@@ -176,6 +201,7 @@ def write_summary(
     output: str,
     identity: dict[str, Any],
     facts: RunFacts | None,
+    groups: Mapping[str, Sequence[str]],
     histograms: Histograms,
     counts: Mapping[str, Counts],
     finished: list[Shard],
@@ -192,7 +218,7 @@ def write_summary(
     shards = read_own_manifest(output, digest)
     roles = roles_of(shards)
     if "in_distribution" in roles.values():
-        write_json(output, layout.METRICS, metrics_report(roles, histograms, counts, len(shards), damaged))
+        write_json(output, layout.METRICS, metrics_report(roles, histograms, counts, len(shards), damaged, groups))
     if facts is not None:
         orphans = find_orphans(output, shards)
         write_json(output, layout.SUMMARY, summary_report(facts, roles, counts, [*failed, *damaged], orphans))

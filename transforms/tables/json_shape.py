@@ -4,14 +4,22 @@
     problem({"a": 1.0}, {EVERY: (RATE, None)})          -> None
 
 A shape is a type, None, a text (which the value must equal), a predicate, a list (whose only element is the shape of
-every item), a tuple of alternatives, or a dictionary: every key must be there, other keys do not matter, and the shape
-of `EVERY` is that of all other values.
+every item), a tuple of alternatives, or a dictionary: every key must be there unless its shape is a `MayLack`, other
+keys do not matter, and the shape of `EVERY` is that of all other values.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 EVERY = object()
+
+
+@dataclass(frozen=True)
+class MayLack:
+    """The shape of a value whose key may be missing: earlier versions did not write it."""
+
+    shape: Any
 
 
 def NUMBER(value: Any) -> bool:  # noqa: N802 - a shape, like COUNT and RATE
@@ -40,11 +48,15 @@ def problem(value: Any, shape: Any, name: str = "it") -> str | None:
       shape: see the module.
       name: of the value.
     """
+    if isinstance(shape, MayLack):
+        return problem(value, shape.shape, name)
     if isinstance(shape, tuple):
         problems = [problem(value, choice, name) for choice in shape]
         return None if None in problems else problems[-1]
     if isinstance(shape, dict) and isinstance(value, dict):
-        if absent := [key for key in shape if key is not EVERY and key not in value]:
+        if absent := [
+            key for key, part in shape.items() if not (key is EVERY or key in value or isinstance(part, MayLack))
+        ]:
             return f"{name} has no {absent[0]}"
         parts = [(item, shape.get(key, shape.get(EVERY)), key) for key, item in value.items()]
         parts = [part for part in parts if part[2] in shape or EVERY in shape]

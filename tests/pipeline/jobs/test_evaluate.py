@@ -91,3 +91,32 @@ def test_scores_without_in_distribution_source_have_no_metrics(model, tmp_path, 
     main(["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={tmp_path}/a.tfrecord"])
     assert main(["evaluate", f"--scores={tmp_path}/out"]) == 2
     assert "no in-distribution source" in capsys.readouterr().err
+
+
+def test_metrics_are_averaged_over_near_and_far_sources(model, tmp_path, capsys):
+    for name, seed in (("in", 0), ("a", 1), ("b", 2), ("c", 3)):
+        samples.write_shard(tmp_path / f"{name}-0.tfrecord", samples.examples(samples.random_images(20, seed=seed)))
+    outside = [f"--out_distribution={name}={tmp_path}/{name}-*" for name in "abc"]
+    argv = ["score", f"--model={model}", f"--output={tmp_path}/scores", f"--in_distribution=known={tmp_path}/in-*"]
+    assert main([*argv, *outside, "--out_distribution=noise:uniform", "--noise_count=20", "--near=a,b"]) == 0
+    printed = capsys.readouterr().out
+    assert "known against near, mean over a, b, percent:" in printed
+    assert "against far" not in printed
+
+    assert main(["evaluate", f"--scores={tmp_path}/scores", "--near=a,b", "--far=c"]) == 0
+    metrics = json.loads((tmp_path / "scores/metrics.json").read_text())
+    auroc = {row["out_distribution"]: row["auroc"] for row in metrics["pairs"] if row["detector"] == "gen"}
+    means = {row["group"]: row["auroc"] for row in metrics["groups"] if row["detector"] == "gen"}
+    assert means == pytest.approx({"near": (auroc["a"] + auroc["b"]) / 2, "far": auroc["c"]})
+    assert main(["report", f"--scores={tmp_path}/scores"]) == 0
+    assert "known against near: mean over a, b, percent" in (tmp_path / "scores/report/report.html").read_text()
+
+    for flags, message in (
+        (["--near=x"], "--near x: not an out-of-distribution source; there are a, b, c, uniform"),
+        (["--near=a", "--far=b,a"], "a is in both --near and --far"),
+        (["--far=uniform"], "noise is a sanity check"),
+        (["--near=known"], "--near known: not an out-of-distribution source"),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", f"--scores={tmp_path}/scores", *flags]) == 2
+        assert message in capsys.readouterr().err

@@ -186,7 +186,7 @@ def test_the_best_of_each_column_is_marked_and_differences_are_to_msp():
         } | figures
 
     (table,) = metrics_rows({"pairs": [row("odin", 0.1, 0.9), row("msp", 0.3, 0.8), row("gen", 0.2, 0.9)]})
-    assert table["names"] == ("a", "b")
+    assert (table["title"], table["figure"]) == ("a (1) against b (2)", "roc-a+b")
     best = {cells["detector"]: [cell["best"] for cell in cells["figures"]] for cells in table["rows"]}
     assert best == {"odin": [True] * 5, "msp": [False] * 5, "gen": [False, False, True, True, True]}
     odin, msp, _ = ([cell["difference"] for cell in cells["figures"]] for cells in table["rows"])
