@@ -99,6 +99,38 @@ def wide_resnet(image_shape: Shape, classes: int, pixels: np.ndarray, depth: int
     return _with_head(inputs, _activated(features), classes, "wide_resnet")
 
 
+def small_transformer(
+    image_shape: Shape, classes: int, pixels: np.ndarray, width: int = 96, depth: int = 4, patch: int = 4
+) -> keras.Model:
+    """A vision transformer for small images; its features, behind a layer normalisation, are negative as often as not.
+
+    Positions come from a depthwise convolution (Chu et al. 2021, https://arxiv.org/abs/2102.10882).
+
+    Args:
+      image_shape: (height, width, channels), multiples of `patch`.
+      classes: K.
+      pixels: training images, uint8 [N, *image_shape], whose mean and variance the model takes out of its input.
+      width: channels of a token, a multiple of 4.
+      depth: number of blocks.
+      patch: side of a token in pixels.
+
+    Returns:
+      A model from float32 [n, *image_shape] in [0, 1] to logits [n, K], not compiled.
+    """
+    rows, columns = (side // patch for side in image_shape[:2])
+    inputs = keras.Input(image_shape, name="pixels")
+    tokens = layers.Conv2D(width, patch, patch)(_normalized(inputs, pixels))
+    tokens = layers.Add()([tokens, layers.DepthwiseConv2D(3, padding="same")(tokens)])
+    tokens = layers.Reshape((rows * columns, width))(tokens)
+    for _ in range(depth):
+        normalized = layers.LayerNormalization()(tokens)
+        tokens = layers.Add()([tokens, layers.MultiHeadAttention(4, width // 4)(normalized, normalized)])
+        hidden = layers.Dense(2 * width, activation="gelu")(layers.LayerNormalization()(tokens))
+        tokens = layers.Add()([tokens, layers.Dense(width)(hidden)])
+    features = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(tokens))
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(features), name="small_transformer")
+
+
 def _normalized(inputs: keras.KerasTensor, pixels: np.ndarray) -> keras.KerasTensor:
     axes = tuple(range(pixels.ndim - 1))
     mean, variance = pixels.mean(axes) / 255, pixels.var(axes) / 255**2

@@ -1,4 +1,4 @@
-r"""Train a classifier: the small one of the embedded example, or DenseNet-BC or WideResNet on CIFAR-10.
+r"""Train a classifier: the small one of the embedded example, a small transformer, or DenseNet-BC or WideResNet.
 
 The embedded example's (`pipeline/demo_data/classifier.keras`), on Fashion-MNIST's idx files, with or without `.gz`:
 
@@ -111,6 +111,7 @@ class Recipe:
 
 RECIPES = {
     "small_convnet": Recipe(architectures.small_convnet, 2, 5e-3, 12),
+    "small_transformer": Recipe(architectures.small_transformer, 2, 1e-4, 40),
     "densenet_bc": Recipe(architectures.densenet_bc, 4, 1e-3, 300),
     "wide_resnet": Recipe(architectures.wide_resnet, 4, 5e-3, 200),
 }
@@ -293,7 +294,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         tfrecord.add_argument(f"--{name}", metavar="PATTERN")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .keras file to write")
     parser.add_argument("--architecture", choices=RECIPES, default="small_convnet")
-    parser.add_argument("--epochs", type=positive_int, help="(default: 12; densenet_bc 300, wide_resnet 200)")
+    parser.add_argument(
+        "--epochs", type=positive_int, help="(default: 12; small_transformer 40, densenet_bc 300, wide_resnet 200)"
+    )
     parser.add_argument("--batch_size", type=positive_int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odin_beam.transforms.model.classifier import as_classifier
+from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.detectors.score_function import ScoreFunction
+from odin_beam.transforms.model.classifier import as_classifier, load_classifier
 from tests.helpers.samples import examples, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +208,16 @@ def test_the_networks_have_the_published_size_and_normalise_inside(build, parame
     normalized = keras.Model(model.inputs, model.layers[1].output)(COLOURED / np.float32(255)).numpy()
     np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), 1, atol=1e-4)
+
+
+def test_the_transformer_has_signed_features_and_no_shaping(tmp_path):
+    path = str(tmp_path / "small.keras")
+    architectures.small_transformer((32, 32, 3), 10, COLOURED, width=16, depth=1).save(path)
+    score = ScoreFunction(load_classifier(path), OdinSettings(1000.0, 0.0), ("gen", "scale", "ash_b"))
+    columns = score(COLOURED / np.float32(255)).columns
+    assert np.isfinite(columns["gen"]).all()
+    assert np.isnan(columns["scale"]).all()
+    assert np.isnan(columns["ash_b"]).all()
 
 
 def test_a_depth_that_does_not_exist_is_refused():

@@ -52,6 +52,8 @@ STRINGS = {
     "out_distribution": ("noise:gaussian,noise:uniform", ["noise:gaussian,noise:uniform"]),
     "input": ("files:gs://b/**.jpg", ["files:gs://b/**.jpg"]),
     "noise_count": ("100", 100),
+    "near": ("a,b", ["a,b"]),
+    "far": ("c", ["c"]),
     "tfds_data_dir": ("gs://b/tfds", "gs://b/tfds"),
     "temperature": ("1000", 1000.0),
     "epsilon": ("0.0014", 0.0014),
