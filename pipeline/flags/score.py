@@ -1,7 +1,7 @@
 """Flags of `score`."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
@@ -12,7 +12,9 @@ from odin_beam.pipeline.flags.scoring import add_run_flags
 from odin_beam.pipeline.flags.sources import PATTERN_HELP, ROLES, add_source_flags, source_options, worker_paths
 from odin_beam.pipeline.launch.source_pattern import SourceOptions
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
-from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.detectors.registry import ALL, DETECTORS, FITTED_DETECTORS
+from odin_beam.transforms.errors import FeatureReferenceError, StorageError
+from odin_beam.transforms.scoring.own_reference import with_reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.storage.paths import absolute_path
 
@@ -62,7 +64,14 @@ def _add_flags(parser: Parser) -> None:
         help="calibration.json from `tune`: T, epsilon, precision and how the model is fed, instead of --model_config",
     )
     add_model_flags(parser)
-    parser.add_list("--detectors", "NAME,...", f"of {', '.join(DETECTORS)} (default: all)")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="reference.npz from `fit`, for the detectors that need one (default: none)"
+    )
+    parser.add_list(
+        "--detectors",
+        "NAME,...",
+        f"of {', '.join(DETECTORS)}; with --reference also of {', '.join(FITTED_DETECTORS)} (default: all)",
+    )
     add_run_flags(parser)
 
 
@@ -90,17 +99,33 @@ def score_settings(options: ScoreOptions) -> ScoreSettings:
     """The settings of a run. Reads the model file, but does not import TensorFlow.
 
     Raises:
-      UsageError: a value out of its range, flags that contradict each other, or a model that cannot be read.
+      UsageError: a value out of its range, flags that contradict each other, a model that cannot be read, or a
+        reference that cannot be read or is of another model.
     """
     given = options.arguments
+    chosen = _detectors(given)
+    settings = model_settings(given, **_calibrated(given), batch_size=given.batch_size)
     try:
-        return model_settings(given, **_calibrated(given), detectors=_detectors(given), batch_size=given.batch_size)
+        if given.reference is not None:
+            return with_reference(settings, given.reference, chosen or tuple(ALL))[0]
+        return replace(settings, detectors=chosen or DETECTORS)
     except ValueError as e:
         raise UsageError(f"--{e}") from e
+    except (FeatureReferenceError, StorageError) as e:
+        raise UsageError(f"--reference: {e}") from e
 
 
 def _detectors(given: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(items(given.detectors))) or DETECTORS
+    """The detectors that are named; none for all.
+
+    Raises:
+      UsageError: one of them needs a reference, and there is none.
+    """
+    chosen = tuple(dict.fromkeys(items(given.detectors)))
+    fitted = [name for name in chosen if name in FITTED_DETECTORS]
+    if fitted and given.reference is None:
+        raise UsageError(f"--detectors {', '.join(fitted)}: give --reference, a reference.npz from `fit`")
+    return chosen
 
 
 def _calibrated(given: argparse.Namespace) -> dict[str, Any]:
@@ -135,6 +160,7 @@ JOB = Job(
     worker_paths=lambda options: [
         ("model", options.model),
         ("output", options.output),
+        *([] if (reference := options.arguments.reference) is None else [("reference", absolute_path(reference))]),
         *worker_paths(options.sources),
     ],
 )

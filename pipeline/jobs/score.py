@@ -58,7 +58,14 @@ def _score(
     scoring_run.launch(scoring)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
-    scored | SummarizeScores(options.output, settings, options.calibrated, launched, warnings=scoring.warnings)
+    scored | SummarizeScores(
+        options.output,
+        settings,
+        options.calibrated,
+        launched,
+        warnings=scoring.warnings,
+        unavailable=scoring.unavailable,
+    )
     if handed := scoring_run.run(pipeline, scoring):
         print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
         return 0
