@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.job import Job
 from odin_beam.pipeline.flags.parser import Parser, rate
-from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.storage.paths import absolute_path
 
 
@@ -18,7 +18,7 @@ class FlagOptions:
     Attributes:
       scores: absolute path of a run's folder.
       calibration: absolute path.
-      detector: of `registry.DETECTORS`; None for the one that the calibration recommends.
+      detector: of `registry.ALL`; None for the one that the calibration recommends.
       tpr: true positive rate of the threshold; None with `fdr`.
       fdr: false discovery rate; None with `tpr`.
       per_class: whether images are compared with calibration images of the same predicted class.
@@ -41,7 +41,7 @@ def _add_flags(parser: Parser) -> None:
     parser.add_argument("--calibration", required=True, metavar="FILE", help="calibration.json from `tune`")
     parser.add_argument(
         "--detector",
-        choices=DETECTORS,
+        choices=tuple(ALL),
         help="detector whose scores are compared (default: the one that the calibration recommends)",
     )
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
@@ -10,11 +10,12 @@ from odin_beam.pipeline.flags.groups import add_group_flags, group_options
 from odin_beam.pipeline.flags.job import Job
 from odin_beam.pipeline.flags.model import add_model_flags, calibration_given, model_settings
 from odin_beam.pipeline.flags.parser import Parser, items, number
+from odin_beam.pipeline.flags.reference import add_reference_flag, referenced
 from odin_beam.pipeline.flags.scoring import add_run_flags
 from odin_beam.pipeline.flags.sources import PATTERN_HELP, ROLES, add_source_flags, source_options, worker_paths
 from odin_beam.pipeline.launch.source_pattern import SourceOptions
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
-from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.detectors.registry import ALL, DETECTORS, FITTED_DETECTORS
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.storage.paths import absolute_path
 
@@ -66,7 +67,12 @@ def _add_flags(parser: Parser) -> None:
         help="calibration.json from `tune`: T, epsilon, precision and how the model is fed, instead of --model_config",
     )
     add_model_flags(parser)
-    parser.add_list("--detectors", "NAME,...", f"of {', '.join(DETECTORS)} (default: all)")
+    add_reference_flag(parser)
+    parser.add_list(
+        "--detectors",
+        "NAME,...",
+        f"of {', '.join(DETECTORS)}; with --reference also of {', '.join(FITTED_DETECTORS)} (default: all)",
+    )
     add_group_flags(parser)
     add_run_flags(parser)
 
@@ -96,17 +102,27 @@ def score_settings(options: ScoreOptions) -> ScoreSettings:
     """The settings of a run. Reads the model file, but does not import TensorFlow.
 
     Raises:
-      UsageError: a value out of its range, flags that contradict each other, or a model that cannot be read.
+      UsageError: a value out of its range, flags that contradict each other, a model that cannot be read, or a
+        reference that cannot be read or is of another model.
     """
     given = options.arguments
+    chosen = tuple(dict.fromkeys(items(given.detectors)))
+    calibration = calibration_given(given)
+    tuned_with = calibration.content.get("reference") if calibration else None
+    path, flag = (given.reference, "reference") if given.reference else (tuned_with, "calibration")
+    fitted = [name for name in chosen if name in FITTED_DETECTORS]
+    if fitted and path is None:
+        raise UsageError(f"--detectors {', '.join(fitted)}: give --reference, a reference.npz from `fit`")
     try:
-        return model_settings(given, **_calibrated(given), detectors=_detectors(given), batch_size=given.batch_size)
+        settings = model_settings(given, **_calibrated(given), batch_size=given.batch_size)
+        if path is None or (chosen and not fitted and given.reference is None):
+            return replace(settings, detectors=chosen or DETECTORS)
     except ValueError as e:
         raise UsageError(f"--{e}") from e
-
-
-def _detectors(given: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(items(given.detectors))) or DETECTORS
+    settings, _ = referenced(settings, path, chosen or tuple(ALL), flag)
+    if tuned_with and settings.reference_digest != calibration.settings.reference_digest:
+        raise UsageError(f"--{flag}: {path} is another reference than the one that --calibration was tuned with")
+    return settings
 
 
 def _calibrated(given: argparse.Namespace) -> dict[str, Any]:
@@ -141,6 +157,7 @@ JOB = Job(
     worker_paths=lambda options: [
         ("model", options.model),
         ("output", options.output),
+        *([] if (reference := options.arguments.reference) is None else [("reference", absolute_path(reference))]),
         *worker_paths(options.sources),
     ],
 )

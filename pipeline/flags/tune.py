@@ -8,11 +8,14 @@ from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.job import Job
 from odin_beam.pipeline.flags.model import add_model_flags, model_settings
 from odin_beam.pipeline.flags.parser import Parser, items
+from odin_beam.pipeline.flags.reference import add_reference_flag, referenced
 from odin_beam.pipeline.flags.scoring import add_run_flags
 from odin_beam.pipeline.flags.sources import PATTERN_HELP, ROLES, add_source_flags, source_options, worker_paths
 from odin_beam.pipeline.launch.source_pattern import SourceOptions
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.detectors.odin_settings import OdinGrid
+from odin_beam.transforms.detectors.registry import ALL
+from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.surrogates import SURROGATE_TYPES
 from odin_beam.transforms.storage.paths import absolute_path
@@ -95,6 +98,7 @@ def _add_flags(parser: Parser) -> None:
     )
     parser.add_boolean("--per_class", "also keep the scores of each predicted class, for `flag --per_class`")
     add_model_flags(parser)
+    add_reference_flag(parser)
     add_run_flags(parser)
 
 
@@ -141,15 +145,18 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TuneOption
     )
 
 
-def tune_settings(options: TuneOptions) -> ScoreSettings:
-    """The settings of a `tune` run; see `flags.score.score_settings`."""
+def tune_settings(options: TuneOptions) -> tuple[ScoreSettings, Reference | None]:
+    """The settings of a `tune` run, and its reference; see `flags.score.score_settings`."""
     given = options.arguments
-    return model_settings(
+    settings = model_settings(
         given,
         odin=OdinGrid(options.temperatures, options.epsilons),
         precision=given.precision or "float32",
         batch_size=given.batch_size,
     )
+    if given.reference is None:
+        return settings, None
+    return referenced(settings, given.reference, tuple(ALL))
 
 
 def _grid(arguments: argparse.Namespace) -> tuple[tuple[float, ...], tuple[float, ...]]:

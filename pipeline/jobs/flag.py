@@ -18,6 +18,7 @@ from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, Calibration, read_calibration
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.calibration.flags_summary import FlagFacts
+from odin_beam.transforms.detectors.registry import FITTED_DETECTORS
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.settings_json import to_json
 from odin_beam.transforms.storage import listing, paths, writing
@@ -97,6 +98,16 @@ def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibrat
                     f"{options.scores} was scored at {name} {settings['odin'][name]:g}, but the calibration has "
                     f"{found['odin'][name]:g}: score with --calibration, or give another --detector"
                 )
+    if detector in FITTED_DETECTORS and settings.get("reference_digest") != found["reference_digest"]:
+        raise UsageError(
+            f"--detector {detector}: {options.scores} was not scored with the reference that {options.calibration} was "
+            "calibrated with"
+        )
+    if detector in FITTED_DETECTORS and settings.get("reference_digest") != found["reference_digest"]:
+        raise UsageError(
+            f"--detector {detector}: {options.scores} was scored with another reference than the calibration, or with "
+            "none: score with --calibration"
+        )
     if detector not in calibration.scores:
         raise UsageError(
             f"--detector {detector}: not available for this model's head; the calibration has "

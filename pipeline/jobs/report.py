@@ -15,7 +15,7 @@ from odin_beam.pipeline.flags.report import ReportOptions
 from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import damaged_scores
-from odin_beam.transforms.detectors.registry import DETECTORS
+from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -91,7 +91,7 @@ def _ranked_by(settings: ScoreSettings, flags: Sequence[tuple[str | None, dict[s
     flagged = next((found["detector"] for _, found, _ in flags if found), None)
     if flagged in settings.detectors:
         return flagged
-    return next(name for name in DETECTORS if name in settings.detectors)
+    return next(name for name in ALL if name in settings.detectors)
 
 
 def _report_settings(

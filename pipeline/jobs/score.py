@@ -67,6 +67,7 @@ def _score(
         launched,
         warnings=scoring.warnings,
         groups=options.groups,
+        unavailable=scoring.unavailable,
     )
     if handed := scoring_run.run(pipeline, scoring):
         print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")

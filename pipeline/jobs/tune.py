@@ -26,6 +26,7 @@ from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.transforms.calibration.calibration_file import read_calibration
 from odin_beam.transforms.detectors.passes import PassTimes, expected_passes
 from odin_beam.transforms.errors import CalibrationError
+from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.surrogates import Surrogate
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
@@ -45,13 +46,20 @@ def run(options: TuneOptions) -> int:
     _refuse_output(options)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
         shards = sources.list_shards(options.sources, folder, options.folder)
-        settings = tune_settings(options)
+        settings, reference = tune_settings(options)
         shards = [*shards, *surrogate_shards(shards, options.surrogates, settings.features)]
         import_tensorflow()
-        return _tune(options, settings, shards, folder, launched)
+        return _tune(options, settings, reference, shards, folder, launched)
 
 
-def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str, launched: float) -> int:
+def _tune(
+    options: TuneOptions,
+    settings: ScoreSettings,
+    reference: Reference | None,
+    shards: Sequence[Shard],
+    folder: str,
+    launched: float,
+) -> int:
     import apache_beam as beam
 
     from odin_beam.pipeline.launch import scoring_run
@@ -69,7 +77,13 @@ def _tune(options: TuneOptions, settings: ScoreSettings, shards: Sequence[Shard]
     # The time of a pass on this machine does not predict Dataflow's.
     times = None if on_dataflow(beam_settings) else _estimate(scoring, sum(scoring_run.images_to_do(scoring)))
     calibrate = CalibrateSettings(
-        settings, options.objective, bool(options.surrogates), options.per_class, options.output, times
+        settings,
+        options.objective,
+        bool(options.surrogates),
+        options.per_class,
+        options.output,
+        times,
+        reference.discouraged if reference else (),
     )
     scoring_run.launch(scoring)
     pipeline = beam.Pipeline(options=beam_settings)

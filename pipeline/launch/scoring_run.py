@@ -3,8 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -27,7 +27,7 @@ from odin_beam.pipeline.runners.submit import submit
 from odin_beam.pipeline.runners.workers import imbalance, runs_here, share_cores, workers
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.checking.precision import compare_precisions
-from odin_beam.transforms.errors import ClassifierError, StorageError
+from odin_beam.transforms.errors import ClassifierError, FeatureReferenceError, StorageError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
 from odin_beam.transforms.scoring.sample_images import sample_images
 from odin_beam.transforms.scoring.score_shards import ScoreShards
@@ -55,6 +55,7 @@ class ScoringRun:
       shared: handle of `scorer`, for the workers of this process.
       scorer: the classifier; None where an earlier run has finished everything.
       warnings: what a few images show, now or, where all is finished, when it was scored.
+      unavailable: detector -> why it has no scores, found out when `warnings` were.
     """
 
     settings: ScoreSettings
@@ -67,14 +68,15 @@ class ScoringRun:
     shared: Shared
     scorer: Scorer | None
     warnings: Sequence[str] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
 def model_errors() -> Iterator[None]:
-    """Before the run starts, a model that cannot be used is a usage error."""
+    """Before the run starts, a model or a reference that cannot be used is a usage error."""
     try:
         yield
-    except ClassifierError as e:
+    except (ClassifierError, FeatureReferenceError) as e:
         raise UsageError(str(e)) from e
 
 
@@ -127,11 +129,11 @@ def prepare(
         settings = _as_begun(output, settings)
         run_folder.refuse_other_settings(output, settings.identity())
     expected = expected_images(shards, output, folder, settings.features)
-    shared, scorer, warnings = Shared(), None, []
+    shared, scorer, warnings, unavailable = Shared(), None, [], {}
     earlier = None if overwrite else _finished(output, shards)
     if earlier is None:
         shared, scorer = _loaded(settings)
-        print(_description(scorer, settings.detectors), file=sys.stderr)
+        print(_description(scorer), file=sys.stderr)
         if line := converted_colours(shards, folder, settings.features, scorer.classifier.input_shape):
             print(line, file=sys.stderr)
         inside = [shard for shard in shards if shard.role == "in_distribution"]
@@ -148,11 +150,16 @@ def prepare(
                 if not overwrite:
                     run_folder.refuse_other_settings(output, settings.identity())
                 shared, scorer = _loaded(settings)
+        unavailable = scorer.unavailable
     else:
         warnings = [text for text in earlier.get("warnings", []) if isinstance(text, str)]
+        reasons = earlier.get("without_scores")
+        unavailable = reasons if isinstance(reasons, dict) else {}
     for warning in warnings:
         print(warning, file=sys.stderr)
-    return ScoringRun(settings, output, shards, folder, command, overwrite, expected, shared, scorer, warnings)
+    return ScoringRun(
+        settings, output, shards, folder, command, overwrite, expected, shared, scorer, warnings, unavailable
+    )
 
 
 def images_to_do(scoring: ScoringRun) -> list[int]:
@@ -254,18 +261,27 @@ def _sample(
     return pixels, labels if inside else np.full_like(labels, -1)
 
 
-def _description(scorer: Scorer, chosen: Sequence[str]) -> str:
+def _description(scorer: Scorer) -> str:
     classifier, gpus = scorer.classifier, tf.config.list_physical_devices("GPU")
     height, width, channels = classifier.input_shape
     device = f"{len(gpus)} GPU" if gpus else "CPU"
     slow = f"\nthe model runs as it was loaded, which is slower: {scorer.as_loaded}" if scorer.as_loaded else ""
     policy = f"; saved as {classifier.saved_policy}, computed in float32" if classifier.saved_policy else ""
-    missing = ", ".join(classifier.unavailable(chosen))
-    nulls = f"\n{missing}: not available for this model's head; the columns are null" if missing else ""
+    nulls = "".join(
+        f"\n{', '.join(names)}: {reason}; the columns are null" for reason, names in _by_reason(scorer.unavailable)
+    )
     return (
         f"classifier: {height} x {width} x {channels} -> {classifier.classes} classes, {classifier.head}; on {device}"
         f"{policy}{nulls}{slow}"
     )
+
+
+def _by_reason(unavailable: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """(reason, detectors), for each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in unavailable.items():
+        reasons.setdefault(reason, []).append(name)
+    return list(reasons.items())
 
 
 def _finished(output: str, shards: Sequence[Shard]) -> dict[str, Any] | None:

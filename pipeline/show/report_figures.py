@@ -1,6 +1,7 @@
 """The report's figures: ROC curves, score histograms, shares below the threshold, the colour bar of activation maps."""
 
 import io
+import itertools
 from typing import Any
 
 import matplotlib
@@ -35,7 +36,8 @@ def roc_figure(pair: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> Figu
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     order = sorted(pair["detectors"], key=lambda name: name in STRESSED)
-    colours = dict(zip((name for name in order if name not in STRESSED), _OTHERS * 2, strict=False)) | STRESSED
+    others = (name for name in order if name not in STRESSED)
+    colours = dict(zip(others, itertools.cycle(_OTHERS), strict=False)) | STRESSED
     for axes, scale in zip(panels, ("linear", "log"), strict=True):
         for name in order:
             curve, stressed = pair["detectors"][name], name in STRESSED

@@ -20,7 +20,6 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.grid_scores import SourceScores, read_grid_scores
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.detectors.passes import Passes, PassTimes, expected_passes
-from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.metrics.counts import Counts
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -43,6 +42,7 @@ class CalibrateSettings:
       per_class: whether to include calibration scores by predicted class.
       output: absolute path of the calibration.
       times: measured at launch; None if nothing was left to score.
+      discouraged: fitted detectors that are never recommended, see `Reference`.
     """
 
     score: ScoreSettings
@@ -51,6 +51,7 @@ class CalibrateSettings:
     per_class: bool
     output: str
     times: PassTimes | None
+    discouraged: tuple[str, ...] = ()
 
 
 def calibration_content(
@@ -76,13 +77,14 @@ def calibration_content(
       StorageError: a scores file is damaged.
     """
     grid = settings.score.odin
-    inside, outside = read_grid_scores(folder, settings.score, shards, [*grid.cells, *CLEAN_DETECTORS])
+    detectors = [name for name in settings.score.detectors if name != "odin"]
+    inside, outside = read_grid_scores(folder, settings.score, shards, [*grid.cells, *detectors])
     outside = {name: scores for name, scores in outside.items() if np.ptp(scores.columns[DEFAULT]) > 0}
     chosen_on, held_out = (Split.of(inside, outside, which) for which in (0, 1))
     _refuse_too_few(settings, inside, outside, [chosen_on, held_out])
     figures = chosen_on.figures()
     choice = _choose_cell(settings, chosen_on, held_out, figures)
-    names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in figures}
+    names = {"odin": choice["cell"]} | {name: name for name in detectors if name in figures}
     scores = {detector: CalibrationScores.of(held_out.inside.histogram(column)) for detector, column in names.items()}
     by_class, rest = class_scores(scores_by_class(held_out.inside, names) if settings.per_class else {})
     chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
@@ -90,11 +92,12 @@ def calibration_content(
     return {
         "model": settings.score.model,
         "settings": chosen.identity(),
+        "reference": settings.score.reference,
         "objective": {"name": settings.objective, "against": list(outside), "surrogates": settings.surrogates},
         "choice": choice,
         "recommendation": _recommend(settings, chosen_on, held_out, list(figures), choice["cell"]),
         "grid": [{"cell": name, **asdict(cell), **figures[name]} for name, cell in grid.cells.items()],
-        "detectors": {name: figures[name] for name in CLEAN_DETECTORS if name in figures},
+        "detectors": {name: figures[name] for name in detectors if name in figures},
         "warnings": _warnings(settings.objective, scores["odin"].count, accuracy),
         "sources": {
             source: {"role": role, **asdict(counts.get(source, Counts())), "accuracy": accuracy.get(source)}
@@ -202,7 +205,7 @@ def _recommend(
     choice = choose_detector(
         chosen_on.inside,
         chosen_on.outside,
-        columns,
+        [column for column in columns if column not in settings.discouraged],
         settings.score.odin.cells,
         cell,
         LEAST_SURROGATES if settings.surrogates else 1,

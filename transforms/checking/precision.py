@@ -44,7 +44,8 @@ def compare_precisions(scorer: Scorer, pixels: np.ndarray, settings: ScoreSettin
       pixels: float32 [N, H, W, C] in [0, 1], N >= 1.
       settings: of the scorer.
     """
-    exact = ScoreFunction(scorer.classifier, settings.odin, settings.detectors)(pixels).columns
+    compared = tuple(name for name in settings.detectors if name in _COMPARED)
+    exact = ScoreFunction(scorer.classifier, settings.odin, compared)(pixels).columns
     mixed = scorer.score(pixels).scored.columns
     columns = [name for name in exact if name in _COMPARED or name.startswith("odin_T")]
     return PrecisionDifference(

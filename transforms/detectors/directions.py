@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from odin_beam.transforms.detectors.logits import energy
+from odin_beam.transforms.detectors.logits import energy, is_class
 from odin_beam.transforms.fitting.residual import Residual
 
 # Squared distance of two classes' weights relative to their squared lengths below which they count as equal.
@@ -26,7 +26,13 @@ def vim(logits: tf.Tensor, features: tf.Tensor, residual: Residual) -> tf.Tensor
     return energy(logits) - residual.alpha * tf.norm(outside, axis=1)
 
 
-def fdbd(logits: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+def fdbd(
+    logits: tf.Tensor,
+    features: tf.Tensor,
+    kernel: tf.Tensor,
+    mean: tf.Tensor,
+    left_out: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Sum of the distances to the predicted class's decision boundaries, over the distance to the mean.
 
     fDBD (Liu and Qin 2024, https://arxiv.org/abs/2312.11536): `sum_c |f_c - f_y| / |w_c - w_y|`, over `|h - m|`.
@@ -37,6 +43,7 @@ def fdbd(logits: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, mean: tf.Ten
       features: float [N, D].
       kernel: float [D, K].
       mean: float64 [D], m, of the reference's features.
+      left_out: int32 [N], a class whose boundaries do not count; see `leave_class_out`.
 
     Returns:
       float64 [N], >= 0; NaN for h = m.
@@ -48,6 +55,8 @@ def fdbd(logits: tf.Tensor, features: tf.Tensor, kernel: tf.Tensor, mean: tf.Ten
     sums = lengths + tf.gather(lengths, predicted)[:, None]
     squares = sums - 2 * (weights @ kernel)
     distinct = squares > _EQUAL * sums
+    if left_out is not None:
+        distinct &= ~is_class(left_out, tf.shape(distinct)[1])
     gaps = tf.reduce_max(logits, axis=1, keepdims=True) - logits
     terms = tf.where(distinct, gaps / tf.sqrt(tf.where(distinct, squares, tf.ones_like(squares))), tf.zeros_like(gaps))
     return _nan_at_zero(tf.reduce_sum(terms, axis=1), _distance(features, mean))

@@ -8,10 +8,11 @@ is |z|^2 - |P'(h - m)|^2 with P of no more columns than there are classes. The r
 
 import tensorflow as tf
 
+from odin_beam.transforms.detectors.logits import is_class
 from odin_beam.transforms.fitting.covariance import Distances
 
 
-def mds(features: tf.Tensor, distances: Distances) -> tf.Tensor:
+def mds(features: tf.Tensor, distances: Distances, left_out: tf.Tensor | None = None) -> tf.Tensor:
     """Minus the smallest squared Mahalanobis distance to a class mean, `max_c -(h - m_c)' S^-1 (h - m_c)`.
 
     Lee et al. 2018, https://arxiv.org/abs/1807.03888, on the last features alone.
@@ -19,15 +20,17 @@ def mds(features: tf.Tensor, distances: Distances) -> tf.Tensor:
     Args:
       features: float [N, D].
       distances: of the reference's features.
+      left_out: int32 [N], a class that is not looked at; see `leave_class_out`.
 
     Returns:
       float64 [N], <= 0 but for rounding.
     """
     centred = _centred(features, distances)
-    return _nearest_class(centred, distances) - tf.reduce_sum(tf.square(centred @ distances.whitening), axis=1)
+    nearest = _nearest_class(centred, distances, left_out)
+    return nearest - tf.reduce_sum(tf.square(centred @ distances.whitening), axis=1)
 
 
-def rmds(features: tf.Tensor, distances: Distances) -> tf.Tensor:
+def rmds(features: tf.Tensor, distances: Distances, left_out: tf.Tensor | None = None) -> tf.Tensor:
     """Relative Mahalanobis distance, `mds + (h - m)' S0^-1 (h - m)`.
 
     Ren et al. 2021, https://arxiv.org/abs/2106.09022. Arguments as in `mds`.
@@ -36,25 +39,27 @@ def rmds(features: tf.Tensor, distances: Distances) -> tf.Tensor:
       float64 [N].
     """
     centred = _centred(features, distances)
-    return _nearest_class(centred, distances) - tf.reduce_sum(tf.square(centred @ distances.between), axis=1)
+    nearest = _nearest_class(centred, distances, left_out)
+    return nearest - tf.reduce_sum(tf.square(centred @ distances.between), axis=1)
 
 
-def mds_unit(features: tf.Tensor, unit_distances: Distances) -> tf.Tensor:
+def mds_unit(features: tf.Tensor, unit_distances: Distances, left_out: tf.Tensor | None = None) -> tf.Tensor:
     """`mds` of h / |h| (MDS++, Mueller and Hein 2025, https://arxiv.org/abs/2505.18032).
 
     Args:
       features: float [N, D].
       unit_distances: of the reference's unit features.
+      left_out: as in `mds`.
 
     Returns:
       float64 [N]; NaN for h = 0.
     """
-    return mds(unit(features), unit_distances)
+    return mds(unit(features), unit_distances, left_out)
 
 
-def rmds_unit(features: tf.Tensor, unit_distances: Distances) -> tf.Tensor:
+def rmds_unit(features: tf.Tensor, unit_distances: Distances, left_out: tf.Tensor | None = None) -> tf.Tensor:
     """`rmds` of h / |h| (RMDS++, Mueller and Hein 2025, https://arxiv.org/abs/2505.18032); else as `mds_unit`."""
-    return rmds(unit(features), unit_distances)
+    return rmds(unit(features), unit_distances, left_out)
 
 
 def unit(features: tf.Tensor) -> tf.Tensor:
@@ -69,6 +74,10 @@ def _centred(features: tf.Tensor, distances: Distances) -> tf.Tensor:
     return tf.cast(features, tf.float64) - distances.mean
 
 
-def _nearest_class(centred: tf.Tensor, distances: Distances) -> tf.Tensor:
+def _nearest_class(centred: tf.Tensor, distances: Distances, left_out: tf.Tensor | None) -> tf.Tensor:
     """|z|^2 minus the squared distance to the nearest class mean; the offset of a class without images is infinite."""
-    return tf.reduce_max(2 * (centred @ distances.directions) - distances.offsets, axis=1)
+    nearness = 2 * (centred @ distances.directions) - distances.offsets
+    if left_out is not None:
+        absent = is_class(left_out, tf.shape(nearness)[1])
+        nearness = tf.where(absent, tf.constant(float("-inf"), tf.float64), nearness)
+    return tf.reduce_max(nearness, axis=1)

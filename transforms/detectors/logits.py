@@ -91,3 +91,27 @@ def gen(logits: tf.Tensor, gamma: float = 0.1, top: int = 100) -> tf.Tensor:
     indices = tf.math.top_k(p, k).indices
     p, rest = (tf.gather(values, indices, batch_dims=1) for values in (p, rest))
     return -tf.reduce_sum(tf.pow(p, gamma) * tf.pow(rest, gamma), axis=1)
+
+
+def without_class(logits: tf.Tensor, left_out: tf.Tensor) -> tf.Tensor:
+    """Logits with that of one class of each image replaced by the mean of its others.
+
+    With one class less, scores would not be comparable: at a high temperature the largest softmax is about 1/K for any
+    image.
+
+    Args:
+      logits: float [N, K], K >= 2.
+      left_out: int [N], the class.
+
+    Returns:
+      float [N, K], of the type of the logits.
+    """
+    absent = is_class(left_out, tf.shape(logits)[1])
+    others = tf.where(absent, tf.zeros_like(logits), logits)
+    count = tf.cast(tf.shape(logits)[1] - 1, logits.dtype)
+    return tf.where(absent, tf.reduce_sum(others, axis=1, keepdims=True) / count, logits)
+
+
+def is_class(labels: tf.Tensor, classes: tf.Tensor | int) -> tf.Tensor:
+    """Whether a column is the class of the image, bool [N, K]."""
+    return tf.one_hot(labels, classes, on_value=True, off_value=False)

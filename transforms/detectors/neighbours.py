@@ -10,7 +10,9 @@ from odin_beam.transforms.detectors.distances import unit
 from odin_beam.transforms.detectors.logits import energy
 
 
-def knn(features: tf.Tensor, bank: tf.Tensor, k: int) -> tf.Tensor:
+def knn(
+    features: tf.Tensor, bank: tf.Tensor, bank_labels: tf.Tensor, k: int, left_out: tf.Tensor | None = None
+) -> tf.Tensor:
     """Minus the squared distance of h / |h| to its k-th nearest neighbour in the bank.
 
     KNN (Sun et al. 2022, https://arxiv.org/abs/2204.06507).
@@ -18,17 +20,27 @@ def knn(features: tf.Tensor, bank: tf.Tensor, k: int) -> tf.Tensor:
     Args:
       features: float [N, D].
       bank: float32 [B, D], unit features of the reference.
+      bank_labels: int32 [B], their classes.
       k: 1 to B.
+      left_out: int32 [N], a class whose rows of the bank are not looked at; see `leave_class_out`.
 
     Returns:
-      float64 [N], -4 to 0; NaN for h = 0.
+      float64 [N], -4 to 0; NaN for h = 0, and minus infinity where less than k rows are looked at.
     """
-    cosines = _cosines(features, bank)
+    cosines = _looked_at(_cosines(features, bank), bank_labels, left_out)
     kth = tf.reduce_min(tf.math.top_k(cosines, k, sorted=False).values, axis=1)
     return _nan_with(features, 2 * tf.minimum(tf.cast(kth, tf.float64), 1) - 2)
 
 
-def nnguide(logits: tf.Tensor, features: tf.Tensor, bank: tf.Tensor, bank_energies: tf.Tensor, k: int) -> tf.Tensor:
+def nnguide(
+    logits: tf.Tensor,
+    features: tf.Tensor,
+    bank: tf.Tensor,
+    bank_labels: tf.Tensor,
+    bank_energies: tf.Tensor,
+    k: int,
+    left_out: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Energy times the mean of the k largest products of cosine and energy over the bank.
 
     NNGuide (Park, Jung and Teoh 2023, https://arxiv.org/abs/2309.14888).
@@ -37,13 +49,16 @@ def nnguide(logits: tf.Tensor, features: tf.Tensor, bank: tf.Tensor, bank_energi
       logits: float [N, K].
       features: float [N, D].
       bank: float32 [B, D], unit features of the reference.
+      bank_labels: int32 [B], their classes.
       bank_energies: float32 [B].
       k: 1 to B.
+      left_out: as in `knn`.
 
     Returns:
-      float64 [N]; NaN where the energy is not above 0, or for h = 0.
+      float64 [N]; NaN where the energy is not above 0, or for h = 0, and minus infinity as in `knn`.
     """
-    guides = tf.math.top_k(_cosines(features, bank) * bank_energies, k, sorted=False).values
+    products = _looked_at(_cosines(features, bank) * bank_energies, bank_labels, left_out)
+    guides = tf.math.top_k(products, k, sorted=False).values
     energies = energy(logits)
     scores = energies * tf.reduce_mean(tf.cast(guides, tf.float64), axis=1)
     return _nan_with(features, tf.where(energies > 0, scores, tf.constant(float("nan"), tf.float64)))
@@ -51,6 +66,14 @@ def nnguide(logits: tf.Tensor, features: tf.Tensor, bank: tf.Tensor, bank_energi
 
 def _cosines(features: tf.Tensor, bank: tf.Tensor) -> tf.Tensor:
     return tf.matmul(tf.cast(unit(features), tf.float32), bank, transpose_b=True)
+
+
+def _looked_at(similarities: tf.Tensor, bank_labels: tf.Tensor, left_out: tf.Tensor | None) -> tf.Tensor:
+    """float32 [N, B], minus infinity for rows of the class that is left out."""
+    if left_out is None:
+        return similarities
+    absent = left_out[:, None] == bank_labels
+    return tf.where(absent, tf.constant(float("-inf"), tf.float32), similarities)
 
 
 def _nan_with(features: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,8 @@ class Detector:
       source: the paper.
       needs: the fields of `Activations` that it takes, in order.
       state: the fields of `Reference` that it takes after them, in order; empty for a detector that is not fitted.
+      leaves_out: whether the function also takes `left_out`, the class that the logits of `leave_class_out` lack: it
+        uses more than these logits.
       true_logits: whether adding a constant to all logits of an image changes it, so that log-probabilities do not do.
       columns: the Parquet columns and their types, unless it has one float32 column of its name.
       histogram: title of its histogram in the report, which shows the last of its columns; None for no histogram.
@@ -40,6 +42,7 @@ class Detector:
     source: str = ""
     needs: tuple[str, ...] = ("logits",)
     state: tuple[str, ...] = ()
+    leaves_out: bool = False
     true_logits: bool = False
     columns: tuple[tuple[str, str], ...] = ()
     histogram: str | None = None
@@ -57,7 +60,9 @@ class Detector:
           reference: for a detector with a `state`, and not one of those in `Reference.unavailable`.
         """
         taken = [getattr(activations, name) for name in self.needs]
-        return self._score()(*taken, *(getattr(reference, name) for name in self.state))
+        lacking = self.leaves_out and activations.left_out is not None
+        more = {"left_out": activations.left_out} if lacking else {}
+        return self._score()(*taken, *(getattr(reference, name) for name in self.state), **more)
 
     def _score(self) -> Callable[..., Any]:
         module, _, function = self.function.partition(".")
@@ -127,6 +132,7 @@ _ROWS = (
         "log sum exp of the logits of h exp(r), r = sum h / sum of the 15 % largest h; null where an h is negative",
         "Xu et al. 2024 (SCALE)",
         needs=("features", "kernel", "bias"),
+        leaves_out=True,
         true_logits=True,
     ),
     Detector(
@@ -136,6 +142,7 @@ _ROWS = (
         "negative",
         "Djurisic et al. 2023 (ASH-B)",
         needs=("features", "kernel", "bias"),
+        leaves_out=True,
         true_logits=True,
     ),
 )
@@ -148,6 +155,7 @@ _FITTED_ROWS = (
         "Sun, Guo and Li 2021 (ReAct)",
         needs=("features", "kernel", "bias"),
         state=("clip",),
+        leaves_out=True,
         true_logits=True,
     ),
     Detector(
@@ -157,6 +165,7 @@ _FITTED_ROWS = (
         "Lee et al. 2018",
         needs=("features",),
         state=("distances",),
+        leaves_out=True,
     ),
     Detector(
         "rmds",
@@ -165,6 +174,7 @@ _FITTED_ROWS = (
         "Ren et al. 2021",
         needs=("features",),
         state=("distances",),
+        leaves_out=True,
     ),
     Detector(
         "mds_unit",
@@ -173,6 +183,7 @@ _FITTED_ROWS = (
         "Mueller and Hein 2025 (MDS++)",
         needs=("features",),
         state=("unit_distances",),
+        leaves_out=True,
     ),
     Detector(
         "rmds_unit",
@@ -181,6 +192,7 @@ _FITTED_ROWS = (
         "Mueller and Hein 2025 (RMDS++)",
         needs=("features",),
         state=("unit_distances",),
+        leaves_out=True,
     ),
     Detector(
         "vim",
@@ -197,7 +209,8 @@ _FITTED_ROWS = (
         "minus the squared distance of h / \\|h\\| to its k-th neighbour in the bank",
         "Sun et al. 2022 (KNN)",
         needs=("features",),
-        state=("bank", "knn_k"),
+        state=("bank", "bank_labels", "knn_k"),
+        leaves_out=True,
     ),
     Detector(
         "nnguide",
@@ -205,7 +218,8 @@ _FITTED_ROWS = (
         "energy times the mean of the k largest products of cosine and energy over the bank; null where energy <= 0",
         "Park, Jung and Teoh 2023 (NNGuide)",
         needs=("logits", "features"),
-        state=("bank", "bank_energies", "nnguide_k"),
+        state=("bank", "bank_labels", "bank_energies", "nnguide_k"),
+        leaves_out=True,
         true_logits=True,
     ),
     Detector(
@@ -215,6 +229,7 @@ _FITTED_ROWS = (
         "Liu and Qin 2024 (fDBD)",
         needs=("logits", "features", "kernel"),
         state=("mean",),
+        leaves_out=True,
     ),
     Detector(
         "nci",
@@ -233,15 +248,16 @@ _FITTED_ROWS = (
         state=("she_means", "she_counts"),
     ),
 )
-ALL = {row.name: row for row in _ROWS}
-# Names, in the order of the columns.
-DETECTORS = tuple(ALL)
-# Detectors that need only the clean forward pass.
-CLEAN_DETECTORS = {name: row for name, row in ALL.items() if row.function}
-# Detectors that also need a reference, which `transforms.fitting` makes.
+# In the order of the columns.
+ALL = {row.name: row for row in (*_ROWS, *_FITTED_ROWS)}
+# Names of the detectors that need a model only.
+DETECTORS = tuple(row.name for row in _ROWS)
+# Those of them that need only the clean forward pass.
+CLEAN_DETECTORS = {row.name: row for row in _ROWS if row.function}
+# Detectors that need the clean forward pass and a reference, which `transforms.fitting` makes.
 FITTED_DETECTORS = {row.name: row for row in _FITTED_ROWS}
 # Column -> title.
-HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in _ROWS if row.histogram}
+HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in ALL.values() if row.histogram}
 
 _NEEDS = {
     "features": "a dense last layer",
@@ -252,9 +268,10 @@ _NEEDS = {
 def docs_table() -> str:
     """The rows as a Markdown table."""
     lines = ["| detector | what it is | source | needs |", "|---|---|---|---|"]
-    for row in _ROWS:
+    for row in ALL.values():
         needs = [text for name, text in _NEEDS.items() if name in row.needs]
         needs += ["true logits"] if row.true_logits else []
         needs += [] if row.function else ["a gradient, where epsilon is above 0"]
+        needs += ["a reference"] if row.state else []
         lines.append(f"| `{row.name}` | {row.formula} | {row.source} | {'; '.join(needs)} |")
     return "\n".join(lines)

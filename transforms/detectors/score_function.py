@@ -12,7 +12,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ from odin_beam.transforms.detectors import odin, registry
 from odin_beam.transforms.detectors.leave_class_out import leave_class_out
 from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.detectors.passes import Passes, PassTimes, score_cells
+from odin_beam.transforms.detectors.reference_tensors import ReferenceTensors
+from odin_beam.transforms.errors import FeatureReferenceError
+from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.forward import batch_parts
 from odin_beam.transforms.forward.forward_pass import forward_pass
 from odin_beam.transforms.model import device
@@ -50,18 +53,49 @@ def joined(parts: Sequence[Scored]) -> Scored:
     return Scored(columns, Passes(*map(sum, zip(*(part.passes for part in parts), strict=True))))
 
 
+def unavailable(classifier: Classifier, reference: Reference | None, names: Iterable[str]) -> dict[str, str]:
+    """Detector -> why it has no scores, for those of the names that have none.
+
+    Raises:
+      FeatureReferenceError: the reference is of another number of features or classes than the last layer.
+    """
+    names = list(names)
+    reasons = dict.fromkeys(classifier.unavailable(names), "not available for this model's head")
+    fitted = [name for name in names if name in registry.FITTED_DETECTORS and name not in reasons]
+    if reference is None:
+        return reasons | dict.fromkeys(fitted, "needs a reference")
+    if fitted:
+        _refuse_other_shape(reference, classifier.last_layer.kernel.shape)
+    return reasons | {name: reference.unavailable[name] for name in fitted if name in reference.unavailable}
+
+
+def _refuse_other_shape(reference: Reference, layer: Sequence[int]) -> None:
+    width, classes = layer
+    parts = [part.offsets for part in (reference.distances, reference.unit_distances) if part is not None]
+    parts += [] if reference.she_counts is None else [reference.she_counts]
+    if len(reference.mean) != width:
+        what, there = "features", len(reference.mean)
+    elif others := [len(part) for part in parts if len(part) != classes]:
+        what, there, width = "classes", others[0], classes
+    else:
+        return
+    raise FeatureReferenceError(f"the reference is of {there:,} {what}, the model's last layer of {width:,}")
+
+
 class ScoreFunction:
     """Pixels -> columns, for one classifier; one graph for every batch size.
 
     Args:
       classifier: with its preprocessing.
       settings: temperature and epsilon, or a grid of them: then each cell has its own column, see `OdinGrid`.
-      chosen: detectors to compute, from `registry.DETECTORS`. Without `odin` there is no perturbation. Detectors that
-        the classifier gives no scores for are left out, see `Classifier.unavailable`.
+      chosen: detectors to compute, from `registry.ALL`. Without `odin` there is no perturbation. Those that are
+        `unavailable` are left out.
       precision: one of `precisions.PRECISIONS`.
       batch_size: on a GPU, smaller batches are padded to this size: XLA compiles anew for each number of images.
+      reference: for the fitted detectors; None without them.
 
     Raises:
+      FeatureReferenceError: the reference is of another number of features or classes.
       odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
     """
 
@@ -72,8 +106,9 @@ class ScoreFunction:
         chosen: tuple[str, ...],
         precision: str = "float32",
         batch_size: int = 1,
+        reference: Reference | None = None,
     ):
-        missing = classifier.unavailable(chosen)
+        missing = unavailable(classifier, reference, chosen)
         self._classifier = classifier
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
@@ -81,7 +116,9 @@ class ScoreFunction:
             classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
         )
         self._pool = ThreadPoolExecutor(device.cores(), "score")
-        self._detectors = [name for name in chosen if name in registry.CLEAN_DETECTORS and name not in missing]
+        self._detectors = [registry.ALL[name] for name in chosen if registry.ALL[name].function and name not in missing]
+        # On the device once, for all graphs and batches.
+        self._reference = None if reference is None else ReferenceTensors(reference)
         self._cells = score_cells(settings) if "odin" in chosen else {}
         self._readable = isinstance(settings, OdinSettings)
         self._temperatures = list(dict.fromkeys(c.temperature for c in self._cells.values() if c.epsilon > 0))
@@ -203,7 +240,7 @@ class ScoreFunction:
 
         logits, signs = odin.gradient_signs(forward, pixels, self._temperatures)
         self._clean_passes = Passes(len(passes), len(signs))
-        columns = {name: registry.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
+        columns = {detector.name: detector(passes[0], self._reference) for detector in self._detectors}
         columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
         return columns, logits, signs

@@ -36,6 +36,7 @@ class Reference:
       unit_distances: of h / |h|.
       residual: ViM's space and scale.
       bank: float32 [B, D], h / |h|.
+      bank_labels: int32 [B], classes of these images.
       bank_energies: float32 [B].
       knn_k: 1 to B; 0 without a bank.
       nnguide_k: 1 to B; 0 without a bank.
@@ -49,8 +50,8 @@ class Reference:
 
     # The fields that detectors take.
     STATE: ClassVar = (
-        *("mean", "clip", "distances", "unit_distances", "residual", "bank", "bank_energies", "knn_k", "nnguide_k"),
-        *("she_means", "she_counts"),
+        *("mean", "clip", "distances", "unit_distances", "residual"),
+        *("bank", "bank_labels", "bank_energies", "knn_k", "nnguide_k", "she_means", "she_counts"),
     )
 
     counts: np.ndarray
@@ -60,6 +61,7 @@ class Reference:
     unit_distances: Distances | None = None
     residual: Residual | None = None
     bank: np.ndarray | None = None
+    bank_labels: np.ndarray | None = None
     bank_energies: np.ndarray | None = None
     knn_k: int = 0
     nnguide_k: int = 0
@@ -199,7 +201,9 @@ def _bank(bank: Bank) -> _Part:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     energies = bank.energies[kept]
     knn_k, nnguide_k = neighbours(len(rows), bank.classes)
-    state = {"bank": rows.astype(np.float32), "bank_energies": energies, "knn_k": knn_k, "nnguide_k": nnguide_k}
+    labels = bank.labels[kept].astype(np.int32)
+    state = {"bank": rows.astype(np.float32), "bank_labels": labels, "bank_energies": energies}
+    state |= {"knn_k": knn_k, "nnguide_k": nnguide_k}
     return state, {} if (energies > 0).any() else {"nnguide": "no energy is above 0"}
 
 

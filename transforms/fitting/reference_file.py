@@ -38,6 +38,7 @@ _ARRAYS = {
     "residual.basis": ("<f8", "DV"),
     "residual.alpha": ("<f8", ""),
     "bank": ("<f4", "BD"),
+    "bank_labels": ("<i4", "B"),
     "bank_energies": ("<f4", "B"),
     "she_means": ("<f8", "KD"),
     "she_counts": ("<i8", "K"),
@@ -172,7 +173,7 @@ def _assembled(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reference
         if parts and set(parts) != set(kind._fields):
             raise FeatureReferenceError(f"it has a part of {name} only")
         state[name] = kind(**parts) if parts else None
-    pairs = (("bank", "bank_energies"), ("she_means", "she_counts"))
+    pairs = (("bank", "bank_labels"), ("bank", "bank_energies"), ("she_means", "she_counts"))
     if any((a in state) != (b in state) for a, b in pairs) or not {"counts", "mean"} <= set(state):
         raise FeatureReferenceError("it lacks an array")
     rows = len(state.get("bank", ()))

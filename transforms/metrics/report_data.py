@@ -74,11 +74,11 @@ class ReadForReport(beam.DoFn):
 
     def _results(self, shard: Shard) -> Iterator[beam.pvalue.TaggedOutput]:
         output, ranked_by = self._settings.output, self._settings.ranked_by
-        columns = dict.fromkeys([*_ROW, ranked_by, *registry.DETECTORS, *registry.HISTOGRAMS])
+        columns = dict.fromkeys([*_ROW, ranked_by, *registry.ALL, *registry.HISTOGRAMS])
         histograms: dict[str, ScoreHistogram] = {}
         expected = scores_file.fingerprint(self._settings.identity, shard)
         for table in scores_file.read_scores(scores_path(output, shard), expected, list(columns)):
-            for name in dict.fromkeys([*registry.DETECTORS, *registry.HISTOGRAMS]):
+            for name in dict.fromkeys([*registry.ALL, *registry.HISTOGRAMS]):
                 scores = table[name].drop_null().to_numpy().astype(np.float64)
                 if len(scores):
                     histograms.setdefault(name, ScoreHistogram()).add(scores)
@@ -178,7 +178,7 @@ def report_data(
     for a, b in itertools.product(inside, outside):
         of_pair = {
             name: roc_curve(histograms[a, name], histograms[b, name], CURVE_POINTS)
-            for name in registry.DETECTORS
+            for name in registry.ALL
             if (a, name) in histograms and (b, name) in histograms
         }
         curves.append({"in_distribution": a, "out_distribution": b, "detectors": of_pair})

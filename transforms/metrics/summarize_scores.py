@@ -60,7 +60,7 @@ def metrics_report(
         "pairs": [],
     }
     for source in inside:
-        by_detector = {d: histograms[source, d] for d in registry.DETECTORS if (source, d) in histograms}
+        by_detector = {d: histograms[source, d] for d in registry.ALL if (source, d) in histograms}
         counted = counts.get(source, Counts())
         report["in_distribution"][source] = {
             "count": counted.scored,
@@ -69,7 +69,7 @@ def metrics_report(
                 detector: threshold_at_tpr(histogram) for detector, histogram in by_detector.items()
             },
         }
-    for a, b, detector in itertools.product(inside, outside, registry.DETECTORS):
+    for a, b, detector in itertools.product(inside, outside, registry.ALL):
         if (a, detector) in histograms and (b, detector) in histograms:
             metrics = detection_metrics(histograms[a, detector], histograms[b, detector])
             names = {"in_distribution": a, "out_distribution": b, "detector": detector}
@@ -109,12 +109,14 @@ class RunFacts:
       calibrated: whether temperature and epsilon come from a calibration.
       launched: seconds since the epoch.
       warnings: what the launcher warned of.
+      unavailable: detector -> why it has no scores.
     """
 
     settings: dict[str, Any]
     calibrated: bool
     launched: float
     warnings: Sequence[str] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
 def summary_report(
@@ -131,6 +133,7 @@ def summary_report(
         "complete": not failed,
         "calibrated": facts.calibrated,
         "warnings": list(facts.warnings),
+        "without_scores": dict(facts.unavailable),
         **asdict(everything),
         "rejected_share": everything.rejected / everything.framed if everything.framed else 0.0,
         "failed_shards": failures(failed),
@@ -165,6 +168,7 @@ class SummarizeScores(beam.PTransform):
       identity: the settings in the fingerprint; defaults to those of `settings`, else those of `run.json`.
       warnings: about the run, for `summary.json`; a rerun that has nothing to do repeats them.
       groups: group, such as `near`, -> its out-of-distribution sources, to average the metrics over.
+      unavailable: detector -> why it has no scores, for `summary.json`.
     """
 
     output: str
@@ -174,11 +178,12 @@ class SummarizeScores(beam.PTransform):
     identity: dict[str, Any] | None = None
     warnings: Sequence[str] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     def expand(self, shards) -> beam.PCollection[str]:
         identity = self.settings.identity() if self.settings else self.identity or run_file.read_identity(self.output)
-        combined = shards["finished"] | CombineScores(self.output, registry.DETECTORS, identity)
-        facts = self.settings and RunFacts(identity, self.calibrated, self.launched, self.warnings)
+        combined = shards["finished"] | CombineScores(self.output, tuple(registry.ALL), identity)
+        facts = self.settings and RunFacts(identity, self.calibrated, self.launched, self.warnings, self.unavailable)
         return (
             shards["finished"].pipeline
             | "Once" >> beam.Create([self.output])

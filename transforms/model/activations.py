@@ -15,6 +15,8 @@ class Activations:
       maps: float32 [N, h, w, F], the input of the global average pooling right before it; None if there is none.
       kernel: float32 [F, K], the dense layer's weights; None if there is no such layer.
       bias: float32 [K], zeros for a layer without one; None if there is no such layer.
+      left_out: int32 [N], the class that each image's logits say nothing about; see `leave_class_out`. None if they
+        are complete.
     """
 
     logits: tf.Tensor
@@ -22,3 +24,4 @@ class Activations:
     maps: tf.Tensor | None = None
     kernel: tf.Tensor | None = None
     bias: tf.Tensor | None = None
+    left_out: tf.Tensor | None = None

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
+from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model import device
 from odin_beam.transforms.model.activations import Activations
@@ -67,10 +67,10 @@ class Classifier:
         available = {"logits"}
         if self.last_layer is not None:
             available |= {"features", "kernel", "bias"} | ({"maps"} if self.last_layer.has_maps else set())
-        clean = {name: CLEAN_DETECTORS[name] for name in names if name in CLEAN_DETECTORS}
+        detectors = [ALL[name] for name in names]
         return [
-            name
-            for name, detector in clean.items()
+            detector.name
+            for detector in detectors
             if not available.issuperset(detector.needs) or (detector.true_logits and not self.has_logits)
         ]
 

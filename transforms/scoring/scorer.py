@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from odin_beam.transforms.detectors.odin import NoGradient
 from odin_beam.transforms.detectors.passes import Passes, PassTimes
-from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined
+from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined, unavailable
 from odin_beam.transforms.errors import ClassifierError, OutOfMemory
 from odin_beam.transforms.images.decoding import ignore_pillow_warnings
 from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier, load_classifier
+from odin_beam.transforms.scoring.own_reference import read_own_reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 
@@ -86,13 +87,19 @@ class Scorer:
 
     Raises:
       ClassifierError: the model cannot be used.
+      FeatureReferenceError: the reference has changed, or does not fit the model.
+      StorageError: the reference cannot be read.
     """
 
     def __init__(self, settings: ScoreSettings):
         started = time.monotonic()
         self._settings = settings
         ignore_pillow_warnings()
+        # First, since a wrong file is found sooner than a model is loaded.
+        reference = read_own_reference(settings)
         self.classifier = load_settings_classifier(settings)
+        # Detectors that were chosen but have no scores, and why; their columns are null.
+        self.unavailable = unavailable(self.classifier, reference, settings.detectors)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
         self.decoders = ThreadPoolExecutor(max(1, os.cpu_count() or 1), "decode")
         self.fetchers = ThreadPoolExecutor(FETCHES_AT_ONCE, "fetch")
@@ -105,7 +112,7 @@ class Scorer:
         self._without_class: ScoreFunction | None = None
         try:
             self._score = ScoreFunction(
-                self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size
+                self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size, reference
             )
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with `epsilon` 0") from e

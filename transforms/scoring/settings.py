@@ -35,11 +35,14 @@ class ScoreSettings:
       geometry: how to handle images of another size.
       features: names of the Example's features.
       odin: temperature and epsilon, or a grid of them: then the rows have one column per cell instead of `odin`.
-      detectors: the detectors to compute, from `registry.DETECTORS`; the other columns are null.
+      detectors: the detectors to compute, from `registry.DETECTORS`, and with a reference from `FITTED_DETECTORS`, too;
+        the other columns are null.
       precision: one of `precisions.PRECISIONS`.
       output_name: which output of the model to use, if it has several.
       model_factory: `package.module:function` that builds the model from the file, if Keras alone cannot.
       batch_size: images scored at once; it changes float32 logits by an ulp at most, so it is not in the fingerprint.
+      reference: path of the reference that `fit` wrote, for the fitted detectors; None without them.
+      reference_digest: `Reference.digest` of its content; in the fingerprint only if there is one.
     """
 
     model: str
@@ -53,11 +56,16 @@ class ScoreSettings:
     output_name: str | None = None
     model_factory: str | None = None
     batch_size: int = 64
+    reference: str | None = None
+    reference_digest: str | None = None
 
     def __post_init__(self):
-        unknown = sorted(set(self.detectors) - set(registry.DETECTORS))
+        unknown = sorted(set(self.detectors) - set(registry.ALL))
         if unknown or not self.detectors:
-            raise ValueError(f"detectors are of {', '.join(registry.DETECTORS)}, not {', '.join(unknown) or 'none'}")
+            raise ValueError(f"detectors are of {', '.join(registry.ALL)}, not {', '.join(unknown) or 'none'}")
+        fitted = [name for name in self.detectors if name in registry.FITTED_DETECTORS]
+        if fitted and self.reference_digest is None:
+            raise ValueError(f"detectors {', '.join(fitted)} need a `reference`, which `fit` makes")
         if self.precision not in precisions.PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(precisions.PRECISIONS)}, not {self.precision!r}")
         if self.batch_size < 1:
@@ -69,14 +77,23 @@ class ScoreSettings:
 
         Args:
           model: path of a `.keras` or `.h5` file, or of a SavedModel folder, on any file system.
-          settings: the other attributes.
+          settings: the other attributes. With a `reference`, its digest is computed, too, and `detectors` defaults to
+            all of them.
 
         Raises:
           ClassifierError: the model cannot be read.
+          FeatureReferenceError: the reference is not one of this model, fed in this way.
+          StorageError: the reference cannot be read.
           ValueError: a setting is out of its range.
         """
         model = absolute_path(model)
-        return cls(model, model_digest(model, any_file=settings.get("model_factory") is not None), **settings)
+        digest = model_digest(model, any_file=settings.get("model_factory") is not None)
+        if (reference := settings.pop("reference", None)) is None:
+            return cls(model, digest, **settings)
+        from odin_beam.transforms.scoring.own_reference import with_reference
+
+        detectors = settings.pop("detectors", None)
+        return with_reference(cls(model, digest, **settings), reference, detectors)[0]
 
     @property
     def schema(self) -> pa.Schema:
@@ -88,22 +105,27 @@ class ScoreSettings:
     def identity(self) -> dict[str, Any]:
         """The settings in the fingerprint, as JSON-compatible values."""
         values = to_json(self)
-        del values["model"], values["batch_size"]
+        del values["model"], values["batch_size"], values["reference"]
+        if self.reference_digest is None:
+            # As it was before there were references.
+            del values["reference_digest"]
         values["detectors"] = sorted(set(self.detectors))
         version = schemas.GRID_SCHEMA_VERSION if isinstance(self.odin, OdinGrid) else schemas.SCHEMA_VERSION
         return values | dict(zip(_VERSIONS, (version, schemas.ROWS_VERSION), strict=True))
 
     @classmethod
-    def from_identity(cls, model: str, identity: dict[str, Any], where: str) -> Self:
+    def from_identity(cls, model: str, identity: dict[str, Any], where: str, reference: str | None = None) -> Self:
         """The settings that `identity` wrote, except for the batch size.
 
         Args:
           model: path of the model file.
           identity: returned by `identity`.
           where: the file it was read from.
+          reference: path of the reference, if there is one.
 
         Raises:
           OtherVersion: another version of odin-beam wrote it.
         """
         values = {name: value for name, value in identity.items() if name not in _VERSIONS}
-        return from_json(cls, {**values, "model": model, "batch_size": 64}, where)
+        apart = {"model": model, "batch_size": 64, "reference": reference}
+        return from_json(cls, {"reference_digest": None, **values, **apart}, where)

@@ -1,7 +1,7 @@
 """Writes Parquet files completely or not at all, and reads them one row group at a time."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,7 +81,10 @@ def as_output_error(output: str) -> Iterator[None]:
 
 
 def read_columns(
-    path: str, columns: Sequence[str], check: Callable[[pq.FileMetaData], None] | None = None
+    path: str,
+    columns: Sequence[str],
+    check: Callable[[pq.FileMetaData], None] | None = None,
+    later: Mapping[str, pa.DataType] | None = None,
 ) -> Iterator[pa.Table]:
     """Some columns of a scores or rejects file, one row group at a time; checksums are verified where there are any.
 
@@ -89,9 +92,10 @@ def read_columns(
       path: of the file.
       columns: their names.
       check: called with the metadata of the opened file; raises a `StorageError` if the rows are not to be read.
+      later: columns, with their types, that files of earlier versions lack; they are null there.
 
     Raises:
-      StorageError: the file cannot be read, or lacks one of the columns.
+      StorageError: the file cannot be read, or lacks one of the other columns.
     """
     try:
         with reading.open_seekable(path) as stream:
@@ -100,12 +104,16 @@ def read_columns(
                 check(file.metadata)
             _refuse_excess(file.metadata)
             names = file.schema_arrow.names
-            if absent := [column for column in columns if names.count(column) != 1]:
+            nulls = {column for column in columns if column in (later or {}) and column not in names}
+            present = [column for column in columns if column not in nulls]
+            if absent := [column for column in present if names.count(column) != 1]:
                 raise ValueError(f"no column {', '.join(absent)}, or several")
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, list(columns))
+                table = file.read_row_group(group, present)
                 table.validate(full=True)
-                yield table
+                for column in nulls:
+                    table = table.append_column(column, pa.nulls(table.num_rows, later[column]))
+                yield table.select(columns) if nulls else table
     except errors.StorageError:
         raise
     except Exception as e:

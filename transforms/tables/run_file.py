@@ -99,6 +99,7 @@ def _content(settings: ScoreSettings, command: Sequence[str]) -> dict[str, Any]:
     return {
         "settings": settings.identity(),
         "model": settings.model,
+        **({} if settings.reference is None else {"reference": settings.reference}),
         "batch_size": settings.batch_size,
         "versions": {
             "odin_beam": __version__,

@@ -22,7 +22,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, reading, writing
 from odin_beam.transforms.tables.layout import rejects_path, scores_path
 from odin_beam.transforms.tables.parquet import ParquetStream, as_output_error, read_columns
-from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, SCORE_SCHEMA, SPLIT_COLUMNS
+from odin_beam.transforms.tables.schemas import LATER_COLUMNS, REJECT_SCHEMA, SCORE_SCHEMA, SPLIT_COLUMNS
 
 METADATA_KEY = b"odin_beam"
 # Any other column is a cell of a grid.
@@ -193,14 +193,14 @@ def read_scores(path: str, expected: str, columns: Sequence[str]) -> Iterator[pa
     Args:
       path: of the scores file.
       expected: the fingerprint of the shard with the settings of the run.
-      columns: their names.
+      columns: their names; those of detectors that the version that wrote the file did not have are null.
 
     Raises:
       StorageError: the file is missing or damaged, has another fingerprint, or a value that no run writes.
     """
     last = -1
-    tables = read_columns(path, list(dict.fromkeys(["index", *columns])), functools.partial(_checked, path, expected))
-    for table in tables:
+    names = list(dict.fromkeys(["index", *columns]))
+    for table in read_columns(path, names, functools.partial(_checked, path, expected), LATER_COLUMNS):
         if problem := _problem(table, last):
             raise _damaged(path, problem)
         if table.num_rows:

@@ -52,6 +52,7 @@ STRINGS = {
     "out_distribution": ("noise:gaussian,noise:uniform", ["noise:gaussian,noise:uniform"]),
     "input": ("files:gs://b/**.jpg", ["files:gs://b/**.jpg"]),
     "noise_count": ("100", 100),
+    "reference": ("gs://b/reference.npz", "gs://b/reference.npz"),
     "near": ("a,b", ["a,b"]),
     "far": ("c", ["c"]),
     "tfds_data_dir": ("gs://b/tfds", "gs://b/tfds"),

@@ -99,6 +99,17 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("cam_max", "float"),
         ("scale", "float"),
         ("ash_b", "float"),
+        ("react", "float"),
+        ("mds", "float"),
+        ("rmds", "float"),
+        ("mds_unit", "float"),
+        ("rmds_unit", "float"),
+        ("vim", "float"),
+        ("knn", "float"),
+        ("nnguide", "float"),
+        ("fdbd", "float"),
+        ("nci", "float"),
+        ("she", "float"),
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
     assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(
