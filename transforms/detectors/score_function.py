@@ -60,6 +60,7 @@ class ScoreFunction:
         the classifier gives no scores for are left out, see `Classifier.unavailable`.
       precision: one of `precisions.PRECISIONS`.
       batch_size: on a GPU, smaller batches are padded to this size: XLA compiles anew for each number of images.
+      with_features: whether there is a column `features`, float32 [N, D], the input of the last dense layer.
 
     Raises:
       odin.NoGradient: epsilon is above 0, and no gradient reaches the pixels.
@@ -72,11 +73,13 @@ class ScoreFunction:
         chosen: tuple[str, ...],
         precision: str = "float32",
         batch_size: int = 1,
+        with_features: bool = False,
     ):
         missing = classifier.unavailable(chosen)
         self._classifier = classifier
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
+        self._with_features = with_features
         self._at_once = batch_parts.images_per_part(
             classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
         )
@@ -206,6 +209,9 @@ class ScoreFunction:
         columns = {name: registry.CLEAN_DETECTORS[name](passes[0]) for name in self._detectors}
         columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        if self._with_features:
+            columns["features"] = passes[0].features
+            columns["finite"] &= tf.reduce_all(tf.math.is_finite(passes[0].features), axis=1)
         return columns, logits, signs
 
     def _perturbed_columns(

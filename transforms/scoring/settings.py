@@ -1,7 +1,7 @@
 """Everything that a score depends on. Imports no TensorFlow."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.settings_json import from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
-from odin_beam.transforms.tables import schemas
+from odin_beam.transforms.tables import layout, schemas
 
 # In the fingerprint, the versions of the rows. The second is named after its former content, the package's version.
 _VERSIONS = ("schema_version", "code_version")
@@ -41,6 +41,9 @@ class ScoreSettings:
       model_factory: `package.module:function` that builds the model from the file, if Keras alone cannot.
       batch_size: images scored at once; it changes float32 logits by an ulp at most, so it is not in the fingerprint.
     """
+
+    # The table that the rows are committed to.
+    table: ClassVar[str] = layout.SCORES
 
     model: str
     model_digest: str
