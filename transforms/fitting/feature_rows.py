@@ -46,7 +46,7 @@ class FeatureRows(NamedTuple):
 
     Attributes:
       features: float32 [N, D].
-      logits: float32 [N, K].
+      logits: float64 [N, K]: in float32 the last bits would depend on which images are in a block.
       digests: uint64 [N].
       keys: uint64 [N]; see `row_keys`.
       labels: int64 [N]; -1 without one of the classifier's classes.
@@ -140,17 +140,18 @@ def read_feature_rows(
     """
     width, classes = weights.kernel.shape
     most = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * max(width, classes))))
+    layer = [array.astype(np.float64) for array in weights]
     pending: list[list[np.ndarray]] = []
     for shard in shards:
         for columns in _taken(folder, shard, identity, weights, limit):
             for start in range(0, len(columns[0]), most):
                 part = [column[start : start + most] for column in columns]
                 if pending and sum(len(p[0]) for p in pending) + len(part[0]) > most:
-                    yield _block(pending, weights)
+                    yield _block(pending, *layer)
                     pending = []
                 pending.append(part)
     if pending:
-        yield _block(pending, weights)
+        yield _block(pending, *layer)
 
 
 def _taken(
@@ -176,6 +177,6 @@ def _taken(
             yield found
 
 
-def _block(parts: list[list[np.ndarray]], weights: LastLayerWeights) -> FeatureRows:
+def _block(parts: list[list[np.ndarray]], kernel: np.ndarray, bias: np.ndarray) -> FeatureRows:
     features, *others = (np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True))
-    return FeatureRows(features, features @ weights.kernel + weights.bias, *others)
+    return FeatureRows(features, features.astype(np.float64) @ kernel + bias, *others)
