@@ -19,6 +19,7 @@ from odin_beam.transforms.model.classifier import load_classifier
 from odin_beam.transforms.scoring import scorer as scorer_module
 from odin_beam.transforms.storage import writing
 from tests.helpers import samples
+from tests.helpers.feature_fits import comparable
 from tests.helpers.score_runs import counted_shards, everything, last_line, read
 
 IMAGES, LABELS = samples.random_images(120, seed=4), np.random.default_rng(4).integers(0, 4, 120)
@@ -52,7 +53,7 @@ def equal(reference, other):
     """Whether two references are of the same images and statistics."""
     assert reference.about["images"] == other.about["images"]
     np.testing.assert_array_equal(reference.digests, other.digests)
-    arrays, others = reference.arrays(), other.arrays()
+    arrays, others = comparable(reference), comparable(other)
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         if name in ("bank", "bank_energies", "counts"):
