@@ -15,7 +15,7 @@ from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
-from odin_beam.transforms.tables.layout import scores_path
+from odin_beam.transforms.tables.layout import rows_path
 
 # How much of a source is read at launch to check that it contains images.
 SHARDS_TRIED = 8
@@ -24,14 +24,17 @@ RECORDS_TRIED = 16
 LABELS_TRIED = 64
 
 
-def expected_images(shards: Sequence[Shard], output: str, folder: str, features: FeatureNames) -> dict[str, int]:
-    """How many images each scores file is expected to hold, by its path, estimated from the first records.
+def expected_images(
+    shards: Sequence[Shard], output: str, folder: str, features: FeatureNames, table: str
+) -> dict[str, int]:
+    """How many images each file of the table is expected to hold, by its path, estimated from the first records.
 
     Args:
       shards: all of the run's.
       output: the run's folder.
       folder: where the lists of images are.
       features: names of the Example's features.
+      table: that the run commits its shards to.
 
     Raises:
       UsageError: a source holds no images in the expected feature.
@@ -41,7 +44,7 @@ def expected_images(shards: Sequence[Shard], output: str, folder: str, features:
         mean_bytes = _check_images(group, folder, features)
         for shard in group:
             counts[shard.path, shard.file_name] = shard.content.expected_images(shard, mean_bytes)
-    return {scores_path(output, shard): counts[shard.path, shard.file_name] for shard in shards}
+    return {rows_path(output, shard, table): counts[shard.path, shard.file_name] for shard in shards}
 
 
 def missing_labels(shards: Sequence[Shard], folder: str, features: FeatureNames) -> list[str]:

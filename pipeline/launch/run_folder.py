@@ -75,6 +75,8 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         above = paths.parent(output)
         hint = f"; did you mean {above}?" if read_facts(above, layout.RUN) else ""
         raise UsageError(f"{output} is not an output folder of `score`: it has no {layout.RUN}{hint}")
+    if "odin" not in launch["settings"]:
+        raise UsageError(f"{output} holds the features of a `fit` run: this job is for an output folder of `score`")
     if "temperatures" in launch["settings"]["odin"]:
         raise UsageError(f"{output} holds the grid of a `tune` run: this job is for an output folder of `score`")
     if found := problem(launch["settings"]["odin"], {"temperature": NUMBER, "epsilon": NUMBER}):
@@ -130,7 +132,7 @@ def read_flags(
     return flags, None
 
 
-def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
+def refuse_other_settings(output: str, settings: dict[str, Any], table: str = layout.SCORES) -> None:
     """Checks that the folder belongs to a run of the same settings.
 
     Raises:
@@ -138,8 +140,8 @@ def refuse_other_settings(output: str, settings: dict[str, Any]) -> None:
     """
     earlier = read_facts(output, layout.RUN)
     if earlier is None:
-        if listing.list_files(layout.all_parquet(layout.scores_folder(output))):
-            raise UsageError(f"{output} holds scores without {layout.RUN}: choose another --output")
+        if listing.list_files(layout.all_parquet(layout.rows_folder(output, table))):
+            raise UsageError(f"{output} holds {table} without {layout.RUN}: choose another --output")
         return
     found = differences(earlier["settings"], settings)
     if found:

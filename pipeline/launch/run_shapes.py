@@ -37,7 +37,10 @@ _DISCOVERIES = {
 RUN_SHAPES: dict[str, Any] = {
     layout.RUN: {
         "model": str,
-        "settings": {"model_digest": str, "odin": dict, "detectors": [str]},
+        "settings": (
+            {"model_digest": str, "features_version": COUNT},
+            {"model_digest": str, "odin": dict, "detectors": [str]},
+        ),
         "versions": {EVERY: str},
     },
     layout.SUMMARY: {
@@ -51,7 +54,7 @@ RUN_SHAPES: dict[str, Any] = {
         "orphaned_scores": [str],
         "sources": {EVERY: {"scored": COUNT, "shards": COUNT, "rejected": COUNT}},
         "seconds": NUMBER,
-        "settings": {"odin": dict},
+        "settings": ({"features_version": COUNT}, {"odin": dict}),
     },
     layout.METRICS: {
         "listed_shards": COUNT,

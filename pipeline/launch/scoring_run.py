@@ -127,8 +127,8 @@ def prepare(
         run_folder.refuse_overwriting(output)
     else:
         settings = _as_begun(output, settings)
-        run_folder.refuse_other_settings(output, settings.identity())
-    expected = expected_images(shards, output, folder, settings.features)
+        run_folder.refuse_other_settings(output, settings.identity(), settings.table)
+    expected = expected_images(shards, output, folder, settings.features, settings.table)
     shared, scorer, warnings, unavailable = Shared(), None, [], {}
     earlier = None if overwrite else _finished(output, shards)
     if earlier is None:
@@ -148,7 +148,7 @@ def prepare(
             if not is_precise:
                 settings = replace(settings, precision="float32")
                 if not overwrite:
-                    run_folder.refuse_other_settings(output, settings.identity())
+                    run_folder.refuse_other_settings(output, settings.identity(), settings.table)
                 shared, scorer = _loaded(settings)
         unavailable = scorer.unavailable
     else:
@@ -166,7 +166,7 @@ def images_to_do(scoring: ScoringRun) -> list[int]:
     """How many images are expected in each shard that has no scores yet."""
     done = set()
     if not scoring.overwrite:
-        scores = layout.all_parquet(layout.scores_folder(scoring.output))
+        scores = layout.all_parquet(layout.rows_folder(scoring.output, scoring.settings.table))
         done = {stat.path for stat in listing.list_files(scores)}
     return [images for path, images in scoring.expected.items() if path not in done]
 
@@ -299,7 +299,7 @@ class _State:
     """How far the run is: counted in images if this process scores, in committed shards if other processes do."""
 
     def __init__(self, scoring: ScoringRun):
-        self._scores = layout.all_parquet(layout.scores_folder(scoring.output))
+        self._scores = layout.all_parquet(layout.rows_folder(scoring.output, scoring.settings.table))
         self._expected = scoring.expected
         self._scorer = scoring.scorer
         self._before = self._committed()

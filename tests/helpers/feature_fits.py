@@ -53,3 +53,11 @@ def fit(of: Images, rows: int = 200, **about) -> Reference:
     subspace = vim_subspace(moments, of.kernel, of.bias)
     residuals = 0.0 if subspace is None else vim_residual_sum(of.features, *subspace)
     return fit_reference(moments, histogram, bank, subspace, residuals, about)
+
+
+def comparable(reference: Reference) -> dict[str, np.ndarray]:
+    """The arrays of a reference; of axes, whose signs rounding decides, what does not depend on the signs."""
+    return {
+        name: array @ array.T if name.endswith((".between", ".basis")) else array
+        for name, array in reference.arrays().items()
+    }

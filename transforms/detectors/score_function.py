@@ -93,6 +93,7 @@ class ScoreFunction:
       precision: one of `precisions.PRECISIONS`.
       batch_size: on a GPU, smaller batches are padded to this size: XLA compiles anew for each number of images.
       reference: for the fitted detectors; None without them.
+      with_features: whether there is a column `features`, float32 [N, D], the input of the last dense layer.
 
     Raises:
       FeatureReferenceError: the reference is of another number of features or classes.
@@ -107,11 +108,13 @@ class ScoreFunction:
         precision: str = "float32",
         batch_size: int = 1,
         reference: Reference | None = None,
+        with_features: bool = False,
     ):
         missing = unavailable(classifier, reference, chosen)
         self._classifier = classifier
         self._forward = forward_pass(classifier, precision)
         self.batch_size = batch_size
+        self._with_features = with_features
         self._at_once = batch_parts.images_per_part(
             classifier.input_shape, 32 if precision == "float32" else 16, self._forward.work
         )
@@ -243,6 +246,9 @@ class ScoreFunction:
         columns = {detector.name: detector(passes[0], self._reference) for detector in self._detectors}
         columns["prediction"] = tf.argmax(logits, axis=1, output_type=tf.int32)
         columns["finite"] = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        if self._with_features:
+            columns["features"] = passes[0].features
+            columns["finite"] &= tf.reduce_all(tf.math.is_finite(passes[0].features), axis=1)
         return columns, logits, signs
 
     def _perturbed_columns(

@@ -143,7 +143,7 @@ class Moments:
 
         Args:
           features: float32 [N, D], N >= 0.
-          logits: float32 [N, K].
+          logits: float [N, K].
           labels: int [N], 0 to K - 1: true classes, or predictions where there are none.
           predictions: int [N].
 

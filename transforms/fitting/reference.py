@@ -46,6 +46,7 @@ class Reference:
       regularised: detectors whose covariances were regularised for want of images.
       discouraged: detectors never to be recommended: there are fewer images than features.
       about: JSON-compatible, of the fit that made it: the model's digest, preprocessing, geometry, versions.
+      digests: int64 [N], ascending, of the images that were fitted to; no score depends on them.
     """
 
     # The fields that detectors take.
@@ -71,9 +72,10 @@ class Reference:
     regularised: tuple[str, ...] = ()
     discouraged: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    digests: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that there is, by name; `distances.mean` for a part's."""
+        """Every array that scores depend on, by name; `distances.mean` for a part's."""
         found = {}
         for name in ("counts", *self.STATE):
             value = getattr(self, name)
@@ -109,6 +111,7 @@ def fit_reference(
     subspace: Subspace | None,
     residual_sum: float = 0.0,
     about: Mapping[str, Any] | None = None,
+    digests: np.ndarray | None = None,
 ) -> Reference:
     """Derives the reference from the statistics of a fit.
 
@@ -119,6 +122,7 @@ def fit_reference(
       subspace: `vim_subspace` of the moments.
       residual_sum: sum of `vim_residual_sum` over all images.
       about: of the fit; see `Reference`.
+      digests: of its images; see `Reference`.
 
     Raises:
       ValueError: there are no images.
@@ -145,6 +149,7 @@ def fit_reference(
         regularised=tuple(name for name in fitted if is_regularised(parts[name])),
         discouraged=tuple(name for name in fitted if images_per_feature(parts[name]) < 1),
         about=dict(about or {}),
+        digests=digests,
     )
 
 

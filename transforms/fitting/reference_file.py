@@ -18,7 +18,7 @@ from odin_beam.transforms.fitting.covariance import Distances
 from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.fitting.residual import Residual
 from odin_beam.transforms.storage.reading import open_seekable
-from odin_beam.transforms.storage.writing import write_bytes
+from odin_beam.transforms.storage.writing import write_streamed
 from odin_beam.transforms.tables import json_shape
 from odin_beam.transforms.tables.json_shape import COUNT, EVERY
 
@@ -42,6 +42,7 @@ _ARRAYS = {
     "bank_energies": ("<f4", "B"),
     "she_means": ("<f8", "KD"),
     "she_counts": ("<i8", "K"),
+    "digests": ("<i8", "N"),
 }
 _PARTS = {"distances": Distances, "unit_distances": Distances, "residual": Residual}
 _SHAPE = {
@@ -67,14 +68,17 @@ def write_reference(path: str, reference: Reference) -> None:
       StorageError: the storage refused the write.
     """
     meta = {name: getattr(reference, name) for name in _SHAPE if name != "format"} | {"format": FORMAT}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        # Of a fixed date, so that equal references are equal files.
-        archive.writestr(zipfile.ZipInfo(_META), json.dumps(meta, default=dict, sort_keys=True))
-        for name, array in reference.arrays().items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array, _ARRAYS[name][0]), allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
+    arrays = reference.arrays() | ({} if reference.digests is None else {"digests": reference.digests})
+
+    def write(stream: BinaryIO) -> None:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            # Of a fixed date, so that equal references are equal files.
+            archive.writestr(zipfile.ZipInfo(_META), json.dumps(meta, default=dict, sort_keys=True))
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array, _ARRAYS[name][0]), allow_pickle=False)
+
+    write_streamed(path, write)
 
 
 def read_reference(path: str) -> Reference:

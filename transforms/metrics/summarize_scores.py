@@ -147,10 +147,10 @@ def summary_report(
     }
 
 
-def find_orphans(output: str, shards: Iterable[Shard]) -> list[str]:
-    """Scores files that belong to no shard of the manifest, because their inputs were removed. They are not deleted."""
-    expected = {layout.scores_path(output, shard) for shard in shards}
-    present = listing.list_files(layout.all_parquet(layout.scores_folder(output)))
+def find_orphans(output: str, shards: Iterable[Shard], table: str = layout.SCORES) -> list[str]:
+    """Files of a table that belong to no shard of the manifest: their inputs were removed. They are not deleted."""
+    expected = {layout.rows_path(output, shard, table) for shard in shards}
+    present = listing.list_files(layout.all_parquet(layout.rows_folder(output, table)))
     return sorted(stat.path for stat in present if stat.path not in expected)
 
 

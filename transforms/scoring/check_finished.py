@@ -11,19 +11,20 @@ from odin_beam.transforms.shards.manifest import ReadManifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing
 from odin_beam.transforms.tables import scores_file
-from odin_beam.transforms.tables.layout import scores_path
+from odin_beam.transforms.tables.layout import SCORES, rows_path, scores_path
 
 
-def is_finished(shard: Shard, output: str, identity: dict[str, Any]) -> bool:
+def is_finished(shard: Shard, output: str, identity: dict[str, Any], table: str = SCORES) -> bool:
     """Whether the shard, as listed, has been scored with these settings.
 
     Args:
       shard: with its current size and modification time.
       output: the run's folder.
       identity: the settings in the fingerprint.
+      table: that its rows are in, `layout.SCORES` or `layout.FEATURES`.
     """
     try:
-        scores_file.check_scores(scores_path(output, shard), scores_file.fingerprint(identity, shard))
+        scores_file.check_scores(rows_path(output, shard, table), scores_file.fingerprint(identity, shard))
     except StorageError:
         # Whatever the error in file or storage: scoring a shard again does no harm, leaving it out does.
         return False
@@ -36,19 +37,22 @@ class CheckFinished(beam.PTransform):
 
     output: str
     identity: dict[str, Any]
+    table: str = SCORES
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.pvalue.DoOutputsTuple:
-        return shards | beam.ParDo(_CheckFinished(self.output, self.identity)).with_outputs("finished", "todo")
+        check = _CheckFinished(self.output, self.identity, self.table)
+        return shards | beam.ParDo(check).with_outputs("finished", "todo")
 
 
 class _CheckFinished(beam.DoFn):
-    def __init__(self, output: str, identity: dict[str, Any]):
+    def __init__(self, output: str, identity: dict[str, Any], table: str):
         self._output = output
         self._identity = identity
+        self._table = table
         self._skipped = Metrics.counter("CheckFinished", "shards_finished_before")
 
     def process(self, shard: Shard):
-        if is_finished(shard, self._output, self._identity):
+        if is_finished(shard, self._output, self._identity, self._table):
             self._skipped.inc()
             yield beam.pvalue.TaggedOutput("finished", shard)
         else:

@@ -31,6 +31,8 @@ def score_rows(
 def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
     if column is None:
         return pa.nulls(int(finite.sum()), dtype)
+    if pa.types.is_fixed_size_list(dtype):
+        return pa.FixedSizeListArray.from_arrays(pa.array(column[finite].ravel()), dtype.list_size)
     values = pa.array(column[finite]).cast(dtype).to_numpy()
     # A score that overflows its column becomes null: infinity has no place in a ranking.
     return pa.array(values, dtype, mask=~np.isfinite(values))

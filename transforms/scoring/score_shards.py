@@ -45,7 +45,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
 
     framed, leave_class_out = 0, shard.content.leaves_class_out()
     batches = records.batches(shard.content.read(shard, output, scorer.fetchers), settings.batch_size)
-    with scores_file.ScoresWriter(output, shard, settings.schema) as writer:
+    with scores_file.ScoresWriter(output, shard, settings.schema, settings.table) as writer:
         for decoded, buffer in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
             (columns, passes), halved, microseconds = scorer.score(decoded.pixels, leave_class_out)
             scorer.buffers.give_back(buffer)
@@ -110,7 +110,7 @@ class ScoreShard(beam.DoFn):
         return Scorer(settings)
 
     def process(self, shard: Shard):
-        if is_finished(shard, self._output, self._settings.identity()):
+        if is_finished(shard, self._output, self._settings.identity(), self._settings.table):
             _count("shards_skipped")
             yield beam.pvalue.TaggedOutput("finished", shard)
             return
@@ -149,7 +149,7 @@ class ScoreShards(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]):
         run_file.claim(self.output, self.settings)
-        checked = shards | CheckFinished(self.output, self.settings.identity())
+        checked = shards | CheckFinished(self.output, self.settings.identity(), self.settings.table)
         score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, __version__))
         if self.accelerator:
             score = score.with_resource_hints(accelerator=self.accelerator)

@@ -15,6 +15,7 @@ from odin_beam.transforms.detectors.odin import NoGradient
 from odin_beam.transforms.detectors.passes import Passes, PassTimes
 from odin_beam.transforms.detectors.score_function import Scored, ScoreFunction, joined, unavailable
 from odin_beam.transforms.errors import ClassifierError, OutOfMemory
+from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 from odin_beam.transforms.images.decoding import ignore_pillow_warnings
 from odin_beam.transforms.model import device
 from odin_beam.transforms.model.classifier import Classifier, load_classifier
@@ -40,6 +41,23 @@ def load_settings_classifier(settings: ScoreSettings) -> Classifier:
         settings.output_name,
         settings.model_factory,
     )
+
+
+def last_layer_weights(classifier: Classifier) -> LastLayerWeights:
+    """The weights that make the classifier's logits of its features.
+
+    Raises:
+      ClassifierError: it does not end in a dense layer that can be inspected.
+    """
+    layer = classifier.last_layer
+    if layer is None:
+        raise ClassifierError(
+            "fitted detectors need a model that ends in a dense layer with its weights, then at most a softmax; this "
+            "one does not"
+        )
+    kernel = np.asarray(layer.kernel, np.float32)
+    bias = np.zeros(kernel.shape[1], np.float32) if layer.bias is None else np.asarray(layer.bias, np.float32)
+    return LastLayerWeights(kernel, bias)
 
 
 class ScoredBatch(NamedTuple):
@@ -110,9 +128,18 @@ class Scorer:
         self.images = 0.0
         self._device = threading.Lock()
         self._without_class: ScoreFunction | None = None
+        with_features = "features" in settings.schema.names
+        if with_features:
+            last_layer_weights(self.classifier)
         try:
             self._score = ScoreFunction(
-                self.classifier, settings.odin, settings.detectors, settings.precision, self.batch_size, reference
+                self.classifier,
+                settings.odin,
+                settings.detectors,
+                settings.precision,
+                self.batch_size,
+                reference,
+                with_features,
             )
         except NoGradient as e:
             raise ClassifierError(f"{e}: score with `epsilon` 0") from e

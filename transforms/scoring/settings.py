@@ -1,7 +1,7 @@
 """Everything that a score depends on. Imports no TensorFlow."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.settings_json import from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
-from odin_beam.transforms.tables import schemas
+from odin_beam.transforms.tables import layout, schemas
 
 # In the fingerprint, the versions of the rows. The second is named after its former content, the package's version.
 _VERSIONS = ("schema_version", "code_version")
@@ -44,6 +44,9 @@ class ScoreSettings:
       reference: path of the reference that `fit` wrote, for the fitted detectors; None without them.
       reference_digest: `Reference.digest` of its content; in the fingerprint only if there is one.
     """
+
+    # The table that the rows are committed to.
+    table: ClassVar[str] = layout.SCORES
 
     model: str
     model_digest: str

@@ -49,6 +49,29 @@ def write_bytes(path: str, data: bytes) -> None:
     _write_whole(path, io.BytesIO(data))
 
 
+def write_streamed(path: str, write: Callable[[BinaryIO], None]) -> None:
+    """Writes a file of any size completely or not at all, without a copy of it in memory.
+
+    Args:
+      path: of the file.
+      write: writes the content to a stream, which may lack seeks.
+
+    Raises:
+      StorageError: the storage refused the write.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}.{TEMPORARY}"
+    try:
+        with file_system.create(temporary) as stream:
+            write(stream)
+        publish(temporary, path)
+    except StorageError:
+        raise
+    except OSError as e:
+        raise StorageError(f"cannot write {path}: {cause(e)}") from e
+    finally:
+        delete([temporary])
+
+
 def write_bytes_if_absent(path: str, data: bytes) -> bool:
     """Writes a small file completely, unless a file of that name exists; returns whether it was written.
 

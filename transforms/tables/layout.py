@@ -5,6 +5,8 @@ OUTPUT/manifest.parquet    the shards
 OUTPUT/listings/...        lists of loose images
 OUTPUT/scores/source=NAME/BASENAME-DIGEST.parquet     a row per image
 OUTPUT/rejects/source=NAME/BASENAME-DIGEST.parquet    a row per rejected record
+OUTPUT/features/source=NAME/BASENAME-DIGEST.parquet   of a fit, in place of scores
+OUTPUT/last_layer.npz      OUTPUT/statistics/...      of a fit; the statistics while it is unfinished
 OUTPUT/metrics.json        OUTPUT/summary.json        summary last: the completion marker
 OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json; with a name, flags-NAME in place of flags
 OUTPUT/report/...
@@ -29,10 +31,13 @@ LISTINGS = "listings"
 REPORT = "report"
 REPORT_PAGE = "report.html"
 REPORT_DATA = "data.json"
-_SCORES, _REJECTS, _FLAGS = "scores", "rejects", "flags"
+LAST_LAYER = "last_layer.npz"
+# The tables that a run may commit its shards to.
+SCORES, FEATURES = "scores", "features"
+_REJECTS, _FLAGS, _STATISTICS = "rejects", "flags", "statistics"
 # The order in which files may be removed: while run.json exists, the rest is known to belong to a run.
-FILES = (FLAGS, SUMMARY, METRICS, MANIFEST, RUN)
-FOLDERS = (_SCORES, _REJECTS, LISTINGS, TEMPORARY, _FLAGS, REPORT)
+FILES = (FLAGS, SUMMARY, METRICS, LAST_LAYER, MANIFEST, RUN)
+FOLDERS = (SCORES, FEATURES, _STATISTICS, _REJECTS, LISTINGS, TEMPORARY, _FLAGS, REPORT)
 
 # File systems allow names of 255 bytes; we append a digest, and temporary names are 33 bytes longer.
 _MAX_BASE_BYTES = 180
@@ -61,9 +66,14 @@ def _of_shard(output: str, folder: str, shard: Shard) -> str:
     return paths.join(output, folder, f"source={shard.source}", shard.file_name)
 
 
+def rows_folder(output: str, table: str) -> str:
+    """Folder of `SCORES` or `FEATURES` of all sources, a table partitioned by source."""
+    return paths.join(output, table)
+
+
 def scores_folder(output: str) -> str:
-    """Folder of the scores of all sources, a table partitioned by source."""
-    return paths.join(output, _SCORES)
+    """Folder of the scores of all sources."""
+    return rows_folder(output, SCORES)
 
 
 def rejects_folder(output: str) -> str:
@@ -81,9 +91,14 @@ def flags_file(name: str | None = None) -> str:
     return f"{_FLAGS}-{name}.json" if name else FLAGS
 
 
+def rows_path(output: str, shard: Shard, table: str) -> str:
+    """The path where the shard's rows of that table are published."""
+    return _of_shard(output, table, shard)
+
+
 def scores_path(output: str, shard: Shard) -> str:
     """The path where the shard's scores are published."""
-    return _of_shard(output, _SCORES, shard)
+    return rows_path(output, shard, SCORES)
 
 
 def rejects_path(output: str, shard: Shard) -> str:
@@ -104,3 +119,13 @@ def all_parquet(folder: str) -> str:
 def manifest_path(output: str) -> str:
     """The path of a run's manifest."""
     return paths.join(output, MANIFEST)
+
+
+def statistics_folder(output: str) -> str:
+    """Folder of what an unfinished fit has computed from its features."""
+    return paths.join(output, _STATISTICS)
+
+
+def last_layer_path(output: str) -> str:
+    """The path of the weights that make logits of a fit's features."""
+    return paths.join(output, LAST_LAYER)

@@ -11,6 +11,8 @@ from odin_beam.transforms.errors import OutputError
 from odin_beam.transforms.storage import file_system, reading, writing
 
 ROW_GROUP_ROWS = 1 << 16
+# Of a table with lists: a row of it may have kilobytes.
+_LISTS_GROUP_BYTES = 1 << 24
 # What a file may declare, since Arrow allocates memory for what is declared. A row group has at most
 # `ROW_GROUP_ROWS` rows and one batch more.
 _MAX_GROUPS = 1 << 16
@@ -19,11 +21,17 @@ _MAX_GROUP_BYTES = 1 << 30
 
 
 class ParquetStream:
-    """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name."""
+    """One Parquet file, written in row groups of about `ROW_GROUP_ROWS` under a temporary name.
+
+    A schema with lists of a fixed size has row groups of 16 MB, and no dictionaries: numbers of features hardly repeat.
+    """
 
     def __init__(self, output: str, name: str, schema: pa.Schema):
         self._temporary = writing.temporary_path(output, name)
         self._schema = schema
+        widths = [column.type.list_size for column in schema if pa.types.is_fixed_size_list(column.type)]
+        self._row_group_rows = min(ROW_GROUP_ROWS, max(1, _LISTS_GROUP_BYTES // max(1, 4 * sum(widths))))
+        self._use_dictionary = not widths
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._stream = self._writer = None
@@ -34,14 +42,20 @@ class ParquetStream:
             self._pending.append(batch)
             self._pending_rows += batch.num_rows
             self.rows += batch.num_rows
-        if self._pending_rows >= ROW_GROUP_ROWS:
+        if self._pending_rows >= self._row_group_rows:
             self._flush()
 
     def _flush(self) -> None:
         if self._writer is None:
             self._stream = file_system.create(self._temporary)
             # Without checksums, damage to compressed numbers can pass for other numbers.
-            self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd", write_page_checksum=True)
+            self._writer = pq.ParquetWriter(
+                self._stream,
+                self._schema,
+                compression="zstd",
+                write_page_checksum=True,
+                use_dictionary=self._use_dictionary,
+            )
         table = pa.Table.from_batches(self._pending, self._schema)
         if table.num_rows:
             # A smaller size would split off the excess into a second, tiny row group.

@@ -8,6 +8,7 @@ from odin_beam.transforms.detectors import registry
 
 SCHEMA_VERSION = 2
 GRID_SCHEMA_VERSION = 3
+FEATURES_VERSION = 1
 # Raised only when the rows of an unchanged shard would change, not for every release: finished shards stay finished.
 ROWS_VERSION = "0.1.0"
 
@@ -66,3 +67,16 @@ def grid_schema(cells: Sequence[str]) -> pa.Schema:
     replaced = {name for name, _ in registry.ALL["odin"].typed_columns}
     others = [column for column in SCORE_SCHEMA if column.name not in replaced]
     return pa.schema([*others, *SPLIT_COLUMNS, *(pa.field(name, pa.float64()) for name in cells)])
+
+
+def features_schema(width: int) -> pa.Schema:
+    """Columns of a file of features: the key, the image's digest, its classes, and float32 [width]."""
+    return pa.schema(
+        [
+            *_KEY,
+            SPLIT_COLUMNS[0],
+            ("label", pa.int64()),
+            pa.field("prediction", pa.int32(), nullable=False),
+            pa.field("features", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )

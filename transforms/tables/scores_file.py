@@ -8,7 +8,7 @@ import collections
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -20,12 +20,11 @@ import pyarrow.parquet as pq
 from odin_beam.transforms import errors
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, reading, writing
-from odin_beam.transforms.tables.layout import rejects_path, scores_path
+from odin_beam.transforms.tables.layout import SCORES, rejects_path, rows_path
 from odin_beam.transforms.tables.parquet import ParquetStream, as_output_error, read_columns
 from odin_beam.transforms.tables.schemas import LATER_COLUMNS, REJECT_SCHEMA, SCORE_SCHEMA, SPLIT_COLUMNS
 
 METADATA_KEY = b"odin_beam"
-# Any other column is a cell of a grid.
 _KNOWN = {column.name: column for column in [*SCORE_SCHEMA, *SPLIT_COLUMNS]}
 
 
@@ -67,11 +66,13 @@ class ScoresWriter:
     Args:
       output: the run's folder.
       shard: the shard with these rows.
-      schema: of the scores.
+      schema: of the rows.
+      table: to publish them in, `layout.SCORES` or `layout.FEATURES`.
     """
 
-    def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA):
+    def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA, table: str = SCORES):
         self._output = output
+        self._table = table
         self._shard = shard
         self._scores = ParquetStream(output, shard.file_name, schema)
         self._rejects = ParquetStream(output, shard.file_name, REJECT_SCHEMA)
@@ -112,7 +113,8 @@ class ScoresWriter:
             raise ValueError(f"{self._shard.path}: {framed} records, but {scored} scores and {rejected} rejects")
         commit = Commit(shard_fingerprint, framed, scored, rejected, head)
         metadata = {METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
-        final, final_rejects = scores_path(self._output, self._shard), rejects_path(self._output, self._shard)
+        final = rows_path(self._output, self._shard, self._table)
+        final_rejects = rejects_path(self._output, self._shard)
         with as_output_error(self._output):
             try:
                 if rejected:
@@ -185,7 +187,9 @@ def _damaged(path: str, why: str) -> errors.StorageError:
     return errors.StorageError(f"{path} is damaged ({why}): remove it and run `score` again")
 
 
-def read_scores(path: str, expected: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_scores(
+    path: str, expected: str, columns: Sequence[str], schema: pa.Schema | None = None
+) -> Iterator[pa.Table]:
     """Some columns of a shard's scores, one row group at a time, for everyone who reads rows.
 
     A file is only known to be good when the last row group was read: until then, results are provisional.
@@ -194,29 +198,31 @@ def read_scores(path: str, expected: str, columns: Sequence[str]) -> Iterator[pa
       path: of the scores file.
       expected: the fingerprint of the shard with the settings of the run.
       columns: their names; those of detectors that the version that wrote the file did not have are null.
+      schema: of the file, if it has not the columns of scores.
 
     Raises:
       StorageError: the file is missing or damaged, has another fingerprint, or a value that no run writes.
     """
-    last = -1
+    last, known = -1, _KNOWN if schema is None else {column.name: column for column in schema}
     names = list(dict.fromkeys(["index", *columns]))
     for table in read_columns(path, names, functools.partial(_checked, path, expected), LATER_COLUMNS):
-        if problem := _problem(table, last):
+        if problem := _problem(table, last, known):
             raise _damaged(path, problem)
         if table.num_rows:
             last = table["index"][-1].as_py()
         yield table.select(columns)
 
 
-def _problem(table: pa.Table, last: int) -> str | None:
+def _problem(table: pa.Table, last: int, columns: Mapping[str, pa.Field]) -> str | None:
     """What no run writes into its scores: wrong types, nulls in the key, numbers out of range, repeated rows.
 
     Args:
       table: columns of a row group, among them `index`.
       last: index of the row before it.
+      columns: by name; any other is a cell of a grid.
     """
     for name in table.column_names:
-        known = _KNOWN.get(name, pa.field(name, pa.float64()))
+        known = columns.get(name, pa.field(name, pa.float64()))
         column = table[name]
         if column.type != known.type:
             return f"column {name} has type {column.type} instead of {known.type}"
@@ -232,23 +238,28 @@ def _problem(table: pa.Table, last: int) -> str | None:
     return None
 
 
-def read_reject_reasons(output: str, shard: Shard) -> dict[str, int]:
+def read_reject_reasons(output: str, shard: Shard, table: str = SCORES) -> dict[str, int]:
     """Reason -> number of the shard's records rejected for it; `unknown` if the rejects file is gone.
+
+    Args:
+      output: the run's folder.
+      shard: committed there.
+      table: that its rows are in.
 
     Raises:
       StorageError: the storage did not answer.
     """
-    commit = read_commit(scores_path(output, shard))
+    commit = read_commit(rows_path(output, shard, table))
     if commit is None or not commit.rejected:
         return {}
     path = rejects_path(output, shard)
     if listing.stat_file(path) is None:
         return {"unknown": commit.rejected}
     counts: collections.Counter[str] = collections.Counter()
-    for table in read_columns(path, ["reason"]):
-        if table["reason"].type != pa.string() or table["reason"].null_count:
+    for rows in read_columns(path, ["reason"]):
+        if rows["reason"].type != pa.string() or rows["reason"].null_count:
             raise _damaged(path, "its reasons are not text")
-        counts.update(table["reason"].to_pylist())
+        counts.update(rows["reason"].to_pylist())
     if counts.total() != commit.rejected:
         raise _damaged(path, f"{counts.total():,} rows instead of {commit.rejected:,}")
     return dict(counts)

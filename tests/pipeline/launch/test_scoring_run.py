@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from odin_beam.pipeline.launch import scoring_run
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.tables import layout
 
 
@@ -17,6 +18,9 @@ def test_only_shards_without_scores_count_as_work(tmp_path, overwrite, left):
         with open(path, "wb"):
             pass
     run = SimpleNamespace(
-        output=str(tmp_path), overwrite=overwrite, expected=dict(zip(paths, [100, 200, 300], strict=True))
+        settings=ScoreSettings("/m.keras", "d"),
+        output=str(tmp_path),
+        overwrite=overwrite,
+        expected=dict(zip(paths, [100, 200, 300], strict=True)),
     )
     assert scoring_run.images_to_do(run) == left
