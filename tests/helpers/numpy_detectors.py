@@ -83,7 +83,8 @@ def nci(fit, new, rows):
 
 def she(fit, new, rows):
     right, h = fit.predictions == fit.labels, double(fit.features)
-    means = np.stack([h[right & (fit.labels == c)].mean(axis=0) for c in range(fit.kernel.shape[1])])
+    of_class = [h[right & (fit.labels == c)] for c in range(fit.kernel.shape[1])]
+    means = np.stack([part.mean(axis=0) if len(part) else np.full(h.shape[1], np.nan) for part in of_class])
     return np.sum(double(new.features) * means[new.predictions], axis=1)
 
 

@@ -20,7 +20,7 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.grid_scores import SourceScores, read_grid_scores
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.detectors.passes import Passes, PassTimes, expected_passes
-from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS
+from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS, FITTED_DETECTORS
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.metrics.counts import Counts
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -30,6 +30,8 @@ from odin_beam.transforms.shards.shard import Shard
 LEAST_SURROGATES = 2
 # From this accuracy on, the images may be those that the classifier was trained on.
 SUSPICIOUS_ACCURACY = 0.995
+# Detectors besides ODIN; those that are fitted have scores where the run had a reference.
+_SINGLE_PASS = (*CLEAN_DETECTORS, *FITTED_DETECTORS)
 
 
 @dataclass(frozen=True)
@@ -76,25 +78,26 @@ def calibration_content(
       StorageError: a scores file is damaged.
     """
     grid = settings.score.odin
-    inside, outside = read_grid_scores(folder, settings.score, shards, [*grid.cells, *CLEAN_DETECTORS])
+    inside, outside = read_grid_scores(folder, settings.score, shards, [*grid.cells, *_SINGLE_PASS])
     outside = {name: scores for name, scores in outside.items() if np.ptp(scores.columns[DEFAULT]) > 0}
     chosen_on, held_out = (Split.of(inside, outside, which) for which in (0, 1))
     _refuse_too_few(settings, inside, outside, [chosen_on, held_out])
     figures = chosen_on.figures()
     choice = _choose_cell(settings, chosen_on, held_out, figures)
-    names = {"odin": choice["cell"]} | {name: name for name in CLEAN_DETECTORS if name in figures}
+    names = {"odin": choice["cell"]} | {name: name for name in _SINGLE_PASS if name in figures}
     scores = {detector: CalibrationScores.of(held_out.inside.histogram(column)) for detector, column in names.items()}
     by_class, rest = class_scores(scores_by_class(held_out.inside, names) if settings.per_class else {})
     chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
     accuracy = {source: counts[source].accuracy for source in counts if roles[source] == "in_distribution"}
     return {
         "model": settings.score.model,
+        **({} if settings.score.reference is None else {"reference": settings.score.reference}),
         "settings": chosen.identity(),
         "objective": {"name": settings.objective, "against": list(outside), "surrogates": settings.surrogates},
         "choice": choice,
         "recommendation": _recommend(settings, chosen_on, held_out, list(figures), choice["cell"]),
         "grid": [{"cell": name, **asdict(cell), **figures[name]} for name, cell in grid.cells.items()],
-        "detectors": {name: figures[name] for name in CLEAN_DETECTORS if name in figures},
+        "detectors": {name: figures[name] for name in _SINGLE_PASS if name in figures},
         "warnings": _warnings(settings.objective, scores["odin"].count, accuracy),
         "sources": {
             source: {"role": role, **asdict(counts.get(source, Counts())), "accuracy": accuracy.get(source)}

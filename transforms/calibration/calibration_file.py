@@ -3,6 +3,7 @@
 Its keys:
 
     model, settings     which classifier, and the settings of `score` under which the figures hold
+    reference           path of the reference, if the fitted detectors were scored
     objective           the objective, the images compared against, and whether these were surrogates
                         (figures are those of the half of the images that chooses, unless they are said not to be)
     choice, grid        the chosen cell, its gains on the other half with their intervals, the figures of every cell
@@ -100,7 +101,7 @@ def read_calibration(path: str) -> Calibration:
             raise ValueError(found)
         if content["kind"] != KIND or content["version"] != VERSION:
             raise CalibrationError(f"{path} is not a calibration of this version of `tune`")
-        settings = ScoreSettings.from_identity(content["model"], content["settings"], path)
+        settings = ScoreSettings.from_identity(content["model"], content["settings"], path, content.get("reference"))
         if not isinstance(settings.odin, OdinSettings):
             raise TypeError("temperature and epsilon must be numbers")
         calibration = Calibration(

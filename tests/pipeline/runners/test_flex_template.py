@@ -72,6 +72,7 @@ STRINGS = {
     "image_feature": ("picture", "picture"),
     "label_feature": ("class", "class"),
     "id_feature": ("name", "name"),
+    "reference": ("gs://b/reference.npz", "gs://b/reference.npz"),
     "detectors": ("odin,msp", ["odin,msp"]),
     "batch_size": ("128", 128),
     "precision": ("float32", "float32"),

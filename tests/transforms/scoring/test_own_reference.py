@@ -45,7 +45,7 @@ def test_a_reference_that_has_changed_since_is_refused(model, path):
 
 
 def test_what_differs_is_named(model, path):
-    with pytest.raises(FeatureReferenceError, match='preprocessing.name was "unit", is "byte"'):
+    with pytest.raises(FeatureReferenceError, match=r'preprocessing\.name was "unit", is "byte"'):
         ScoreSettings.for_model(model, reference=path, preprocessing=Preprocessing("byte"))
     other = ScoreSettings("other.keras", "d")
     write_reference(path, fit(images(), **about(other)))
