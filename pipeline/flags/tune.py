@@ -197,6 +197,7 @@ JOB = Job(
     worker_paths=lambda options: [
         ("model", options.model),
         ("output", options.output),
+        *([] if (reference := options.arguments.reference) is None else [("reference", absolute_path(reference))]),
         *worker_paths(options.sources),
     ],
 )

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from scipy.special import logsumexp
 
 from odin_beam.transforms.fitting.bank import Bank
@@ -10,6 +11,9 @@ from odin_beam.transforms.fitting.clip import FeatureHistogram
 from odin_beam.transforms.fitting.moments import Moments
 from odin_beam.transforms.fitting.reference import Reference, fit_reference
 from odin_beam.transforms.fitting.residual import vim_residual_sum, vim_subspace
+from odin_beam.transforms.model.classifier import Classifier
+from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.settings_json import to_json
 
 
 class Images(NamedTuple):
@@ -40,6 +44,21 @@ def images(count: int = 400, classes: int = 5, width: int = 12, seed: int = 0) -
     bias = layer.normal(size=classes).astype(np.float32)
     empty = Images(features, features, labels, means.T.astype(np.float32), bias)
     return empty.with_features(features)
+
+
+def images_of(classifier: Classifier, pixels: np.ndarray) -> Images:
+    """Images float32 [N, H, W, C] as a classifier with a dense last layer sees them; their labels are predictions."""
+    found = classifier.activations(tf.constant(pixels))
+    features, logits, kernel, bias = (
+        np.asarray(tensor) for tensor in (found.features, found.logits, found.kernel, found.bias)
+    )
+    return Images(features, logits, logits.argmax(axis=1), kernel, bias)
+
+
+def about(settings: ScoreSettings) -> dict:
+    """What a reference says about the fit that made it, if that fed the model as the settings do."""
+    names = ("model_digest", "preprocessing", "geometry", "output_name", "model_factory", "precision")
+    return {name: to_json(getattr(settings, name)) for name in names}
 
 
 def fit(of: Images, rows: int = 200, **about) -> Reference:

@@ -29,6 +29,7 @@ from odin_beam.transforms.shards.shard import Shard
 LEAST_SURROGATES = 2
 # From this accuracy on, the images may be those that the classifier was trained on.
 SUSPICIOUS_ACCURACY = 0.995
+# Detectors besides ODIN; those that are fitted have scores where the run had a reference.
 
 
 @dataclass(frozen=True)

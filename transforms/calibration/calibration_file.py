@@ -101,7 +101,7 @@ def read_calibration(path: str) -> Calibration:
             raise ValueError(found)
         if content["kind"] != KIND or content["version"] != VERSION:
             raise CalibrationError(f"{path} is not a calibration of this version of `tune`")
-        settings = ScoreSettings.from_identity(content["model"], content["settings"], path)
+        settings = ScoreSettings.from_identity(content["model"], content["settings"], path, content.get("reference"))
         if not isinstance(settings.odin, OdinSettings):
             raise TypeError("temperature and epsilon must be numbers")
         calibration = Calibration(

@@ -7,11 +7,13 @@ reference = read_own_reference(settings)
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.errors import FeatureReferenceError
 from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.fitting.reference_file import read_reference
 from odin_beam.transforms.settings_json import to_json
 from odin_beam.transforms.storage.paths import absolute_path
+from odin_beam.transforms.tables.run_file import differences
 
 if TYPE_CHECKING:
     from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -35,8 +37,6 @@ def with_reference(
       StorageError: it cannot be read.
       ValueError: a detector is unknown.
     """
-    from odin_beam.transforms.detectors.registry import ALL
-
     path = absolute_path(path)
     reference = read_reference(path)
     refuse_other_model(reference, path, settings)
@@ -66,8 +66,6 @@ def refuse_other_model(reference: Reference, path: str, settings: "ScoreSettings
     Raises:
       FeatureReferenceError: it was not; the message names what differs.
     """
-    from odin_beam.transforms.tables.run_file import differences
-
     about = reference.about
     if about.get("model_digest") != settings.model_digest:
         raise FeatureReferenceError(f"reference {path} was fitted to a different model: run `fit` on this one")

@@ -1,116 +1,43 @@
 """Detectors that are fitted, against NumPy formulas on features and labels, and at the edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.special import logsumexp
 
+from odin_beam.transforms.detectors.leave_class_out import leave_class_out
 from odin_beam.transforms.detectors.reference_tensors import ReferenceTensors
 from odin_beam.transforms.detectors.registry import DETECTORS, FITTED_DETECTORS
 from odin_beam.transforms.fitting.reference import Reference
+from odin_beam.transforms.forward.forward_pass import ForwardPass
 from odin_beam.transforms.model.activations import Activations
 from odin_beam.transforms.model.classifier import load_classifier
 from tests.helpers import samples
 from tests.helpers.feature_fits import fit, images
+from tests.helpers.numpy_detectors import FORMULAS, TOLERANCES, unit
 
 FIT, NEW = images(400), images(30, seed=1)
 REFERENCE = fit(FIT)
-H, F, X, Z = (array.astype(np.float64) for array in (FIT.features, FIT.logits, NEW.features, NEW.logits))
-W, B, PREDICTED = FIT.kernel.astype(np.float64), FIT.bias.astype(np.float64), NEW.predictions
+H, X, W = (array.astype(np.float64) for array in (FIT.features, NEW.features, FIT.kernel))
+PREDICTED = NEW.predictions
 
 
-def unit(h):
-    return h / np.linalg.norm(h, axis=1, keepdims=True)
-
-
-def energy(z):
-    return logsumexp(z, axis=1)
-
-
-def bank():
-    """Rows of the fit's images in the bank: 40 a class, by digests that are their numbers."""
-    return np.concatenate([np.flatnonzero(FIT.labels == c)[:40] for c in range(5)])
-
-
-def numpy_mds(h, x):
-    means = np.stack([h[FIT.labels == c].mean(axis=0) for c in range(5)])
-    centred = h - means[FIT.labels]
-    inverse = np.linalg.inv(centred.T @ centred / len(h))
-    return np.max([-np.einsum("nd,de,ne->n", x - m, inverse, x - m) for m in means], axis=0)
-
-
-def numpy_rmds(h, x):
-    away = x - h.mean(axis=0)
-    return numpy_mds(h, x) + np.einsum("nd,de,ne->n", away, np.linalg.inv(np.cov(h.T, bias=True)), away)
-
-
-def numpy_vim():
-    origin = -np.linalg.pinv(W.T) @ B
-    values, vectors = np.linalg.eigh((H - origin).T @ (H - origin))
-    residual = vectors[:, np.argsort(-values)[6:]]
-    ours, theirs = (np.linalg.norm((h - origin) @ residual, axis=1) for h in (X, H))
-    return energy(Z) - F.max(axis=1).mean() / theirs.mean() * ours
-
-
-def numpy_knn():
-    squares = np.square(unit(X)[:, None] - unit(H[bank()])).sum(axis=2)
-    # 200 rows of 5 classes: 200 / (20 * 5).
-    return -np.sort(squares, axis=1)[:, 1]
-
-
-def numpy_nnguide():
-    guides = unit(X) @ unit(H[bank()]).T * energy(F[bank()])
-    return energy(Z) * np.sort(guides, axis=1)[:, -4:].mean(axis=1)
-
-
-def numpy_fdbd():
-    scores = []
-    for x, z, y in zip(X, Z, PREDICTED, strict=True):
-        terms = [abs(z[c] - z[y]) / np.linalg.norm(W[:, c] - W[:, y]) for c in range(5) if c != y]
-        scores.append(sum(terms) / np.linalg.norm(x - H.mean(axis=0)))
-    return scores
-
-
-def numpy_nci():
-    away = X - H.mean(axis=0)
-    return np.sum(W.T[PREDICTED] * unit(away), axis=1) + 1e-4 * np.abs(X).sum(axis=1)
-
-
-def numpy_she():
-    right = FIT.predictions == FIT.labels
-    means = np.stack([H[right & (FIT.labels == c)].mean(axis=0) for c in range(5)])
-    return np.sum(X * means[PREDICTED], axis=1)
-
-
-EXPECTED = {
-    "react": lambda: energy(np.minimum(X, np.quantile(H, 0.9)) @ W + B),
-    "mds": lambda: numpy_mds(H, X),
-    "rmds": lambda: numpy_rmds(H, X),
-    "mds_unit": lambda: numpy_mds(unit(H), unit(X)),
-    "rmds_unit": lambda: numpy_rmds(unit(H), unit(X)),
-    "vim": numpy_vim,
-    "knn": numpy_knn,
-    "nnguide": numpy_nnguide,
-    "fdbd": numpy_fdbd,
-    "nci": numpy_nci,
-    "she": numpy_she,
-}
+def activations(of):
+    tensors = [tf.constant(array) for array in (of.logits, of.features)]
+    return Activations(*tensors, kernel=tf.constant(of.kernel), bias=tf.constant(of.bias))
 
 
 def scores(name, of=NEW, reference=REFERENCE):
-    tensors = [tf.constant(array) for array in (of.logits, of.features)]
-    activations = Activations(*tensors, kernel=tf.constant(of.kernel), bias=tf.constant(of.bias))
-    return FITTED_DETECTORS[name](activations, ReferenceTensors(reference)).numpy()
+    return FITTED_DETECTORS[name](activations(of), ReferenceTensors(reference)).numpy()
 
 
 @pytest.mark.parametrize("name", FITTED_DETECTORS)
 def test_it_is_the_published_formula(name):
-    expected = np.array(EXPECTED[name]())
+    expected = FORMULAS[name](FIT, NEW, 200)
     got = scores(name)
     assert got.dtype == np.float64
-    # `react` has its limit from a histogram of few features; neighbours are compared in float32.
-    tolerance = {"react": 1e-2, "knn": 1e-5, "nnguide": 1e-5}.get(name, 1e-6)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * expected.std())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES[name] * expected.std())
 
 
 @pytest.mark.parametrize("name", FITTED_DETECTORS)
@@ -195,7 +122,43 @@ def test_scores_without_a_fit_of_their_own_are_those_of_the_independent_implemen
         reference = Reference(stored["class_counts"], stored["mean"])
         for source in ("in", "out", "near"):
             logits, features = (tf.constant(stored[f"{source}_{part}"], tf.float32) for part in ("logits", "features"))
-            activations = Activations(logits, features, None, layer.kernel.value, layer.bias.value)
+            of_images = Activations(logits, features, None, layer.kernel.value, layer.bias.value)
             for name in ("fdbd", "nci"):
-                got = FITTED_DETECTORS[name](activations, ReferenceTensors(reference))
+                got = FITTED_DETECTORS[name](of_images, ReferenceTensors(reference))
                 np.testing.assert_allclose(got, stored[f"{source}_{name}"], rtol=1e-4)
+
+
+def leaving_out(of):
+    """What the detectors get for a classifier that lacks each image's predicted class."""
+    forward = ForwardPass(lambda pixels: activations(of), None)
+    return leave_class_out(forward).activations(tf.zeros([0]))
+
+
+@pytest.mark.parametrize("name", ["mds", "rmds", "mds_unit", "rmds_unit", "knn", "nnguide", "fdbd", "react"])
+def test_a_class_that_is_left_out_is_not_looked_at(name):
+    """As if neither the fit's images nor the last layer had it, image by image."""
+    got = FITTED_DETECTORS[name](leaving_out(NEW), ReferenceTensors(REFERENCE)).numpy()
+    for image in range(6):
+        absent, kept = PREDICTED[image], np.arange(5) != PREDICTED[image]
+        one = NEW._replace(features=NEW.features[[image]], logits=NEW.logits[[image]])
+        if name == "fdbd":
+            z, y = one.logits[0].astype(np.float64), np.where(kept, one.logits[0], -np.inf).argmax()
+            terms = [(z[y] - z[c]) / np.linalg.norm(W[:, c] - W[:, y]) for c in range(5) if c not in (y, absent)]
+            expected = sum(terms) / np.linalg.norm(X[image] - H.mean(axis=0))
+        elif name == "react":
+            z = np.minimum(X[image], REFERENCE.clip) @ W + FIT.bias
+            expected = np.logaddexp.reduce(np.where(kept, z, z[kept].mean()))
+        elif name in ("knn", "nnguide"):
+            cosines = unit(one.features)[0] @ REFERENCE.bank.T
+            z = np.where(kept, one.logits[0], one.logits[0][kept].mean())
+            kept_rows = REFERENCE.bank_labels != absent
+            guides = (cosines * REFERENCE.bank_energies)[kept_rows]
+            mean = np.sort(guides)[-REFERENCE.nnguide_k :].mean()
+            nearest = 2 * np.sort(cosines[kept_rows])[-REFERENCE.knn_k] - 2
+            expected = nearest if name == "knn" else np.logaddexp.reduce(z) * mean
+        else:
+            part = "unit_distances" if name.endswith("unit") else "distances"
+            distances = getattr(REFERENCE, part)
+            without = distances._replace(offsets=np.where(kept, distances.offsets, np.inf))
+            expected = scores(name, one, replace(REFERENCE, **{part: without}))[0]
+        assert got[image] == pytest.approx(expected, rel=1e-5)

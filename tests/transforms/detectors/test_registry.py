@@ -26,7 +26,7 @@ def test_the_docs_have_the_table_of_all_rows():
     assert registry.docs_table() in (ROOT / "docs/detectors.md").read_text()
 
 
-@pytest.mark.parametrize("name", registry.CLEAN_DETECTORS)
+@pytest.mark.parametrize("name", [*registry.CLEAN_DETECTORS, *registry.FITTED_DETECTORS])
 def test_every_function_that_a_row_names_is_there(name):
     assert callable(registry.ALL[name]._score())
 

@@ -107,3 +107,23 @@ def test_what_another_version_wrote_is_said_to_be(change, message):
     change(identity)
     with pytest.raises(OtherVersion, match=message):
         ScoreSettings.from_identity("m", identity, "run.json")
+
+
+REFERENCED = replace(SETTINGS["defaults"], reference="gs://b/r.npz", reference_digest="ef" * 32)
+
+
+def test_a_reference_enters_the_fingerprint_by_its_digest():
+    identity = REFERENCED.identity()
+    assert identity == SETTINGS["defaults"].identity() | {"reference_digest": "ef" * 32}
+    assert replace(REFERENCED, reference="/copied/elsewhere.npz").identity() == identity
+    assert ScoreSettings.from_identity("m.keras", identity, "run.json", "gs://b/r.npz") == replace(
+        REFERENCED, detectors=tuple(identity["detectors"])
+    )
+
+
+def test_fitted_detectors_need_a_reference():
+    assert replace(REFERENCED, detectors=("msp", "mds")).identity()["detectors"] == ["mds", "msp"]
+    with pytest.raises(ValueError, match="detectors mds, knn need a `reference`"):
+        ScoreSettings("m", "d", detectors=("msp", "mds", "knn"))
+    with pytest.raises(ValueError, match="not mdz"):
+        replace(REFERENCED, detectors=("mdz",))

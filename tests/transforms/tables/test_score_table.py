@@ -113,7 +113,7 @@ def test_score_columns_are_those_of_the_design(output, shard):
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
     assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(
-        registry.DETECTORS
+        registry.ALL
     )
 
 
