@@ -104,8 +104,8 @@ def score_settings(options: ScoreOptions) -> ScoreSettings:
     """
     given = options.arguments
     chosen = _detectors(given)
-    settings = model_settings(given, **_calibrated(given), batch_size=given.batch_size)
     try:
+        settings = model_settings(given, **_calibrated(given), batch_size=given.batch_size)
         if given.reference is not None:
             return with_reference(settings, given.reference, chosen or tuple(ALL))[0]
         return replace(settings, detectors=chosen or DETECTORS)
