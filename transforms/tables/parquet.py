@@ -98,7 +98,7 @@ def read_columns(
     path: str,
     columns: Sequence[str],
     check: Callable[[pq.FileMetaData], None] | None = None,
-    later: Mapping[str, pa.DataType] | None = None,
+    may_lack: Callable[[Sequence[str]], Mapping[str, pa.DataType]] = lambda names: {},
 ) -> Iterator[pa.Table]:
     """Some columns of a scores or rejects file, one row group at a time; checksums are verified where there are any.
 
@@ -106,7 +106,7 @@ def read_columns(
       path: of the file.
       columns: their names.
       check: called with the metadata of the opened file; raises a `StorageError` if the rows are not to be read.
-      later: columns, with their types, that files of earlier versions lack; they are null there.
+      may_lack: names of the file's columns -> the columns, with their types, that it may lack; they are null then.
 
     Raises:
       StorageError: the file cannot be read, or lacks one of the other columns.
@@ -118,7 +118,8 @@ def read_columns(
                 check(file.metadata)
             _refuse_excess(file.metadata)
             names = file.schema_arrow.names
-            nulls = {column for column in columns if column in (later or {}) and column not in names}
+            later = may_lack(names)
+            nulls = {column for column in columns if column in later and column not in names}
             present = [column for column in columns if column not in nulls]
             if absent := [column for column in present if names.count(column) != 1]:
                 raise ValueError(f"no column {', '.join(absent)}, or several")

@@ -205,12 +205,21 @@ def read_scores(
     """
     last, known = -1, _KNOWN if schema is None else {column.name: column for column in schema}
     names = list(dict.fromkeys(["index", *columns]))
-    for table in read_columns(path, names, functools.partial(_checked, path, expected), LATER_COLUMNS):
+    for table in read_columns(path, names, functools.partial(_checked, path, expected), _may_lack):
         if problem := _problem(table, last, known):
             raise _damaged(path, problem)
         if table.num_rows:
             last = table["index"][-1].as_py()
         yield table.select(columns)
+
+
+def _may_lack(names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Columns that earlier versions did not write; none where a column has a name that no version wrote.
+
+    Otherwise damage to a name would turn its scores into nulls.
+    """
+    is_ours = all(name in _KNOWN or name.startswith("odin_T") for name in names)
+    return LATER_COLUMNS if is_ours else {}
 
 
 def _problem(table: pa.Table, last: int, columns: Mapping[str, pa.Field]) -> str | None:

@@ -5,13 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.flag import FlagOptions
+from odin_beam.pipeline.jobs.flag import refuse_other_scores
 from odin_beam.pipeline.main import main
+from odin_beam.transforms.calibration.calibration_file import Calibration
+from odin_beam.transforms.scoring.settings import ScoreSettings
 from tests.helpers import samples
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -294,3 +300,14 @@ def test_no_folder_of_scores_and_no_calibration_are_usage_errors(folder, capsys)
     (folder / "cal.json").unlink()
     assert flag(folder) == 2
     assert capsys.readouterr().err.startswith("odin-beam flag: --calibration: ")
+
+
+def test_scores_of_another_reference_are_refused():
+    settings = ScoreSettings("m", "d", detectors=("mds", "msp"), reference="r.npz", reference_digest="a")
+    calibration = Calibration({}, settings, {"mds": None, "msp": None}, {})
+    options = FlagOptions("scores", "cal.json", "mds", 0.95, None, False)
+    other = replace(settings, reference_digest="b").identity()
+    refuse_other_scores(options, settings.identity(), calibration)
+    refuse_other_scores(replace(options, detector="msp"), other, calibration)
+    with pytest.raises(UsageError, match="not scored with the reference that"):
+        refuse_other_scores(options, other, calibration)
