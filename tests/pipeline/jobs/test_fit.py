@@ -167,6 +167,29 @@ def test_another_bank_needs_no_new_features(model, made, tmp_path, monkeypatch, 
     assert len(read_reference(str(tmp_path / "copy/reference.npz")).bank) == 20
 
 
+def test_overwrite_computes_everything_again(model, made, tmp_path, monkeypatch, capsys):
+    shutil.copytree(made, tmp_path / "copy")
+    output = tmp_path / "copy/reference.npz"
+    before, scored = output.stat(), counted_shards(monkeypatch)
+    assert main(command(model, made / "data", output, "--bank=40", "--overwrite")) == 0
+    assert len(scored) == 1
+    assert output.stat().st_ino != before.st_ino
+    assert "with other images or settings" not in capsys.readouterr().err
+
+
+def test_a_lost_reference_is_made_again_from_the_features(model, made, tmp_path, monkeypatch):
+    shutil.copytree(made, tmp_path / "copy")
+    argv = command(model, made / "data", tmp_path / "copy/reference.npz", "--bank=40")
+    (tmp_path / "copy/reference.npz").unlink()
+    scored = counted_shards(monkeypatch)
+    assert main(argv) == 0
+    assert scored == []
+    assert (
+        read_reference(str(tmp_path / "copy/reference.npz")).digest
+        == read_reference(str(made / "reference.npz")).digest
+    )
+
+
 def test_what_is_printed(model, made, tmp_path, capsys):
     assert main(command(model, made / "data", tmp_path / "r.npz")) == 0
     lines = capsys.readouterr().out.splitlines()
