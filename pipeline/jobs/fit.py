@@ -129,9 +129,8 @@ def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
         print(f"no reference without these shards; the others' features are in {options.folder}")
         return 3
     if not summary["fit"]:
-        print(
-            f"no reference: none of the {summary['framed']:,} records could be used; see {layout.rejects_folder(options.folder)}"
-        )
+        rejects = layout.rejects_folder(options.folder)
+        print(f"no reference: none of the {summary['framed']:,} records could be used; see {rejects}")
         return 3
     names = class_names(shards, len(summary["fit"]["classes"]["images"]))
     print(fit_text(summary, names))
