@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import keras
@@ -109,6 +112,22 @@ def test_the_sample_is_the_lowest_digests_whatever_the_shards(model, tmp_path):
     lowest = digests[np.argsort(digests.view(np.uint64))[:50]]
     np.testing.assert_array_equal(found[0].digests, np.sort(lowest))
     assert found[0].counts.sum() == found[0].about["images"] == 50
+
+
+def test_a_fit_whose_process_is_killed_goes_on(model, made, tmp_path):
+    argv = command(model, write(tmp_path / "data", 7), tmp_path / "r.npz", "--bank=40")
+    folder = tmp_path / "r-fitting"
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "odin_beam", *argv], cwd=samples.ROOT, **pipes) as process:
+        while process.poll() is None and not list(folder.glob("features/*/*.parquet")):
+            time.sleep(0.005)
+        process.kill()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("features/*/*.parquet")}
+    assert finished
+    assert main(argv) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    equal(read_reference(str(tmp_path / "r.npz")), read_reference(str(made / "reference.npz")))
+    assert not (folder / writing.TEMPORARY).exists()
 
 
 @pytest.mark.parametrize("step", ["read_moments", "merge_moments", "read_residuals", "write_reference"])
