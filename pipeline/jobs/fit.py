@@ -22,7 +22,8 @@ from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.transforms.errors import FeatureReferenceError, StorageError
 from odin_beam.transforms.scoring.feature_settings import FeatureSettings
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import listing, paths
+from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.tables import layout
 
 
 def run(options: FitOptions) -> int:
@@ -59,8 +60,9 @@ def _fit(options: FitOptions, settings: FeatureSettings, shards: Sequence[Shard]
     scoring = scoring_run.prepare(
         settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
     )
-    classifier = scoring.scorer.classifier if scoring.scorer else load_settings_classifier(scoring.settings)
-    weights = last_layer_weights(classifier)
+    with scoring_run.model_errors():
+        classifier = scoring.scorer.classifier if scoring.scorer else load_settings_classifier(scoring.settings)
+        weights = last_layer_weights(classifier)
     settings = replace(scoring.settings, width=len(weights.kernel))
     scoring = replace(scoring, settings=settings)
     identity = settings.identity()
@@ -72,6 +74,8 @@ def _fit(options: FitOptions, settings: FeatureSettings, shards: Sequence[Shard]
         RunFacts(identity, calibrated=False, launched=launched, warnings=scoring.warnings),
     )
     scoring_run.launch(scoring)
+    if options.overwrite:
+        writing.delete([options.output])
     write_last_layer(options.folder, weights)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
@@ -102,8 +106,8 @@ def _is_finished(options: FitOptions, settings: FeatureSettings, shards: Sequenc
     for precise in (settings, replace(settings, precision="float32")):
         fit = fit_digest(precise.identity(), shards, options.bank, options.sample)
         try:
-            if finished_reference(options.output, fit) and not options.overwrite:
-                return True
+            if finished_reference(options.output, fit):
+                return not options.overwrite
         except (FeatureReferenceError, StorageError) as e:
             raise UsageError(f"--output exists and is not a reference: {e}") from e
     print(f"{options.output} was made with other images or settings: it will be replaced", file=sys.stderr)
@@ -114,7 +118,7 @@ def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
     """Prints what the reference holds; returns the exit code."""
     from odin_beam.pipeline.show.fit_text import fit_text, next_command
 
-    summary = run_folder.read_facts(options.folder, "summary.json")
+    summary = run_folder.read_facts(options.folder, layout.SUMMARY)
     if summary is None:
         # The reference is of use without the folder that it was made in.
         print(f"next: {next_command(options)}")
@@ -125,7 +129,8 @@ def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
         print(f"no reference without these shards; the others' features are in {options.folder}")
         return 3
     if not summary["fit"]:
-        print(f"no reference: none of the {summary['framed']:,} records could be used; see {options.folder}/rejects")
+        rejects = layout.rejects_folder(options.folder)
+        print(f"no reference: none of the {summary['framed']:,} records could be used; see {rejects}")
         return 3
     names = class_names(shards, len(summary["fit"]["classes"]["images"]))
     print(fit_text(summary, names))

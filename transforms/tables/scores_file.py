@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from odin_beam.transforms import errors
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, reading, writing
-from odin_beam.transforms.tables.layout import SCORES, rejects_path, rows_path
+from odin_beam.transforms.tables.layout import FEATURES, SCORES, rejects_path, rows_path
 from odin_beam.transforms.tables.parquet import ParquetStream, as_output_error, read_columns
 from odin_beam.transforms.tables.schemas import LATER_COLUMNS, REJECT_SCHEMA, SCORE_SCHEMA, SPLIT_COLUMNS
 
@@ -175,7 +175,7 @@ def _checked(path: str, expected: str, metadata: pq.FileMetaData) -> Commit:
     if commit is None:
         raise _damaged(path, "no commit record")
     if commit.fingerprint != expected:
-        raise errors.StorageError(f"{path} was made with other settings or from another input: run `score` again")
+        raise errors.StorageError(f"{path} was made with other settings or from another input: run {_job(path)} again")
     if min(commit.scored, commit.rejected) < 0 or commit.framed != commit.scored + commit.rejected:
         raise _damaged(path, f"{commit.framed} records, {commit.scored} scores and {commit.rejected} rejects")
     if metadata.num_rows != commit.scored:
@@ -184,7 +184,12 @@ def _checked(path: str, expected: str, metadata: pq.FileMetaData) -> Commit:
 
 
 def _damaged(path: str, why: str) -> errors.StorageError:
-    return errors.StorageError(f"{path} is damaged ({why}): remove it and run `score` again")
+    return errors.StorageError(f"{path} is damaged ({why}): remove it and run {_job(path)} again")
+
+
+def _job(path: str) -> str:
+    """The job that writes files of that path."""
+    return "`fit`" if f"/{FEATURES}/source=" in path else "`score`"
 
 
 def read_scores(

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import keras
@@ -111,6 +114,22 @@ def test_the_sample_is_the_lowest_digests_whatever_the_shards(model, tmp_path):
     assert found[0].counts.sum() == found[0].about["images"] == 50
 
 
+def test_a_fit_whose_process_is_killed_goes_on(model, made, tmp_path):
+    argv = command(model, write(tmp_path / "data", 7), tmp_path / "r.npz", "--bank=40")
+    folder = tmp_path / "r-fitting"
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "odin_beam", *argv], cwd=samples.ROOT, **pipes) as process:
+        while process.poll() is None and not list(folder.glob("features/*/*.parquet")):
+            time.sleep(0.005)
+        process.kill()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("features/*/*.parquet")}
+    assert finished
+    assert main(argv) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    equal(read_reference(str(tmp_path / "r.npz")), read_reference(str(made / "reference.npz")))
+    assert not (folder / writing.TEMPORARY).exists()
+
+
 @pytest.mark.parametrize("step", ["read_moments", "merge_moments", "read_residuals", "write_reference"])
 def test_a_fit_that_stops_between_steps_goes_on(model, made, tmp_path, monkeypatch, capsys, step):
     argv, calls = command(model, write(tmp_path / "data", 7), tmp_path / "r.npz", "--bank=40"), []
@@ -165,6 +184,29 @@ def test_another_bank_needs_no_new_features(model, made, tmp_path, monkeypatch, 
     assert "was made with other images or settings: it will be replaced" in capsys.readouterr().err
     assert scored == []
     assert len(read_reference(str(tmp_path / "copy/reference.npz")).bank) == 20
+
+
+def test_overwrite_computes_everything_again(model, made, tmp_path, monkeypatch, capsys):
+    shutil.copytree(made, tmp_path / "copy")
+    output = tmp_path / "copy/reference.npz"
+    before, scored = output.stat(), counted_shards(monkeypatch)
+    assert main(command(model, made / "data", output, "--bank=40", "--overwrite")) == 0
+    assert len(scored) == 1
+    assert output.stat().st_ino != before.st_ino
+    assert "with other images or settings" not in capsys.readouterr().err
+
+
+def test_a_lost_reference_is_made_again_from_the_features(model, made, tmp_path, monkeypatch):
+    shutil.copytree(made, tmp_path / "copy")
+    argv = command(model, made / "data", tmp_path / "copy/reference.npz", "--bank=40")
+    (tmp_path / "copy/reference.npz").unlink()
+    scored = counted_shards(monkeypatch)
+    assert main(argv) == 0
+    assert scored == []
+    assert (
+        read_reference(str(tmp_path / "copy/reference.npz")).digest
+        == read_reference(str(made / "reference.npz")).digest
+    )
 
 
 def test_what_is_printed(model, made, tmp_path, capsys):

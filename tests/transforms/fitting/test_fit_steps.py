@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.special import logsumexp
 
@@ -117,7 +118,7 @@ def test_what_no_run_writes_is_refused(tmp_path, problem):
     else:
         predictions[4] = 5
     shard = commit(tmp_path, 0, of, np.arange(20), predictions=predictions)
-    with pytest.raises(StorageError, match="is damaged"):
+    with pytest.raises(StorageError, match=r"is damaged .*run"):
         list(read_feature_rows(str(tmp_path), [shard], {}, weights(of), None))
 
 
@@ -162,3 +163,27 @@ def test_weights_that_were_altered_are_refused(tmp_path):
     feature_rows.write_statistics(path, "0" * 64, weights(of)._asdict())
     with pytest.raises(StorageError, match=r"last_layer\.npz is damaged"):
         feature_rows.read_last_layer(str(tmp_path))
+
+
+def test_row_groups_have_16_megabytes(tmp_path):
+    shard = Shard("s", "in_distribution", "/0", 1, 0.0, "0.parquet", TFRecords())
+    schema = features_schema(4096)
+    features = np.random.default_rng(0).normal(size=(600, 4096)).astype(np.float32)
+    columns = [["/0"] * 600, range(600), range(600), [None] * 600, [0] * 600]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
+    arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 4096))
+    with scores_file.ScoresWriter(str(tmp_path), shard, schema, layout.FEATURES) as writer:
+        for _ in range(3):
+            writer.write(pa.record_batch(arrays, schema=schema), [])
+        writer.commit("f", 1800, "linear", {})
+    metadata = pq.read_metadata(layout.rows_path(str(tmp_path), shard, layout.FEATURES))
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [1200, 600]
+
+
+def test_a_file_that_is_cut_off_says_which_job_makes_it(tmp_path):
+    of = images(20)
+    shard = commit(tmp_path, 0, of, np.arange(20))
+    with open(layout.rows_path(str(tmp_path), shard, layout.FEATURES), "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(StorageError, match=r"remove it and run `fit` again"):
+        FitSteps(str(tmp_path), {}, 10, 10, 1).read_digests(0, [shard])
