@@ -103,11 +103,6 @@ def refuse_other_scores(options: FlagOptions, settings: dict[str, Any], calibrat
             f"--detector {detector}: {options.scores} was not scored with the reference that {options.calibration} was "
             "calibrated with"
         )
-    if detector in FITTED_DETECTORS and settings.get("reference_digest") != found["reference_digest"]:
-        raise UsageError(
-            f"--detector {detector}: {options.scores} was scored with another reference than the calibration, or with "
-            "none: score with --calibration"
-        )
     if detector not in calibration.scores:
         raise UsageError(
             f"--detector {detector}: not available for this model's head; the calibration has "

@@ -63,11 +63,15 @@ def _tune(
     import apache_beam as beam
 
     from odin_beam.pipeline.launch import scoring_run
+    from odin_beam.pipeline.launch.first_look import refuse_fitted_images
     from odin_beam.pipeline.runners.beam_options import beam_options
     from odin_beam.pipeline.runners.dataflow import on_dataflow
     from odin_beam.transforms.calibration.calibrate import Calibrate
     from odin_beam.transforms.calibration.calibration_content import CalibrateSettings
 
+    if reference and reference.digests is not None:
+        inside = [shard for shard in shards if shard.role == "in_distribution"]
+        refuse_fitted_images(inside, folder, settings.features, reference.digests)
     beam_settings = beam_options(options.beam, True, options.accelerator)
     settings = scoring_run.resolve_precision(settings, beam_settings)
     scoring = scoring_run.prepare(

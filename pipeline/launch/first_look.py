@@ -11,6 +11,7 @@ from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import ImageError, StorageError
 from odin_beam.transforms.images.decoding import image_channels
+from odin_beam.transforms.images.digest import image_digest
 from odin_beam.transforms.images.example import ImageRecord
 from odin_beam.transforms.shards.contents.image_list import FETCHES_AT_ONCE
 from odin_beam.transforms.shards.records import Record
@@ -20,8 +21,8 @@ from odin_beam.transforms.tables.layout import rows_path
 # How much of a source is read at launch to check that it contains images.
 SHARDS_TRIED = 8
 RECORDS_TRIED = 16
-# How many records are looked at for labels that the model has no class for.
-LABELS_TRIED = 64
+# How many records are looked at for labels that the model has no class for, or for images that were fitted to.
+RECORDS_SAMPLED = 64
 
 
 def expected_images(
@@ -75,10 +76,36 @@ def sample_labels(shards: Sequence[Shard], folder: str, features: FeatureNames) 
     Returns:
       int64 [N], -1 for a record without a label; N is 0 if nothing is readable.
     """
-    tried = shards[:: -(-len(shards) // LABELS_TRIED) or 1]
-    records = [(shard, record) for shard in tried for record in _sample(shard, folder, -(-LABELS_TRIED // len(tried)))]
-    parsed = [_parsed(record, shard, features) for shard, record in records]
-    return np.array([-1 if image is None or image.label is None else image.label for image in parsed], np.int64)
+    sampled = _sampled(shards, folder, features)
+    return np.array([-1 if image is None or image.label is None else image.label for image in sampled], np.int64)
+
+
+def refuse_fitted_images(shards: Sequence[Shard], folder: str, features: FeatureNames, fitted: np.ndarray) -> None:
+    """Checks on a few records that these are not the images that a reference was fitted to.
+
+    Args:
+      shards: in-distribution ones; unreadable shards are skipped.
+      folder: where the lists of images are.
+      features: names of the Example's features.
+      fitted: int64 [N], ascending, digests of the images that it was fitted to.
+
+    Raises:
+      UsageError: some are.
+    """
+    sampled = [image for image in _sampled(shards, folder, features) if image is not None and image.image]
+    known = np.isin([image_digest(image.image) for image in sampled], fitted).sum() if sampled else 0
+    if known:
+        raise UsageError(
+            f"--in_distribution: {known} of {len(sampled)} images looked at are among those that --reference was "
+            "fitted to: give others, or thresholds flag too many images"
+        )
+
+
+def _sampled(shards: Sequence[Shard], folder: str, features: FeatureNames) -> list[ImageRecord | None]:
+    """What a few records contain, of shards spread evenly over the list; None for damaged ones."""
+    tried = shards[:: -(-len(shards) // RECORDS_SAMPLED) or 1]
+    per_shard = -(-RECORDS_SAMPLED // len(tried)) if tried else 0
+    return [_parsed(record, shard, features) for shard in tried for record in _sample(shard, folder, per_shard)]
 
 
 def converted_colours(

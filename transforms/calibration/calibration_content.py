@@ -22,6 +22,7 @@ from odin_beam.transforms.calibration.objectives import OBJECTIVES
 from odin_beam.transforms.detectors.passes import Passes, PassTimes, expected_passes
 from odin_beam.transforms.errors import CalibrationError
 from odin_beam.transforms.metrics.counts import Counts
+from odin_beam.transforms.scoring.own_reference import read_own_reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.shard import Shard
 
@@ -74,7 +75,8 @@ def calibration_content(
       shards: committed, in a fixed order.
 
     Raises:
-      CalibrationError: one side has no scores, or too few for two halves.
+      CalibrationError: one side has no scores, or too few for two halves, or the reference was fitted to some of the
+        in-distribution images.
       StorageError: a scores file is damaged.
     """
     grid = settings.score.odin
@@ -83,6 +85,7 @@ def calibration_content(
     outside = {name: scores for name, scores in outside.items() if np.ptp(scores.columns[DEFAULT]) > 0}
     chosen_on, held_out = (Split.of(inside, outside, which) for which in (0, 1))
     _refuse_too_few(settings, inside, outside, [chosen_on, held_out])
+    _refuse_fitted(settings, inside)
     figures = chosen_on.figures()
     choice = _choose_cell(settings, chosen_on, held_out, figures)
     names = {"odin": choice["cell"]} | {name: name for name in detectors if name in figures}
@@ -173,6 +176,17 @@ def _refuse_too_few(
                 f"{len(inside)} in-distribution images are too few: one half of them chooses, the other gives the "
                 f"thresholds, and each takes {FEW_IMAGES} or more"
             )
+
+
+def _refuse_fitted(settings: CalibrateSettings, inside: SourceScores) -> None:
+    reference = read_own_reference(settings.score)
+    if reference is None or reference.digests is None:
+        return
+    if known := int(np.isin(inside.digests, reference.digests).sum()):
+        raise CalibrationError(
+            f"{known:,} of {len(inside):,} in-distribution images are among those that the reference was fitted to: "
+            "their scores are too high, so that thresholds would flag too many images; use others"
+        )
 
 
 def _choose_cell(

@@ -20,13 +20,13 @@ class SourceScores:
     Attributes:
       columns: column -> float64 [N]; NaN where an image has no score.
       predictions: int32 [N].
-      halves: int64 [N], 0 or 1, see `images.digest`.
+      digests: int64 [N], see `images.digest`; of an image made of two, the second's.
       blocks: int64 [N]; equal for images that are made of, or are, the same original images.
     """
 
     columns: Mapping[str, np.ndarray]
     predictions: np.ndarray
-    halves: np.ndarray
+    digests: np.ndarray
     blocks: np.ndarray
 
     def __len__(self) -> int:
@@ -38,10 +38,10 @@ class SourceScores:
         return ScoreHistogram.of(scores[np.isfinite(scores)])
 
     def half(self, which: int) -> "SourceScores":
-        """The images of one half."""
-        rows = self.halves == which
+        """The images of one half, 0 or 1."""
+        rows = half_of(self.digests) == which
         columns = {name: scores[rows] for name, scores in self.columns.items()}
-        return SourceScores(columns, self.predictions[rows], self.halves[rows], self.blocks[rows])
+        return SourceScores(columns, self.predictions[rows], self.digests[rows], self.blocks[rows])
 
 
 def read_grid_scores(
@@ -76,14 +76,14 @@ class _Rows:
     Attributes:
       scores: float64 [columns, N].
       predictions: int32 [N].
-      halves: int64 [N].
+      digests: int64 [N].
       images: int64 [N], the image, or the second of the two, that each row is made of.
       pairs: int64 [P, 2], first and second image of the rows that are made of two.
     """
 
     scores: np.ndarray
     predictions: np.ndarray
-    halves: np.ndarray
+    digests: np.ndarray
     images: np.ndarray
     pairs: np.ndarray
 
@@ -97,7 +97,7 @@ def _read(folder: str, settings: ScoreSettings, shard: Shard, columns: Sequence[
         (
             np.stack([table[column].to_numpy(zero_copy_only=False).astype(np.float64) for column in columns]),
             table["prediction"].to_numpy(),
-            half_of(table["image_digest"].to_numpy()),
+            table["image_digest"].to_numpy(),
             table["index"].to_numpy() + (place << 40),
             table["partner"].fill_null(-1).to_numpy(),
         )
@@ -106,20 +106,20 @@ def _read(folder: str, settings: ScoreSettings, shard: Shard, columns: Sequence[
     if not read:
         none = np.empty(0, np.int64)
         return _Rows(np.empty((len(columns), 0)), none, none, none, np.empty((0, 2), np.int64))
-    scores, predictions, halves, images, partners = (
+    scores, predictions, digests, images, partners = (
         np.concatenate(parts, axis=-1) for parts in zip(*read, strict=True)
     )
     of_two = partners >= 0
     pairs = np.stack([partners[of_two] + (place << 40), images[of_two]], axis=1)
-    return _Rows(scores, predictions, halves, images, pairs)
+    return _Rows(scores, predictions, digests, images, pairs)
 
 
 def _joined(parts: Sequence[_Rows], pairs: np.ndarray, columns: Sequence[str]) -> SourceScores:
     none = _Rows(np.empty((len(columns), 0)), *[np.empty(0, np.int64)] * 3, np.empty((0, 2), np.int64))
     parts = [none, *parts]
     scores = np.concatenate([rows.scores for rows in parts], axis=1)
-    predictions, halves, images = (
-        np.concatenate([getattr(rows, name) for rows in parts]) for name in ("predictions", "halves", "images")
+    predictions, digests, images = (
+        np.concatenate([getattr(rows, name) for rows in parts]) for name in ("predictions", "digests", "images")
     )
     # A pair is a block, named after its first image.
     pairs = np.unique(pairs, axis=0)
@@ -130,4 +130,4 @@ def _joined(parts: Sequence[_Rows], pairs: np.ndarray, columns: Sequence[str]) -
     if len(pairs):
         seconds = pairs[place, 1] == images
         blocks[seconds] = pairs[place[seconds], 0]
-    return SourceScores(dict(zip(columns, scores, strict=True)), predictions, halves, blocks)
+    return SourceScores(dict(zip(columns, scores, strict=True)), predictions, digests, blocks)
