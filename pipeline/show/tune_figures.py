@@ -1,6 +1,7 @@
 """The pictures of `tune`: the objective over the grid, and against epsilon."""
 
 import io
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -11,6 +12,9 @@ from matplotlib.patches import Rectangle
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
 _DPI = 130
+# Inches: of the lower figure, and of a character in a title.
+_HEIGHT = 4.2
+_CHARACTER = 0.09
 
 
 def png(figure: Figure) -> bytes:
@@ -59,7 +63,7 @@ def grid_figure(content: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(temperatures)), [f"{temperature:g}" for temperature in temperatures])
     axes.set_xlabel("epsilon")
     axes.set_ylabel("temperature")
-    axes.set_title(f"{title(content)}; framed: chosen", fontsize=10)
+    axes.set_title(textwrap.fill(f"{title(content)}; framed: chosen", int(width / _CHARACTER)), fontsize=10)
     return figure
 
 
@@ -71,7 +75,7 @@ def epsilon_figure(content: dict[str, Any]) -> Figure:
     """
     temperatures, epsilons = _axes(content)
     values = scaled(content)
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, len(temperatures)))
     for temperature, colour in zip(temperatures, colours, strict=True):
@@ -100,7 +104,7 @@ def epsilon_figure(content: dict[str, Any]) -> Figure:
         axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons], rotation=45 if len(epsilons) > 8 else 0)
         axes.minorticks_off()
     axes.set_xlabel("epsilon")
-    axes.set_ylabel(title(content))
+    axes.set_ylabel(textwrap.fill(title(content), int(_HEIGHT / _CHARACTER)))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=9)
