@@ -1,6 +1,7 @@
 """What every job that scores does: check that the command makes sense, launch the run, show its progress."""
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from odin_beam.pipeline.runners.submit import submit
 from odin_beam.pipeline.runners.workers import imbalance, runs_here, share_cores, workers
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.checking.precision import compare_precisions
+from odin_beam.transforms.detectors.registry import DETECTORS, FIRST_DETECTORS
 from odin_beam.transforms.errors import ClassifierError, FeatureReferenceError, StorageError
 from odin_beam.transforms.forward.mixed_precision import has_bfloat16
 from odin_beam.transforms.scoring.sample_images import sample_images
@@ -213,13 +215,29 @@ def _loaded(settings: ScoreSettings) -> tuple[Shared, Scorer]:
 
 
 def _as_begun(output: str, settings: ScoreSettings) -> ScoreSettings:
-    """In float32 if an earlier run here went on in float32 for lack of precision, and else has the same settings."""
-    exact = replace(settings, precision="float32")
-    earlier = run_folder.read_facts(output, layout.RUN) if settings.precision != "float32" else None
-    if earlier is None or run_file.differences(earlier["settings"], exact.identity()):
+    """The settings that an earlier run here began with, if they differ only in what nobody asked for.
+
+    That run may have gone on in float32 for lack of precision, or began when there were fewer detectors by default.
+    """
+    if (earlier := run_folder.read_facts(output, layout.RUN)) is None:
         return settings
-    print("continuing in float32, as this run began", file=sys.stderr)
-    return exact
+    detectors = [settings.detectors]
+    if settings.detectors == DETECTORS:
+        detectors.append(FIRST_DETECTORS)
+    for chosen, precision in itertools.product(detectors, dict.fromkeys([settings.precision, "float32"])):
+        begun = replace(settings, detectors=chosen, precision=precision)
+        if not run_file.differences(earlier["settings"], begun.identity()):
+            if precision != settings.precision:
+                print("continuing in float32, as this run began", file=sys.stderr)
+            if chosen != settings.detectors:
+                later = ", ".join(name for name in settings.detectors if name not in chosen)
+                print(
+                    f"continuing without {later}, which an earlier version began this run without: --overwrite starts "
+                    "afresh with them",
+                    file=sys.stderr,
+                )
+            return begun
+    return settings
 
 
 def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> tuple[list[str], bool]:

@@ -13,6 +13,7 @@ import pytest
 from odin_beam.pipeline.launch import scoring_run
 from odin_beam.pipeline.main import main
 from odin_beam.transforms import errors
+from odin_beam.transforms.detectors.registry import FIRST_DETECTORS
 from odin_beam.transforms.scoring import score_shards
 from odin_beam.transforms.scoring import scorer as scorer_module
 from odin_beam.transforms.storage import writing
@@ -263,3 +264,15 @@ def test_a_folder_claimed_by_others_during_the_launch_is_refused(model, archive,
     assert "was made with other settings: odin.temperature was 10.0, is 1000.0" in last_line(capsys)
     assert codes == [0]
     assert main(["evaluate", f"--scores={archive}/out"]) == 0
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_detectors_of_its_time(model, archive, monkeypatch, capsys):
+    first = ",".join(FIRST_DETECTORS)
+    assert main(command(model, archive, f"--detectors={first}")) == 0
+    next((archive / "out/scores/source=known").glob("*.parquet")).unlink()
+    scored = counted_shards(monkeypatch)
+    capsys.readouterr()
+    assert main(command(model, archive)) == 0
+    assert "continuing without scale, ash_b, which an earlier version began" in capsys.readouterr().err
+    assert len(scored) == 1
+    assert main(command(model, archive, "--detectors=odin,msp")) == 2
