@@ -40,5 +40,5 @@ RUN python -m pip install --no-build-isolation --no-deps --force-reinstall . \
     && odin-beam --help
 
 COPY --from=launcher /opt/google/dataflow/python_template_launcher /opt/google/dataflow/
-COPY flex_template/launch_score.py ./
-ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/odin-beam/launch_score.py
+COPY flex_template/launch_job.py ./
+ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/opt/odin-beam/launch_job.py

@@ -17,7 +17,7 @@ help:
 	@echo "make lint        check style and formatting"
 	@echo "make venv        only set up .venv"
 	@echo "make lock        re-resolve requirements.lock from setup.py"
-	@echo "make template    regenerate flex_template/metadata.json from the flags of score"
+	@echo "make template    regenerate flex_template/metadata.json from the flags of its jobs"
 	@echo "make clean       remove .venv, .flink and the demo's output"
 
 venv: .venv/installed
@@ -65,7 +65,7 @@ lock:
 	rm -rf .venv-lock
 
 template: venv
-	$(BIN)/python flex_template/make_metadata.py > flex_template/metadata.json.new
+	$(BIN)/python -m flex_template.make_metadata > flex_template/metadata.json.new
 	mv flex_template/metadata.json.new flex_template/metadata.json
 
 clean:

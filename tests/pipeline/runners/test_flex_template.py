@@ -1,11 +1,12 @@
-"""The Flex Template: its parameters are the flags of `score`, and what its launcher passes is understood."""
+"""The Flex Template: its parameters are the flags of its jobs, and what its launcher passes is understood."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from flex_template import launch_score, make_metadata
+from flex_template import launch_job, make_metadata
+from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags import command_line
 from odin_beam.pipeline.runners.beam_options import beam_options
 
@@ -31,7 +32,7 @@ LAUNCHED = [
 
 def parsed(**parameters):
     words = [f"--{name}={value}" for name, value in parameters.items()]
-    job, *argv = launch_score.command([*LAUNCHED, *words])
+    job, *argv = launch_job.command([*LAUNCHED, *words])
     return command_line.parse(job, argv)
 
 
@@ -39,9 +40,9 @@ def test_metadata_is_up_to_date():
     assert make_metadata.metadata() == METADATA, "run `make template`"
 
 
-def test_every_flag_of_score_is_a_parameter():
-    flags = {flag.dest: flag for flag in command_line.flags_of("score")}
-    assert flags.keys() <= PARAMETERS.keys()
+def test_every_flag_of_every_job_is_a_parameter():
+    for job in launch_job.JOBS:
+        assert {flag.dest for flag in command_line.flags_of(job)} <= PARAMETERS.keys()
     required = {name for name, parameter in PARAMETERS.items() if not parameter["isOptional"]}
     assert required == {"model", "output", "sdk_container_image"}
 
@@ -90,7 +91,7 @@ STRINGS = {
 
 def test_every_parameter_is_tried_below():
     beams = {"sdk_container_image", "disk_size_gb", "number_of_worker_harness_threads"}
-    assert STRINGS.keys() | {"model", "output"} | beams == PARAMETERS.keys()
+    assert STRINGS.keys() | {"model", "output", "job", "bank", "sample"} | beams == PARAMETERS.keys()
 
 
 @pytest.mark.parametrize("name", STRINGS)
@@ -98,6 +99,13 @@ def test_every_parameter_can_be_given_as_a_string(name):
     text, value = STRINGS[name]
     given = parsed(**{"input": "gs://b/in-*", name: text})
     assert getattr(given.arguments, name) == value
+
+
+def test_the_template_fits_detectors_too():
+    fit = parsed(job="fit", in_distribution="gs://b/in-*", output="gs://b/reference.npz", bank="100", sample="1000")
+    assert (fit.output, fit.bank, fit.sample) == ("gs://b/reference.npz", 100, 1000)
+    with pytest.raises(UsageError, match="unknown flag --temperature"):
+        parsed(job="fit", in_distribution="gs://b/in-*", temperature="10")
 
 
 def test_a_list_in_one_string_is_several_sources():
