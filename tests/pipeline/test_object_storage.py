@@ -68,8 +68,10 @@ def test_the_whole_tour_is_the_same_in_object_storage(local, gs, tmp_path, capsy
     assert (
         main(["check", model, f"--in_distribution={gs}/in-*", f"--output={gs}/model.json", "--preprocessing=unit"]) == 0
     )
+    photos, reference = f"--in_distribution=photos={gs}/shards/p-*.tfrecord", f"--reference={gs}/reference.npz"
+    assert main(["fit", model, photos, f"--output={gs}/reference.npz"]) == 0
     grid = ["--temperatures=10", "--epsilons=0,0.01"]
-    assert main(["tune", model, *sources(gs), f"--output={gs}/cal.json", *grid]) == 0
+    assert main(["tune", model, *sources(gs), f"--output={gs}/cal.json", reference, *grid]) == 0
     more = [f"--input=photos={gs}/shards/p-*", f"--input=loose=files:{gs}/photos/**.png"]
     calibrated = [model, f"--calibration={gs}/cal.json"]
     assert main(["score", *calibrated, f"--output={gs}/scores", *sources(gs), *more]) == 0
