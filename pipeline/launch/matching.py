@@ -13,7 +13,7 @@ from odin_beam.transforms.images.formats import EXTENSIONS
 from odin_beam.transforms.ingest.image_files import is_tfrecord
 from odin_beam.transforms.storage.file_system import FileStat, matches
 from odin_beam.transforms.storage.listing import stat_file
-from odin_beam.transforms.storage.litter import is_litter, is_skipped
+from odin_beam.transforms.storage.litter import is_beside_shards, is_litter, is_skipped
 from odin_beam.transforms.storage.matched_files import Matched, escaped, match_files
 
 # An extension at the end of a glob, such as that of `photos/**.jpg`.
@@ -24,13 +24,15 @@ def matching_shards(source: SourcePattern, output: str | None) -> tuple[list[Fil
     """The files that a glob, folder or path stands for; a folder stands for the files named as TFRecord.
 
     Returns:
-      The files, sorted by path, without litter and those in the run's own folder; and the paths of a folder's others.
+      The files, sorted by path, without litter, what `ingest` writes beside shards and those in the run's own folder; and
+      the paths of a folder's others.
 
     Raises:
       UsageError: there are none, they cannot be listed, or a name cannot be written to a table.
     """
     listed = _listed(source, source.pattern)
-    stats = _outside(output, [file for file in listed.files if not is_litter(listed.name(file))])
+    files = [file for file in listed.files if not is_litter(listed.name(file))]
+    stats = _outside(output, [file for file in files if not is_beside_shards(file.path)])
     if not listed.is_folder:
         return _checked(source, stats, listed), []
     stats = [stat for stat in stats if not is_skipped(listed.name(stat))]

@@ -23,6 +23,12 @@ def is_litter(path: str) -> bool:
     )
 
 
+def is_beside_shards(path: str) -> bool:
+    """Whether a file is named as what `ingest` writes beside its shards: `PREFIX-summary.json`, `labels.txt`, `PREFIX-labels.txt`."""
+    name = path.rpartition("/")[2]
+    return name.endswith(("-summary.json", "-labels.txt")) or name == "labels.txt"
+
+
 def is_skipped(path: str) -> bool:
     """Whether a file is not an image that its owner sees: hidden, in a hidden folder, or litter; argument as above."""
     return any(part.startswith(".") for part in path.split("/")) or is_litter(path)

@@ -90,7 +90,7 @@ def test_a_pattern_without_match_is_a_usage_error(tmp_path, kind):
 def test_a_folder_stands_for_the_files_named_as_shards(tmp_path, capsys):
     for name in ("a.tfrecord", "b/c.tfrecord-00000-of-00001", "d.TFRecord.gz"):
         samples.write_shard(tmp_path / "in" / name, [])
-    for name in ("_SUCCESS", ".a.tfrecord.crc", ".DS_Store", "labels.txt"):
+    for name in ("_SUCCESS", ".a.tfrecord.crc", ".DS_Store", "labels.txt", "notes.txt"):
         (tmp_path / "in" / name).write_bytes(b"x")
     shards = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/in"))
     assert [os.path.basename(shard.path)[0] for shard in shards] == ["a", "c", "d"]
@@ -106,7 +106,7 @@ def test_a_folder_without_shards_is_answered_with_patterns(tmp_path):
 
 def test_checksums_and_markers_beside_shards_are_skipped(tmp_path, capsys):
     samples.write_shard(tmp_path / "part-r-00000", [])
-    for name in ("_SUCCESS", "._SUCCESS.crc", ".part-r-00000.crc"):
+    for name in ("_SUCCESS", "._SUCCESS.crc", ".part-r-00000.crc", "part-summary.json", "labels.txt", "p-labels.txt"):
         (tmp_path / name).write_bytes(b"x")
     (shard,) = listed(tmp_path, SourcePattern("x", "input", f"{tmp_path}/*"))
     assert shard.path == f"{tmp_path}/part-r-00000"
