@@ -24,8 +24,8 @@ def matching_shards(source: SourcePattern, output: str | None) -> tuple[list[Fil
     """The files that a glob, folder or path stands for; a folder stands for the files named as TFRecord.
 
     Returns:
-      The files, sorted by path, without litter, what `ingest` writes beside shards and those in the run's own folder; and
-      the paths of a folder's others.
+      The files, sorted by path, without litter, what `ingest` writes beside shards and those in the run's own folder;
+      and the paths of a folder's others.
 
     Raises:
       UsageError: there are none, they cannot be listed, or a name cannot be written to a table.

@@ -24,7 +24,7 @@ def is_litter(path: str) -> bool:
 
 
 def is_beside_shards(path: str) -> bool:
-    """Whether a file is named as what `ingest` writes beside its shards: `PREFIX-summary.json`, `labels.txt`, `PREFIX-labels.txt`."""
+    """Whether a file is named as what `ingest` writes beside shards: `P-summary.json`, `P-labels.txt`, `labels.txt`."""
     name = path.rpartition("/")[2]
     return name.endswith(("-summary.json", "-labels.txt")) or name == "labels.txt"
 
