@@ -43,7 +43,8 @@ def test_every_flag_of_score_is_a_parameter():
     flags = {flag.dest: flag for flag in command_line.flags_of("score")}
     assert flags.keys() <= PARAMETERS.keys()
     required = {name for name, parameter in PARAMETERS.items() if not parameter["isOptional"]}
-    assert required == {"model", "output", "sdk_container_image"}
+    # Not the model, which `from_features` replaces.
+    assert required == {"output", "sdk_container_image"}
 
 
 # A string that each parameter takes, and what it shall mean; in `arguments` unless said otherwise.
@@ -76,6 +77,7 @@ STRINGS = {
     "label_feature": ("class", "class"),
     "id_feature": ("name", "name"),
     "detectors": ("odin,msp", ["odin,msp"]),
+    "features": ("float32", "float32"),
     "batch_size": ("128", 128),
     "precision": ("float32", "float32"),
     "max_rejected": ("0.05", 0.05),
@@ -90,7 +92,7 @@ STRINGS = {
 
 def test_every_parameter_is_tried_below():
     beams = {"sdk_container_image", "disk_size_gb", "number_of_worker_harness_threads"}
-    assert STRINGS.keys() | {"model", "output"} | beams == PARAMETERS.keys()
+    assert STRINGS.keys() | {"model", "output", "from_features"} | beams == PARAMETERS.keys()
 
 
 @pytest.mark.parametrize("name", STRINGS)
@@ -98,6 +100,15 @@ def test_every_parameter_can_be_given_as_a_string(name):
     text, value = STRINGS[name]
     given = parsed(**{"input": "gs://b/in-*", name: text})
     assert getattr(given.arguments, name) == value
+
+
+def test_features_replace_the_model():
+    words = [f"--{name}=gs://b/{name}" for name in ("from_features", "reference", "output")]
+    job, *argv = launch_score.command(
+        [word for word in LAUNCHED if not word.startswith(("--model", "--output"))] + words
+    )
+    given = command_line.parse(job, argv)
+    assert (given.folder, given.reference) == ("gs://b/from_features", "gs://b/reference")
 
 
 def test_a_list_in_one_string_is_several_sources():
