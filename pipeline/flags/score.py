@@ -101,15 +101,11 @@ def _add_flags(parser: Parser) -> None:
     add_run_flags(parser)
 
 
-def _default(name: str) -> Any:
-    parser = Parser("score", "", "")
-    _add_flags(parser)
-    return parser.get_default(name)
-
-
 def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions | FromFeaturesOptions:
     if arguments.from_features is not None:
-        return from_features_options(arguments, beam, _default)
+        parser = Parser("score", "", "")
+        _add_flags(parser)
+        return from_features_options(arguments, beam, parser.get_default)
     if arguments.model is None:
         raise UsageError("the following arguments are required: --model (see odin-beam score --help)")
     sources = source_options(arguments, ROLES, beam)
