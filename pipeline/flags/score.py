@@ -94,7 +94,7 @@ def _add_flags(parser: Parser) -> None:
         "--features",
         choices=tuple(FEATURE_TYPES),
         help="also keep the input of the model's last dense layer of every image, for detectors of later (default: "
-        "none are kept); float16 takes half the storage, and moves scores by about 0.0015 of their standard deviation",
+        "none are kept); float16 takes half the storage, and moves scores by thousandths of their standard deviation",
     )
     add_from_features_flag(parser)
     add_group_flags(parser)

@@ -94,7 +94,7 @@ def _refuse_output(options: FitOptions) -> None:
     if (kept := settings.get("kept_features")) and not options.overwrite:
         raise UsageError(
             f"{options.folder} holds {kept} features of a `score` run: `fit` computes its own, in float32, since "
-            "float16 would move scores by about 0.0015 of their standard deviation; choose another --output"
+            "float16 would move scores by thousandths of their standard deviation; choose another --output"
         )
 
 

@@ -26,7 +26,7 @@ from odin_beam.transforms.storage import listing, paths
 from odin_beam.transforms.storage.reading import open_file
 from odin_beam.transforms.tables import layout
 
-_FLOAT16 = "features are float16: scores move by about 0.0015 of their standard deviation"
+_FLOAT16 = "features are float16: scores move by thousandths of their standard deviation"
 
 
 def prepare(options: FromFeaturesOptions, folder: str) -> tuple[ScoringRun, KeptFeatures, bool]:

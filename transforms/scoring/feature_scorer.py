@@ -37,7 +37,7 @@ class FeatureScorer:
     def __init__(self, settings: ScoreSettings, folder: str):
         started = time.monotonic()
         weights, reference = read_last_layer(folder), read_own_reference(settings)
-        self.width, classes = weights.kernel.shape
+        self.width = len(weights.kernel)
         # Detectors that were chosen but have no scores, and why; their columns are null.
         self.unavailable: dict[str, str] = {}
         if reference is not None:
@@ -46,16 +46,12 @@ class FeatureScorer:
             self.unavailable = {name: reference.unavailable[name] for name in chosen if name in reference.unavailable}
         computed = [ALL[name] for name in settings.detectors if name not in self.unavailable]
         self._detectors = [detector for detector in computed if detector.takes_features]
-        # The product is exact to float32's last bit, whatever else is in the batch.
-        self._layer = [array.astype(np.float64) for array in weights]
         self._lock = threading.Lock()
         with tf.device("/CPU:0"):
             self._reference = None if reference is None else ReferenceTensors(reference)
             self._weights = [tf.constant(array) for array in weights]
-            shapes = [[None, self.width], [None, classes]]
-            function = tf.function(
-                self._columns, input_signature=[tf.TensorSpec(s, tf.float32) for s in shapes], autograph=False
-            )
+            signature = [tf.TensorSpec([None, self.width], tf.float32)]
+            function = tf.function(self._columns, input_signature=signature, autograph=False)
             self._score = function.get_concrete_function()
         self.load_milliseconds = int(1000 * (time.monotonic() - started))
 
@@ -65,14 +61,14 @@ class FeatureScorer:
         Args:
           features: float32 [N, D], finite.
         """
-        kernel, bias = self._layer
-        logits = (features.astype(np.float64) @ kernel + bias).astype(np.float32)
         with self._lock, tf.device("/CPU:0"):
-            columns = self._score(tf.constant(features), tf.constant(logits))
+            columns = self._score(tf.constant(features))
             return {name: column.numpy() for name, column in columns.items()}
 
-    def _columns(self, features: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _columns(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
         kernel, bias = self._weights
         with tf.device("/CPU:0"):
+            # In float32, as the model has it: most logits are then equal to the last bit.
+            logits = tf.matmul(features, kernel) + bias
             activations = Activations(logits, features, None, kernel, bias)
             return {detector.name: detector(activations, self._reference) for detector in self._detectors}

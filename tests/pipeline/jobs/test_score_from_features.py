@@ -86,7 +86,7 @@ def test_other_jobs_take_its_folder(kept, tmp_path):
 
 def test_float16_is_close_and_said(kept, tmp_path, capsys):
     assert main(again(kept, tmp_path / "out", dtype="float16")) == 0
-    assert "features are float16: scores move by about 0.0015" in capsys.readouterr().err
+    assert "features are float16: scores move by thousandths" in capsys.readouterr().err
     found, direct = rows(tmp_path / "out"), rows(kept / "direct")
     for name in ("msp", "energy", "react", "mds", "rmds", "knn", "vim", "she"):
         a, b = (np.array([row[name] for row in table], np.float64) for table in (found, direct))
