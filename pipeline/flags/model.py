@@ -18,10 +18,18 @@ from odin_beam.transforms.storage.paths import absolute_path
 _GEOMETRY = ("image_size", "resize", "crop", "interpolation", "antialias", "jpeg")
 
 
-def add_model_flags(parser: Parser) -> None:
-    """How a model is fed; None if not given, so that `--model_config` and the defaults can fill in."""
+def add_model_flags(parser: Parser, required: bool = True) -> None:
+    """How a model is fed; None if not given, so that `--model_config` and the defaults can fill in.
+
+    Args:
+      parser: of the job.
+      required: whether there must be a model.
+    """
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="Keras classifier: .keras, .h5, or the folder of a SavedModel"
+        "--model",
+        required=required,
+        metavar="FILE",
+        help="Keras classifier: .keras, .h5, or the folder of a SavedModel",
     )
     parser.add_argument("--output_name", metavar="NAME", help="which output, for a model with several")
     parser.add_argument(

@@ -6,6 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.from_features import (
+    FromFeaturesOptions,
+    add_from_features_flag,
+    from_features_options,
+)
 from odin_beam.pipeline.flags.groups import add_group_flags, group_options
 from odin_beam.pipeline.flags.job import Job
 from odin_beam.pipeline.flags.model import add_model_flags, calibration_given, model_settings
@@ -18,6 +23,7 @@ from odin_beam.transforms.detectors.odin_settings import OdinSettings
 from odin_beam.transforms.detectors.registry import ALL, DETECTORS, FITTED_DETECTORS
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.storage.paths import absolute_path
+from odin_beam.transforms.tables.schemas import FEATURE_TYPES
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,17 @@ class ScoreOptions:
     arguments: argparse.Namespace
     beam: tuple[str, ...] = ()
 
+    @property
+    def worker_paths(self) -> list[tuple[str, str]]:
+        """(flag, path) of everything that workers read or write."""
+        reference = self.arguments.reference
+        return [
+            ("model", self.model),
+            ("output", self.output),
+            *([] if reference is None else [("reference", absolute_path(reference))]),
+            *worker_paths(self.sources),
+        ]
+
 
 def _add_flags(parser: Parser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results; a rerun resumes there")
@@ -66,18 +83,31 @@ def _add_flags(parser: Parser) -> None:
         metavar="FILE",
         help="calibration.json from `tune`: T, epsilon, precision and how the model is fed, instead of --model_config",
     )
-    add_model_flags(parser)
+    add_model_flags(parser, required=False)
     add_reference_flag(parser)
     parser.add_list(
         "--detectors",
         "NAME,...",
         f"of {', '.join(DETECTORS)}; with --reference also of {', '.join(FITTED_DETECTORS)} (default: all)",
     )
+    parser.add_argument(
+        "--features",
+        choices=tuple(FEATURE_TYPES),
+        help="also keep the input of the model's last dense layer of every image, for detectors of later (default: "
+        "none are kept); float16 takes half the storage, and moves scores by thousandths of their standard deviation",
+    )
+    add_from_features_flag(parser)
     add_group_flags(parser)
     add_run_flags(parser)
 
 
-def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions:
+def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ScoreOptions | FromFeaturesOptions:
+    if arguments.from_features is not None:
+        parser = Parser("score", "", "")
+        _add_flags(parser)
+        return from_features_options(arguments, beam, parser.get_default)
+    if arguments.model is None:
+        raise UsageError("the following arguments are required: --model (see odin-beam score --help)")
     sources = source_options(arguments, ROLES, beam)
     if not sources.patterns:
         raise UsageError("nothing to score: give --in_distribution, --out_distribution or --input")
@@ -114,7 +144,9 @@ def score_settings(options: ScoreOptions) -> ScoreSettings:
     if fitted and path is None:
         raise UsageError(f"--detectors {', '.join(fitted)}: give --reference, a reference.npz from `fit`")
     try:
-        settings = model_settings(given, **_calibrated(given), batch_size=given.batch_size)
+        settings = model_settings(
+            given, **_calibrated(given), batch_size=given.batch_size, kept_features=given.features
+        )
         if path is None or (chosen and not fitted and given.reference is None):
             return replace(settings, detectors=chosen or DETECTORS)
     except ValueError as e:
@@ -154,10 +186,5 @@ JOB = Job(
     "role,\nor, for tfds: and noise:, after its data set or distribution.",
     add_flags=_add_flags,
     options=_options,
-    worker_paths=lambda options: [
-        ("model", options.model),
-        ("output", options.output),
-        *([] if (reference := options.arguments.reference) is None else [("reference", absolute_path(reference))]),
-        *worker_paths(options.sources),
-    ],
+    worker_paths=lambda options: options.worker_paths,
 )

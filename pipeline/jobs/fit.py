@@ -90,6 +90,12 @@ def _refuse_output(options: FitOptions) -> None:
     run_folder.refuse_output(options.folder)
     if paths.is_local(options.output) and os.path.isdir(options.output):
         raise UsageError(f"--output {options.output} is a folder: give the name of a file")
+    settings = (run_folder.read_facts(options.folder, layout.RUN) or {}).get("settings", {})
+    if (kept := settings.get("kept_features")) and not options.overwrite:
+        raise UsageError(
+            f"{options.folder} holds {kept} features of a `score` run: `fit` computes its own, in float32, since "
+            "float16 would move scores by thousandths of their standard deviation; choose another --output"
+        )
 
 
 def _is_finished(options: FitOptions, settings: FeatureSettings, shards: Sequence[Shard]) -> bool:

@@ -9,12 +9,19 @@ On Dataflow:
     odin-beam score --model gs://B/classifier.keras --output gs://B/scores --input 'gs://B/archive/*.tfrecord' \\
       --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp --sdk_container_image=IMAGE \\
       --accelerator='type:nvidia-tesla-t4;count:1;install-nvidia-driver'
+
+Other detectors later, from features that a run kept with `--features float32`, without images or a model:
+
+    odin-beam score --from_features scores --reference reference.npz --output rescored
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from odin_beam.pipeline.flags.from_features import FromFeaturesOptions
 from odin_beam.pipeline.flags.groups import refuse_unknown_sources
 from odin_beam.pipeline.flags.score import ScoreOptions, score_settings
 from odin_beam.pipeline.launch import run_folder, sources
@@ -25,8 +32,12 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths
 from odin_beam.transforms.tables import layout
 
+if TYPE_CHECKING:
+    from odin_beam.pipeline.launch.scoring_run import ScoringRun
+    from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 
-def run(options: ScoreOptions) -> int:
+
+def run(options: ScoreOptions | FromFeaturesOptions) -> int:
     """Scores the images that have no scores yet, summarises, and prints the result; returns the exit code.
 
     Raises:
@@ -35,6 +46,9 @@ def run(options: ScoreOptions) -> int:
     launched = time.time()
     run_folder.refuse_output(options.output)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
+        if isinstance(options, FromFeaturesOptions):
+            import_tensorflow()
+            return _score_features(options, folder, launched)
         shards = sources.list_shards(options.sources, folder, options.output)
         refuse_unknown_sources(options.groups, shards)
         settings = score_settings(options)
@@ -49,6 +63,7 @@ def _score(
 
     from odin_beam.pipeline.launch import scoring_run
     from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.transforms.fitting.feature_rows import write_last_layer
     from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
 
     beam_settings = beam_options(options.beam, True, options.accelerator)
@@ -57,7 +72,10 @@ def _score(
         settings, shards, options.output, folder, options.arguments.command, options.overwrite, options.check
     )
     settings = scoring.settings
+    weights = _kept_layer(scoring) if settings.kept_features else None
     scoring_run.launch(scoring)
+    if weights is not None:
+        write_last_layer(options.output, weights)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
     scored | SummarizeScores(
@@ -73,6 +91,56 @@ def _score(
         print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
         return 0
     return report(options.output, options.max_rejected)
+
+
+def _score_features(options: FromFeaturesOptions, folder: str, launched: float) -> int:
+    import apache_beam as beam
+
+    from odin_beam.pipeline.launch import features_run, scoring_run
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
+    from odin_beam.transforms.scoring.score_features import ScoreFeatures
+    from odin_beam.transforms.shards.manifest import ReadManifest
+    from odin_beam.transforms.shards.manifest_file import manifest_digest
+
+    beam_settings = beam_options(options.beam)
+    scoring, kept, calibrated = features_run.prepare(options, folder)
+    scoring_run.launch(scoring)
+    pipeline = beam.Pipeline(options=beam_settings)
+    manifest = pipeline | ReadManifest(options.output, manifest_digest(scoring.shards))
+    scored = manifest | ScoreFeatures(scoring.settings, options.output, scoring.shared, kept=kept)
+    scored | SummarizeScores(
+        options.output,
+        scoring.settings,
+        calibrated,
+        launched,
+        warnings=scoring.warnings,
+        groups=options.groups,
+        unavailable=scoring.unavailable,
+    )
+    if handed := scoring_run.run(pipeline, scoring):
+        print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
+        return 0
+    return report(options.output, options.max_rejected)
+
+
+def _kept_layer(scoring: "ScoringRun") -> "LastLayerWeights":
+    """The weights to store beside the features, whose size is said now.
+
+    Raises:
+      UsageError: the model has no last layer of that kind.
+    """
+    from odin_beam.pipeline.launch import scoring_run
+    from odin_beam.pipeline.show.features_text import features_text
+    from odin_beam.transforms.scoring.scorer import last_layer_weights, load_settings_classifier
+
+    with scoring_run.model_errors():
+        scorer = scoring.scorer
+        weights = last_layer_weights(scorer.classifier if scorer else load_settings_classifier(scoring.settings))
+    if scorer:
+        images = sum(scoring.expected.values())
+        print(features_text(images, len(weights.kernel), scoring.settings.kept_features), file=sys.stderr)
+    return weights
 
 
 def report(output: str, max_rejected: float) -> int:

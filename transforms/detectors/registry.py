@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from odin_beam.transforms.model.activations import Activations
 
 
+# Fields of `Activations` that follow from features and the weights of the last layer.
+_FROM_FEATURES = frozenset(("logits", "features", "kernel", "bias"))
+
+
 @dataclass(frozen=True)
 class Detector:
     """One detector. High = in-distribution for all of them.
@@ -51,6 +55,11 @@ class Detector:
     def typed_columns(self) -> tuple[tuple[str, str], ...]:
         """(name, Arrow type) of its Parquet columns, which include one with the detector's name."""
         return self.columns or ((self.name, "float32"),)
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the features and the weights of the last layer are all that it needs of an image and its model."""
+        return bool(self.function) and _FROM_FEATURES.issuperset(self.needs)
 
     def __call__(self, activations: "Activations", reference: "ReferenceTensors | None" = None) -> Any:
         """The scores of a batch, float64 [N]; NaN for an image for which the detector is not defined.

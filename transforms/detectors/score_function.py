@@ -65,11 +65,20 @@ def unavailable(classifier: Classifier, reference: Reference | None, names: Iter
     if reference is None:
         return reasons | dict.fromkeys(fitted, "needs a reference")
     if fitted:
-        _refuse_other_shape(reference, classifier.last_layer.kernel.shape)
+        refuse_other_shape(reference, classifier.last_layer.kernel.shape)
     return reasons | {name: reference.unavailable[name] for name in fitted if name in reference.unavailable}
 
 
-def _refuse_other_shape(reference: Reference, layer: Sequence[int]) -> None:
+def refuse_other_shape(reference: Reference, layer: Sequence[int]) -> None:
+    """Checks that a reference fits the last layer.
+
+    Args:
+      reference: of a fit.
+      layer: (D, K), shape of the layer's kernel.
+
+    Raises:
+      FeatureReferenceError: the reference is of another number of features or classes.
+    """
     width, classes = layer
     parts = [part.offsets for part in (reference.distances, reference.unit_distances) if part is not None]
     parts += [] if reference.she_counts is None else [reference.she_counts]

@@ -17,7 +17,6 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.content import default_id
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
-from odin_beam.transforms.tables import schemas
 
 Batch = TypeVar("Batch")
 Decoded = TypeVar("Decoded")
@@ -53,7 +52,7 @@ def decode_batch(
       pixels: float32 [N, H, W, C], or longer, to write the images to.
     """
     decoded, kept = DecodedBatch(pixels[: len(batch)], framed=len(batch)), []
-    digested = schemas.SPLIT_COLUMNS[0].name in settings.schema.names
+    digested = settings.digests_images
     step = jpegs_at_once(input_shape)
     for start in range(0, len(batch), step):
         chunk, slots = batch[start : start + step], decoded.pixels[start : start + step]

@@ -1,5 +1,6 @@
 """Finds the shards that are already scored: a run resumes shard by shard."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +15,18 @@ from odin_beam.transforms.tables import scores_file
 from odin_beam.transforms.tables.layout import SCORES, rows_path, scores_path
 
 
-def is_finished(shard: Shard, output: str, identity: dict[str, Any], table: str = SCORES) -> bool:
+def is_finished(shard: Shard, output: str, identity: dict[str, Any], tables: Sequence[str] = (SCORES,)) -> bool:
     """Whether the shard, as listed, has been scored with these settings.
 
     Args:
       shard: with its current size and modification time.
       output: the run's folder.
       identity: the settings in the fingerprint.
-      table: that its rows are in, `layout.SCORES` or `layout.FEATURES`.
+      tables: that its rows are in, of `layout.SCORES` and `layout.FEATURES`.
     """
     try:
-        scores_file.check_scores(rows_path(output, shard, table), scores_file.fingerprint(identity, shard))
+        for table in tables:
+            scores_file.check_scores(rows_path(output, shard, table), scores_file.fingerprint(identity, shard))
     except StorageError:
         # Whatever the error in file or storage: scoring a shard again does no harm, leaving it out does.
         return False
@@ -37,22 +39,22 @@ class CheckFinished(beam.PTransform):
 
     output: str
     identity: dict[str, Any]
-    table: str = SCORES
+    tables: Sequence[str] = (SCORES,)
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.pvalue.DoOutputsTuple:
-        check = _CheckFinished(self.output, self.identity, self.table)
+        check = _CheckFinished(self.output, self.identity, tuple(self.tables))
         return shards | beam.ParDo(check).with_outputs("finished", "todo")
 
 
 class _CheckFinished(beam.DoFn):
-    def __init__(self, output: str, identity: dict[str, Any], table: str):
+    def __init__(self, output: str, identity: dict[str, Any], tables: Sequence[str]):
         self._output = output
         self._identity = identity
-        self._table = table
+        self._tables = tables
         self._skipped = Metrics.counter("CheckFinished", "shards_finished_before")
 
     def process(self, shard: Shard):
-        if is_finished(shard, self._output, self._identity, self._table):
+        if is_finished(shard, self._output, self._identity, self._tables):
             self._skipped.inc()
             yield beam.pvalue.TaggedOutput("finished", shard)
         else:

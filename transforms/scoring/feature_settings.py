@@ -41,6 +41,11 @@ class FeatureSettings(ScoreSettings):
         """Schema of the rows."""
         return schemas.features_schema(self.width)
 
+    @property
+    def features_type(self) -> str:
+        """Type of the features in the rows."""
+        return "float32"
+
     def identity(self) -> dict[str, Any]:
         """The settings in the fingerprint, as JSON-compatible values; neither ODIN nor detectors are among them."""
         values = to_json(self)

@@ -21,18 +21,28 @@ def score_rows(
         [
             pa.array(arrays[column.name], column.type)
             if column.name in arrays
-            else _score_column(columns.get(column.name), finite, column.type)
+            else score_column(columns.get(column.name), finite, column.type)
             for column in schema
         ],
         schema=schema,
     )
 
 
-def _score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
+def score_column(column: np.ndarray | None, finite: np.ndarray, dtype: pa.DataType) -> pa.Array:
+    """A column of the finite rows; nulls if there is none.
+
+    Args:
+      column: [N], or [N, D] for a type that is a list of a fixed size; None for a column without scores.
+      finite: bool [N].
+      dtype: of the column.
+    """
     if column is None:
         return pa.nulls(int(finite.sum()), dtype)
     if pa.types.is_fixed_size_list(dtype):
-        return pa.FixedSizeListArray.from_arrays(pa.array(column[finite].ravel()), dtype.list_size)
+        stored = np.dtype(f"f{dtype.value_type.bit_width // 8}")
+        # Features beyond the range of float16 become its largest numbers: infinity would spoil the image's scores.
+        numbers = np.clip(column[finite].ravel(), np.finfo(stored).min, np.finfo(stored).max).astype(stored)
+        return pa.FixedSizeListArray.from_arrays(pa.array(numbers), dtype.list_size)
     values = pa.array(column[finite]).cast(dtype).to_numpy()
     # A score that overflows its column becomes null: infinity has no place in a ranking.
     return pa.array(values, dtype, mask=~np.isfinite(values))

@@ -22,7 +22,7 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards import records
 from odin_beam.transforms.shards.records import Record
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.tables import run_file, scores_file
+from odin_beam.transforms.tables import run_file, schemas, scores_file
 
 # Batches read and decoded ahead of the device: enough to absorb a slow batch, without using much memory.
 BATCHES_AHEAD = 4
@@ -43,9 +43,12 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
         decoded = decode_batch(batch, shard, settings, input_shape, buffer)
         return replace(decoded, pixels=scorer.on_device(decoded.pixels)), buffer
 
+    kept = None
+    if settings.kept_features is not None:
+        kept = schemas.features_schema(scorer.classifier.last_layer.kernel.shape[0], settings.kept_features)
     framed, leave_class_out = 0, shard.content.leaves_class_out()
     batches = records.batches(shard.content.read(shard, output, scorer.fetchers), settings.batch_size)
-    with scores_file.ScoresWriter(output, shard, settings.schema, settings.table) as writer:
+    with scores_file.ScoresWriter(output, shard, settings.schema, settings.table, kept) as writer:
         for decoded, buffer in work_ahead(batches, decode, scorer.decoders, BATCHES_AHEAD):
             (columns, passes), halved, microseconds = scorer.score(decoded.pixels, leave_class_out)
             scorer.buffers.give_back(buffer)
@@ -55,7 +58,9 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
                 if not good
             ]
             writer.write(
-                score_rows(shard, decoded, columns, settings.schema), sorted(rejects, key=lambda r: r["index"])
+                score_rows(shard, decoded, columns, settings.schema),
+                sorted(rejects, key=lambda r: r["index"]),
+                None if kept is None else score_rows(shard, decoded, columns, kept),
             )
             framed += decoded.framed
             _count("num_inferences", len(decoded.pixels))
@@ -109,8 +114,11 @@ class ScoreShard(beam.DoFn):
             raise ClassifierError(f"model {settings.model} has changed since the run was launched")
         return Scorer(settings)
 
+    def _score(self, shard: Shard) -> None:
+        score_shard(shard, self._scorer, self._settings, self._output)
+
     def process(self, shard: Shard):
-        if is_finished(shard, self._output, self._settings.identity(), self._settings.table):
+        if is_finished(shard, self._output, self._settings.identity(), self._settings.tables):
             _count("shards_skipped")
             yield beam.pvalue.TaggedOutput("finished", shard)
             return
@@ -118,7 +126,7 @@ class ScoreShard(beam.DoFn):
             self._scorer = self._shared.acquire(self._load)
             _observe("load_model_latency_milli_secs", self._scorer.load_milliseconds)
         try:
-            score_shard(shard, self._scorer, self._settings, self._output)
+            self._score(shard)
         except errors.StorageError as e:
             _count("shards_failed")
             yield beam.pvalue.TaggedOutput("failed", (shard, str(e)))
@@ -147,10 +155,14 @@ class ScoreShards(beam.PTransform):
     shared: Shared = field(default_factory=Shared)
     accelerator: str | None = None
 
+    def step(self) -> ScoreShard:
+        """What scores one shard."""
+        return ScoreShard(self.settings, self.output, self.shared, __version__)
+
     def expand(self, shards: beam.PCollection[Shard]):
         run_file.claim(self.output, self.settings)
-        checked = shards | CheckFinished(self.output, self.settings.identity(), self.settings.table)
-        score = beam.ParDo(ScoreShard(self.settings, self.output, self.shared, __version__))
+        checked = shards | CheckFinished(self.output, self.settings.identity(), self.settings.tables)
+        score = beam.ParDo(self.step())
         if self.accelerator:
             score = score.with_resource_hints(accelerator=self.accelerator)
         scored = (

@@ -52,8 +52,8 @@ def last_layer_weights(classifier: Classifier) -> LastLayerWeights:
     layer = classifier.last_layer
     if layer is None:
         raise ClassifierError(
-            "fitted detectors need a model that ends in a dense layer with its weights, then at most a softmax; this "
-            "one does not"
+            "features and fitted detectors need a model that ends in a dense layer with its weights, then at most a "
+            "softmax; this one does not"
         )
     kernel = np.asarray(layer.kernel, np.float32)
     bias = np.zeros(kernel.shape[1], np.float32) if layer.bias is None else np.asarray(layer.bias, np.float32)
@@ -128,7 +128,7 @@ class Scorer:
         self.images = 0.0
         self._device = threading.Lock()
         self._without_class: ScoreFunction | None = None
-        with_features = "features" in settings.schema.names
+        with_features = settings.features_type is not None
         if with_features:
             last_layer_weights(self.classifier)
         try:

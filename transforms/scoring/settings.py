@@ -18,6 +18,8 @@ from odin_beam.transforms.tables import layout, schemas
 
 # In the fingerprint, the versions of the rows. The second is named after its former content, the package's version.
 _VERSIONS = ("schema_version", "code_version")
+# In the fingerprint only if they are given.
+_LATER = ("reference_digest", "kept_features", "features_run")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class ScoreSettings:
       batch_size: images scored at once; it changes float32 logits by an ulp at most, so it is not in the fingerprint.
       reference: path of the reference that `fit` wrote, for the fitted detectors; None without them.
       reference_digest: `Reference.digest` of its content; in the fingerprint only if there is one.
+      kept_features: type of the features to keep beside the scores, one of `schemas.FEATURE_TYPES`; None to keep none.
+        In the fingerprint only if given.
+      features_run: digest of the settings of the run whose features are scored in place of images; None for images.
+        In the fingerprint only if given.
     """
 
     # The table that the rows are committed to.
@@ -61,6 +67,8 @@ class ScoreSettings:
     batch_size: int = 64
     reference: str | None = None
     reference_digest: str | None = None
+    kept_features: str | None = None
+    features_run: str | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.detectors) - set(registry.ALL))
@@ -71,6 +79,9 @@ class ScoreSettings:
             raise ValueError(f"detectors {', '.join(fitted)} need a `reference`, which `fit` makes")
         if self.precision not in precisions.PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(precisions.PRECISIONS)}, not {self.precision!r}")
+        if self.kept_features not in (None, *schemas.FEATURE_TYPES):
+            types = ", ".join(schemas.FEATURE_TYPES)
+            raise ValueError(f"kept_features is one of {types}, not {self.kept_features!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size}")
 
@@ -105,13 +116,29 @@ class ScoreSettings:
             return schemas.grid_schema(tuple(self.odin.cells))
         return schemas.SCORE_SCHEMA
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that a finished shard is in, the one that marks it as finished last."""
+        return (self.table,) if self.kept_features is None else (layout.FEATURES, self.table)
+
+    @property
+    def features_type(self) -> str | None:
+        """Type of the features that a shard's rows hold; None if there are none."""
+        return self.kept_features
+
+    @property
+    def digests_images(self) -> bool:
+        """Whether the rows tell which images belong together."""
+        return self.kept_features is not None or schemas.SPLIT_COLUMNS[0].name in self.schema.names
+
     def identity(self) -> dict[str, Any]:
         """The settings in the fingerprint, as JSON-compatible values."""
         values = to_json(self)
         del values["model"], values["batch_size"], values["reference"]
-        if self.reference_digest is None:
-            # As it was before there were references.
-            del values["reference_digest"]
+        for name in _LATER:
+            if values[name] is None:
+                # As it was before there was such a setting.
+                del values[name]
         values["detectors"] = sorted(set(self.detectors))
         version = schemas.GRID_SCHEMA_VERSION if isinstance(self.odin, OdinGrid) else schemas.SCHEMA_VERSION
         return values | dict(zip(_VERSIONS, (version, schemas.ROWS_VERSION), strict=True))
@@ -131,4 +158,4 @@ class ScoreSettings:
         """
         values = {name: value for name, value in identity.items() if name not in _VERSIONS}
         apart = {"model": model, "batch_size": 64, "reference": reference}
-        return from_json(cls, {"reference_digest": None, **values, **apart}, where)
+        return from_json(cls, {**dict.fromkeys(_LATER), **values, **apart}, where)

@@ -5,8 +5,8 @@ OUTPUT/manifest.parquet    the shards
 OUTPUT/listings/...        lists of loose images
 OUTPUT/scores/source=NAME/BASENAME-DIGEST.parquet     a row per image
 OUTPUT/rejects/source=NAME/BASENAME-DIGEST.parquet    a row per rejected record
-OUTPUT/features/source=NAME/BASENAME-DIGEST.parquet   of a fit, in place of scores
-OUTPUT/last_layer.npz      OUTPUT/statistics/...      of a fit; the statistics while it is unfinished
+OUTPUT/features/source=NAME/BASENAME-DIGEST.parquet   of a fit, in place of scores; of other runs beside them, if kept
+OUTPUT/last_layer.npz      beside features; OUTPUT/statistics/... of a fit that is unfinished
 OUTPUT/metrics.json        OUTPUT/summary.json        summary last: the completion marker
 OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json; with a name, flags-NAME in place of flags
 OUTPUT/report/...
@@ -127,5 +127,5 @@ def statistics_folder(output: str) -> str:
 
 
 def last_layer_path(output: str) -> str:
-    """The path of the weights that make logits of a fit's features."""
+    """The path of the weights that make logits of a run's features."""
     return paths.join(output, LAST_LAYER)

@@ -29,9 +29,10 @@ class ParquetStream:
     def __init__(self, output: str, name: str, schema: pa.Schema):
         self._temporary = writing.temporary_path(output, name)
         self._schema = schema
-        widths = [column.type.list_size for column in schema if pa.types.is_fixed_size_list(column.type)]
-        self._row_group_rows = min(ROW_GROUP_ROWS, max(1, _LISTS_GROUP_BYTES // max(1, 4 * sum(widths))))
-        self._use_dictionary = not widths
+        lists = [column.type for column in schema if pa.types.is_fixed_size_list(column.type)]
+        row_bytes = sum(of.list_size * of.value_type.bit_width // 8 for of in lists)
+        self._row_group_rows = min(ROW_GROUP_ROWS, max(1, _LISTS_GROUP_BYTES // max(1, row_bytes)))
+        self._use_dictionary = not lists
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._stream = self._writer = None

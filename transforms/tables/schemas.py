@@ -41,6 +41,7 @@ LATER_COLUMNS = {
 # Which images belong together, for halves and resamples of them: the image's digest (of two, the second's), and the
 # index of the first of two images that it was made of.
 SPLIT_COLUMNS = [pa.field("image_digest", pa.int64(), nullable=False), pa.field("partner", pa.int64())]
+FEATURE_TYPES = {"float32": pa.float32(), "float16": pa.float16()}
 REJECT_SCHEMA = pa.schema(
     [
         *_KEY,
@@ -69,14 +70,19 @@ def grid_schema(cells: Sequence[str]) -> pa.Schema:
     return pa.schema([*others, *SPLIT_COLUMNS, *(pa.field(name, pa.float64()) for name in cells)])
 
 
-def features_schema(width: int) -> pa.Schema:
-    """Columns of a file of features: the key, the image's digest, its classes, and float32 [width]."""
+def features_schema(width: int, dtype: str = "float32") -> pa.Schema:
+    """Columns of a file of features: the key, the image's digest, its classes, and numbers [width].
+
+    Args:
+      width: D, number of features.
+      dtype: of the features, one of `FEATURE_TYPES`.
+    """
     return pa.schema(
         [
             *_KEY,
             SPLIT_COLUMNS[0],
             ("label", pa.int64()),
             pa.field("prediction", pa.int32(), nullable=False),
-            pa.field("features", pa.list_(pa.float32(), width), nullable=False),
+            pa.field("features", pa.list_(FEATURE_TYPES[dtype], width), nullable=False),
         ]
     )

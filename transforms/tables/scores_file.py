@@ -68,14 +68,23 @@ class ScoresWriter:
       shard: the shard with these rows.
       schema: of the rows.
       table: to publish them in, `layout.SCORES` or `layout.FEATURES`.
+      features_schema: of rows of features that are kept beside those; None if none are.
     """
 
-    def __init__(self, output: str, shard: Shard, schema: pa.Schema = SCORE_SCHEMA, table: str = SCORES):
+    def __init__(
+        self,
+        output: str,
+        shard: Shard,
+        schema: pa.Schema = SCORE_SCHEMA,
+        table: str = SCORES,
+        features_schema: pa.Schema | None = None,
+    ):
         self._output = output
         self._table = table
         self._shard = shard
         self._scores = ParquetStream(output, shard.file_name, schema)
         self._rejects = ParquetStream(output, shard.file_name, REJECT_SCHEMA)
+        self._features = None if features_schema is None else ParquetStream(output, shard.file_name, features_schema)
 
     def __enter__(self) -> "ScoresWriter":
         return self
@@ -83,9 +92,18 @@ class ScoresWriter:
     def __exit__(self, *_) -> None:
         self._scores.discard()
         self._rejects.discard()
+        if self._features is not None:
+            self._features.discard()
 
-    def write(self, scores: pa.RecordBatch, rejects: list[dict[str, Any]]) -> None:
+    def write(
+        self, scores: pa.RecordBatch, rejects: list[dict[str, Any]], features: pa.RecordBatch | None = None
+    ) -> None:
         """Appends rows of the schema, and rejects as dictionaries of `REJECT_SCHEMA` without `shard`.
+
+        Args:
+          scores: rows of the schema.
+          rejects: of the same part of the shard.
+          features: rows of the features' schema, of the same images as the scores; None without such a schema.
 
         Raises:
           OutputError: the storage refused the write.
@@ -94,9 +112,11 @@ class ScoresWriter:
             self._scores.write(scores)
             rows = [{"shard": self._shard.path, **reject} for reject in rejects]
             self._rejects.write(pa.RecordBatch.from_pylist(rows, REJECT_SCHEMA))
+            if self._features is not None:
+                self._features.write(features)
 
     def commit(self, shard_fingerprint: str, framed: int, head: str, settings: dict[str, Any]) -> Commit:
-        """Publishes the rejects, then the scores. Losing a race to an equal file is success.
+        """Publishes the rejects, then any features, then the scores. Losing a race to an equal file is success.
 
         Args:
           shard_fingerprint: see `fingerprint`.
@@ -115,15 +135,19 @@ class ScoresWriter:
         metadata = {METADATA_KEY: json.dumps({**asdict(commit), "settings": settings}, sort_keys=True)}
         final = rows_path(self._output, self._shard, self._table)
         final_rejects = rejects_path(self._output, self._shard)
+        finals = [final]
         with as_output_error(self._output):
             try:
                 if rejected:
                     self._rejects.publish(final_rejects, metadata)
                 else:
                     writing.delete([final_rejects])
+                if self._features is not None:
+                    finals.append(rows_path(self._output, self._shard, FEATURES))
+                    self._features.publish(finals[-1], metadata)
                 self._scores.publish(final, metadata)
             except errors.StorageError:
-                if read_commit(final) != commit:
+                if any(read_commit(path) != commit for path in finals):
                     raise
         return commit
 
@@ -188,8 +212,8 @@ def _damaged(path: str, why: str) -> errors.StorageError:
 
 
 def _job(path: str) -> str:
-    """The job that writes files of that path."""
-    return "`fit`" if f"/{FEATURES}/source=" in path else "`score`"
+    """The jobs that write files of that path."""
+    return "`fit` or `score`" if f"/{FEATURES}/source=" in path else "`score`"
 
 
 def read_scores(

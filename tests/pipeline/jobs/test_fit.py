@@ -267,7 +267,7 @@ def test_a_model_without_a_dense_layer_is_refused_in_one_line(tmp_path, capsys):
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
     model = samples.save_model(keras.Model(inputs, x), tmp_path / "m.keras")
     assert main(command(model, write(tmp_path / "data", 1), tmp_path / "r.npz")) == 2
-    assert "fitted detectors need a model that ends in a dense layer" in last_line(capsys)
+    assert "features and fitted detectors need a model that ends in a dense layer" in last_line(capsys)
     assert not (tmp_path / "r-fitting").exists()
 
 

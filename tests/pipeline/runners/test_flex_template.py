@@ -44,7 +44,8 @@ def test_every_flag_of_every_job_is_a_parameter():
     for job in launch_job.JOBS:
         assert {flag.dest for flag in command_line.flags_of(job)} <= PARAMETERS.keys()
     required = {name for name, parameter in PARAMETERS.items() if not parameter["isOptional"]}
-    assert required == {"model", "output", "sdk_container_image"}
+    # Not the model, which `from_features` replaces.
+    assert required == {"output", "sdk_container_image"}
 
 
 # A string that each parameter takes, and what it shall mean; in `arguments` unless said otherwise.
@@ -77,6 +78,7 @@ STRINGS = {
     "label_feature": ("class", "class"),
     "id_feature": ("name", "name"),
     "detectors": ("odin,msp", ["odin,msp"]),
+    "features": ("float32", "float32"),
     "batch_size": ("128", 128),
     "precision": ("float32", "float32"),
     "max_rejected": ("0.05", 0.05),
@@ -91,7 +93,7 @@ STRINGS = {
 
 def test_every_parameter_is_tried_below():
     beams = {"sdk_container_image", "disk_size_gb", "number_of_worker_harness_threads"}
-    assert STRINGS.keys() | {"model", "output", "job", "bank", "sample"} | beams == PARAMETERS.keys()
+    assert STRINGS.keys() | {"model", "output", "job", "bank", "sample", "from_features"} | beams == PARAMETERS.keys()
 
 
 @pytest.mark.parametrize("name", STRINGS)
@@ -106,6 +108,13 @@ def test_the_template_fits_detectors_too():
     assert (fit.output, fit.bank, fit.sample) == ("gs://b/reference.npz", 100, 1000)
     with pytest.raises(UsageError, match="unknown flag --temperature"):
         parsed(job="fit", in_distribution="gs://b/in-*", temperature="10")
+
+
+def test_features_replace_the_model():
+    words = [f"--{name}=gs://b/{name}" for name in ("from_features", "reference", "output")]
+    job, *argv = launch_job.command([word for word in LAUNCHED if not word.startswith(("--model", "--output"))] + words)
+    given = command_line.parse(job, argv)
+    assert (given.folder, given.reference) == ("gs://b/from_features", "gs://b/reference")
 
 
 def test_a_list_in_one_string_is_several_sources():

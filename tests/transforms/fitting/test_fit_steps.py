@@ -185,5 +185,5 @@ def test_a_file_that_is_cut_off_says_which_job_makes_it(tmp_path):
     shard = commit(tmp_path, 0, of, np.arange(20))
     with open(layout.rows_path(str(tmp_path), shard, layout.FEATURES), "r+b") as file:
         file.truncate(100)
-    with pytest.raises(StorageError, match=r"remove it and run `fit` again"):
+    with pytest.raises(StorageError, match=r"remove it and run `fit` or `score` again"):
         FitSteps(str(tmp_path), {}, 10, 10, 1).read_digests(0, [shard])
