@@ -153,6 +153,11 @@ class Split:
             if histogram.count
         }
 
+    def has_all(self, column: str) -> bool:
+        """Whether every image has a score in this column."""
+        sides = (self.inside, *self.outside.values())
+        return all(np.isfinite(scores.columns[column]).all() for scores in sides)
+
     def paired(self, columns: Iterable[str]) -> PairedScores:
         """The same images in some columns."""
         columns = list(columns)
@@ -220,7 +225,7 @@ def _recommend(
     choice = choose_detector(
         chosen_on.inside,
         chosen_on.outside,
-        [column for column in columns if column not in settings.discouraged],
+        [column for column in columns if column not in settings.discouraged and held_out.has_all(column)],
         settings.score.odin.cells,
         cell,
         LEAST_SURROGATES if settings.surrogates else 1,
