@@ -221,7 +221,10 @@ def _gain(half: Split, column: str | None, other: str | None, objective: str) ->
 def _recommend(
     settings: CalibrateSettings, chosen_on: Split, held_out: Split, columns: Sequence[str], cell: str
 ) -> dict[str, Any]:
-    """The recommended detector, and what that rests on, JSON-compatible; see `choose_detector`."""
+    """The recommended detector, and what that rests on, JSON-compatible; see `choose_detector`.
+
+    The half that did not choose must confirm the choice: the interval of the gain there must lie above 0.
+    """
     choice = choose_detector(
         chosen_on.inside,
         chosen_on.outside,
@@ -239,10 +242,12 @@ def _recommend(
         )
         for comparison in choice.comparisons
     }
-    one, odin = Passes(1, 0), expected_passes(settings.score.odin.cells[cell])
+    one, odin, reason = Passes(1, 0), expected_passes(settings.score.odin.cells[cell]), choice.reason
+    if choice.detector != DEFAULT and held_out_gains[choice.detector][1] <= 0:
+        detector, reason = DEFAULT, f"{detector} was better on the half that chooses, but not certainly on the other"
     return {
         "detector": detector,
-        "reason": choice.reason,
+        "reason": reason,
         "families": [asdict(family) for family in choice.families],
         "comparisons": [
             {

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from odin_beam.transforms.calibration.calibration_content import CalibrateSettings, calibration_content
@@ -79,3 +80,22 @@ def test_a_detector_without_a_score_for_an_image_of_either_half_is_not_compared(
     assert {row["detector"] for row in made["recommendation"]["comparisons"]} == {"odin", "msp"}
     # It keeps its thresholds.
     assert "energy" in made["scores"]
+
+
+def test_a_choice_that_the_other_half_does_not_confirm_is_not_recommended(tmp_path, digests):
+    shards = [commit(tmp_path, "known", 1.0, digests), commit(tmp_path, "foreign", -1.0, digests)]
+    chosen = content(tmp_path, shards)["recommendation"]
+    assert chosen["detector"] == "energy"
+
+    # In the half that measures, energy is noise.
+    path = next((tmp_path / "scores/source=known").glob("*.parquet"))
+    table = pq.read_table(path, partitioning=None)
+    noise = np.random.default_rng(1).normal(size=COUNT)
+    energy = np.where(half_of(digests) == 1, noise, table["energy"].to_numpy())
+    place = table.schema.get_field_index("energy")
+    table = table.set_column(place, table.schema.field(place), pa.array(energy, pa.float32()))
+    pq.write_table(table, path)
+    unconfirmed = content(tmp_path, shards)["recommendation"]
+    assert unconfirmed["detector"] == "gen"
+    assert unconfirmed["reason"] == "energy was better on the half that chooses, but not certainly on the other"
+    assert unconfirmed["comparisons"][0]["detector"] == "energy"
