@@ -82,7 +82,7 @@ def _group_means(
     pairs: Sequence[Mapping[str, Any]], inside: Iterable[str], groups: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, Any]]:
     """The mean of each displayed metric over a group's sources, each of which counts the same."""
-    for a, (group, sources), detector in itertools.product(inside, groups.items(), registry.DETECTORS):
+    for a, (group, sources), detector in itertools.product(inside, groups.items(), registry.ALL):
         rows = [
             row
             for row in pairs
