@@ -58,10 +58,9 @@ def measure(network: str, model: str, options: argparse.Namespace) -> Results:
     grid = [f"--temperatures={options.temperatures}", f"--epsilons={options.epsilons}"]
     run("tune", *known, f"--in_distribution={options.validation}", f"--output={calibration}", *grid)
     outside = [f"--out_distribution={source}" for source in options.out_distribution]
-    shape = ["--resize=stretch"] if options.stretch else []
     run(
         *("score", *known, f"--calibration={calibration}", f"--in_distribution=known={options.test}"),
-        *(*outside, *shape, f"--output={scores}"),
+        *(*outside, f"--output={scores}"),
     )
     aurocs: dict[str, dict[str, float]] = {}
     for pair in json.loads((scores / "metrics.json").read_text())["pairs"]:
@@ -106,7 +105,6 @@ def main() -> None:
     parser.add_argument("--out_distribution", action="append", required=True, metavar="NAME=PATTERN")
     parser.add_argument("--temperatures", default="1,1000")
     parser.add_argument("--epsilons", default="0,0.0014")
-    parser.add_argument("--stretch", action="store_true", help="resize images of another size")
     options = parser.parse_args()
     results = {name: measure(name, model, options) for name, model in named(options.networks).items()}
     print("\n".join(table(results)))

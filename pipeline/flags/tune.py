@@ -188,10 +188,11 @@ def _grid(arguments: argparse.Namespace) -> tuple[tuple[float, ...], tuple[float
 
 JOB = Job(
     step=20,
-    summary="find temperature, epsilon and thresholds for a classifier, and write them to calibration.json",
-    description="Scores the images under every temperature and epsilon, takes the best pair, and writes it with "
-    "thresholds\nand the distribution of in-distribution scores, for `score --calibration` and `flag`. Without\n"
-    f"out-of-distribution images it makes surrogates from your own.\n\n{PATTERN_HELP}",
+    summary="find temperature, epsilon, detector and thresholds for a classifier, and write them to calibration.json",
+    description="Scores the images under every temperature and epsilon and by every detector, takes the best pair, "
+    "recommends a\ndetector, and writes both with thresholds and the distribution of in-distribution scores, for\n"
+    "`score --calibration` and `flag`. Without out-of-distribution images it makes surrogates from your own.\n\n"
+    f"{PATTERN_HELP}",
     add_flags=_add_flags,
     options=_options,
     worker_paths=lambda options: [

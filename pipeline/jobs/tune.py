@@ -1,4 +1,4 @@
-r"""`odin-beam tune`: the best temperature, epsilon and thresholds for a classifier.
+r"""`odin-beam tune`: the best temperature and epsilon, the detector to flag by, and thresholds for a classifier.
 
     odin-beam tune --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' \\
       --output calibration.json
