@@ -6,7 +6,6 @@ writes `reference.npz` for `score --reference`, and `reference-fitting/`, the fe
 resumes there, and another bank or sample needs no new features.
 """
 
-import os
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.transforms.errors import FeatureReferenceError, StorageError
 from odin_beam.transforms.scoring.feature_settings import FeatureSettings
 from odin_beam.transforms.shards.shard import Shard
-from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.storage import listing, writing
 from odin_beam.transforms.tables import layout
 
 
@@ -88,8 +87,7 @@ def _fit(options: FitOptions, settings: FeatureSettings, shards: Sequence[Shard]
 
 def _refuse_output(options: FitOptions) -> None:
     run_folder.refuse_output(options.folder)
-    if paths.is_local(options.output) and os.path.isdir(options.output):
-        raise UsageError(f"--output {options.output} is a folder: give the name of a file")
+    run_folder.refuse_output_file(options.output)
     settings = (run_folder.read_facts(options.folder, layout.RUN) or {}).get("settings", {})
     if (kept := settings.get("kept_features")) and not options.overwrite:
         raise UsageError(

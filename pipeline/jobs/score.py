@@ -33,6 +33,8 @@ from odin_beam.transforms.storage import paths
 from odin_beam.transforms.tables import layout
 
 if TYPE_CHECKING:
+    import apache_beam as beam
+
     from odin_beam.pipeline.launch.scoring_run import ScoringRun
     from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 
@@ -64,7 +66,6 @@ def _score(
     from odin_beam.pipeline.launch import scoring_run
     from odin_beam.pipeline.runners.beam_options import beam_options
     from odin_beam.transforms.fitting.feature_rows import write_last_layer
-    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
 
     beam_settings = beam_options(options.beam, True, options.accelerator)
     settings = scoring_run.resolve_precision(settings, beam_settings)
@@ -78,19 +79,7 @@ def _score(
         write_last_layer(options.output, weights)
     pipeline = beam.Pipeline(options=beam_settings)
     scored = scoring_run.scored_shards(pipeline, scoring, options.accelerator)
-    scored | SummarizeScores(
-        options.output,
-        settings,
-        options.calibrated,
-        launched,
-        warnings=scoring.warnings,
-        groups=options.groups,
-        unavailable=scoring.unavailable,
-    )
-    if handed := scoring_run.run(pipeline, scoring):
-        print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
-        return 0
-    return report(options.output, options.max_rejected)
+    return _finish(options, scoring, pipeline, scored, options.calibrated, launched)
 
 
 def _score_features(options: FromFeaturesOptions, folder: str, launched: float) -> int:
@@ -98,7 +87,6 @@ def _score_features(options: FromFeaturesOptions, folder: str, launched: float) 
 
     from odin_beam.pipeline.launch import features_run, scoring_run
     from odin_beam.pipeline.runners.beam_options import beam_options
-    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
     from odin_beam.transforms.scoring.score_features import ScoreFeatures
     from odin_beam.transforms.shards.manifest import ReadManifest
     from odin_beam.transforms.shards.manifest_file import manifest_digest
@@ -109,6 +97,21 @@ def _score_features(options: FromFeaturesOptions, folder: str, launched: float) 
     pipeline = beam.Pipeline(options=beam_settings)
     manifest = pipeline | ReadManifest(options.output, manifest_digest(scoring.shards))
     scored = manifest | ScoreFeatures(scoring.settings, options.output, scoring.shared, kept=kept)
+    return _finish(options, scoring, pipeline, scored, calibrated, launched)
+
+
+def _finish(
+    options: ScoreOptions | FromFeaturesOptions,
+    scoring: "ScoringRun",
+    pipeline: "beam.Pipeline",
+    scored: "dict[str, beam.PCollection]",
+    calibrated: bool,
+    launched: float,
+) -> int:
+    """Runs a pipeline whose shards are scored, with a summary as its last step; returns the exit code."""
+    from odin_beam.pipeline.launch import scoring_run
+    from odin_beam.transforms.metrics.summarize_scores import SummarizeScores
+
     scored | SummarizeScores(
         options.output,
         scoring.settings,

@@ -8,7 +8,6 @@ scores of every cell of the grid: the same command resumes there, and another ob
 """
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -30,7 +29,7 @@ from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.contents.surrogates import Surrogate
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
-from odin_beam.transforms.storage import listing, paths, reading, writing
+from odin_beam.transforms.storage import listing, reading, writing
 
 if TYPE_CHECKING:
     from odin_beam.pipeline.launch.scoring_run import ScoringRun
@@ -123,8 +122,7 @@ def surrogate_shards(shards: Sequence[Shard], kinds: Sequence[str], features: Fe
 
 def _refuse_output(options: TuneOptions) -> None:
     run_folder.refuse_output(options.folder)
-    if paths.is_local(options.output) and os.path.isdir(options.output):
-        raise UsageError(f"--output {options.output} is a folder: give the name of a file")
+    run_folder.refuse_output_file(options.output)
     if listing.stat_file(options.output) is not None:
         try:
             read_calibration(options.output)
