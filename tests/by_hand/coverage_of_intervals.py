@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from odin_beam.transforms.calibration.choose_cell import PairedScores
-from odin_beam.transforms.calibration.choose_detector import choose_detector, held_out_gain
+from odin_beam.transforms.calibration.choose_detector import choose_detector, held_out_gains
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.expected_flags import Group, flags_to_expect, unlike_at_least
 from odin_beam.transforms.calibration.grid_scores import SourceScores
@@ -73,7 +73,7 @@ def gains(count: int, detectors: int, repeats: int = 400) -> tuple[float, float,
     names = ["gen", *(f"d{i}" for i in range(detectors))]
     for _ in range(repeats):
         inside, outside = source(rng, names, 0.0, count), {"x": source(rng, names, -1.0, count)}
-        low, high = held_out_gain(inside, outside, "d0")[1:]
+        _, low, high = held_out_gains(inside, outside, ["d0"])["d0"]
         held += low <= 0 <= high
         gain = PairedScores(inside.columns, [outside["x"].columns]).gain("d0", "gen", "auroc")
         paired += gain.low <= 0 <= gain.high

@@ -14,7 +14,7 @@ import numpy as np
 
 from odin_beam.transforms import __version__
 from odin_beam.transforms.calibration.choose_cell import Gain, PairedScores, at_edge, best_cells, cell_figures, choose
-from odin_beam.transforms.calibration.choose_detector import DEFAULT, FEW_IMAGES, choose_detector, held_out_gain
+from odin_beam.transforms.calibration.choose_detector import DEFAULT, FEW_IMAGES, choose_detector, held_out_gains
 from odin_beam.transforms.calibration.class_scores import class_scores, scores_by_class
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.grid_scores import SourceScores, read_grid_scores
@@ -155,8 +155,7 @@ class Split:
 
     def has_all(self, column: str) -> bool:
         """Whether every image has a score in this column."""
-        sides = (self.inside, *self.outside.values())
-        return all(np.isfinite(scores.columns[column]).all() for scores in sides)
+        return all(scores.has_all(column) for scores in (self.inside, *self.outside.values()))
 
     def paired(self, columns: Iterable[str]) -> PairedScores:
         """The same images in some columns."""
@@ -234,16 +233,14 @@ def _recommend(
         LEAST_SURROGATES if settings.surrogates else 1,
     )
     detector = "odin" if choice.detector == cell else choice.detector
-    held_out_gains = {
-        comparison.detector: held_out_gain(
-            held_out.inside,
-            {family.name: held_out.outside[family.name] for family in choice.families if not family.problem},
-            comparison.detector,
-        )
-        for comparison in choice.comparisons
-    }
+    compared = {family.name: held_out.outside[family.name] for family in choice.families if not family.problem}
+    gains = (
+        held_out_gains(held_out.inside, compared, [comparison.detector for comparison in choice.comparisons])
+        if choice.comparisons
+        else {}
+    )
     one, odin, reason = Passes(1, 0), expected_passes(settings.score.odin.cells[cell]), choice.reason
-    if choice.detector != DEFAULT and held_out_gains[choice.detector][1] <= 0:
+    if choice.detector != DEFAULT and gains[choice.detector][1] <= 0:
         detector, reason = DEFAULT, f"{detector} was better on the half that chooses, but not certainly on the other"
     return {
         "detector": detector,
@@ -253,7 +250,7 @@ def _recommend(
             {
                 **asdict(comparison),
                 "detector": "odin" if comparison.detector == cell else comparison.detector,
-                "held_out_gain": held_out_gains[comparison.detector],
+                "held_out_gain": gains[comparison.detector],
                 "passes_per_image": (odin if comparison.detector == cell else one)._asdict(),
             }
             for comparison in choice.comparisons

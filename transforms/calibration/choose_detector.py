@@ -104,16 +104,18 @@ def choose_detector(
       cell: the only one of these that can be recommended; the bound holds for all, since the images chose it.
       least_families: how many families must say something.
     """
-    candidates = [
-        name for name in columns if all(np.isfinite(s.columns[name]).all() for s in (inside, *outside.values()))
-    ]
+    candidates = [name for name in columns if all(scores.has_all(name) for scores in (inside, *outside.values()))]
     placed = {name: _placements(inside, scores, candidates) for name, scores in outside.items()}
     families = tuple(_family(name, len(inside), outside[name], placed[name], candidates, cells) for name in outside)
     enough = [family for family in families if min(family.images, len(inside)) >= FEW_IMAGES]
     telling = [family for family in families if family.problem is None]
     if len(telling) < max(1, least_families):
         return Choice(DEFAULT, f"no evidence: {_problems(len(inside), families, least_families)}", families, ())
-    gains, low = _bounds(inside, outside, {family.name: placed[family.name] for family in telling}, candidates)
+    compared = {family.name: placed[family.name] for family in telling}
+    gains, resampled = _resampled_gains(inside, outside, compared, candidates)
+    others = [i for i, name in enumerate(candidates) if name != DEFAULT]
+    excess = (resampled - gains)[:, others].max(axis=1) if others else np.zeros(1)
+    low = gains - np.quantile(excess, CONFIDENCE)
     comparisons = []
     for name, gain, bound in zip(candidates, gains, low, strict=True):
         if name == DEFAULT or (name in cells and name != cell):
@@ -127,22 +129,30 @@ def choose_detector(
     return Choice(DEFAULT, "no detector is certainly better than gen on all kinds of images", families, comparisons)
 
 
-def held_out_gain(
-    inside: SourceScores, outside: Mapping[str, SourceScores], detector: str
-) -> tuple[float, float, float]:
-    """A detector's mean gain in AUROC over `gen` on images that did not choose it: value, 95 % interval.
+def held_out_gains(
+    inside: SourceScores, outside: Mapping[str, SourceScores], detectors: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Detectors' mean gains in AUROC over `gen` on images that did not choose them.
+
+    Args:
+      inside: in-distribution images.
+      outside: by family.
+      detectors: columns.
+
+    Returns:
+      Detector -> value, lower and upper end of the 95 % interval.
 
     Raises:
       ValueError: there are no such images.
     """
-    columns = [detector, DEFAULT]
+    columns = [DEFAULT, *detectors]
     if not outside or not all(len(scores) for scores in (inside, *outside.values())):
         raise ValueError("no images to compare detectors on")
     placed = {name: _placements(inside, scores, columns) for name, scores in outside.items()}
     gains, resampled = _resampled_gains(inside, outside, placed, columns)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled[:, 0], [tail, 100 - tail])
-    return float(gains[0]), float(low), float(high)
+    figures = np.stack([gains, *np.percentile(resampled, [tail, 100 - tail], axis=0)], axis=1)
+    return {name: tuple(row) for name, row in zip(detectors, figures[1:].tolist(), strict=True)}
 
 
 def _problems(inside: int, families: Sequence[Family], least_families: int) -> str:
@@ -189,19 +199,6 @@ def _placements(inside: SourceScores, outside: SourceScores, columns: Sequence[s
         above.append((ranks[: len(known)] - rankdata(known)) / len(foreign))
         below.append(1 - (ranks[len(known) :] - rankdata(foreign)) / len(known))
     return np.array(above), np.array(below)
-
-
-def _bounds(
-    inside: SourceScores,
-    outside: Mapping[str, SourceScores],
-    placed: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    candidates: Sequence[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean gains over `gen`, and their simultaneous lower bounds, float64 [candidates]."""
-    gains, resampled = _resampled_gains(inside, outside, placed, candidates)
-    others = [i for i, name in enumerate(candidates) if name != DEFAULT]
-    excess = (resampled - gains)[:, others].max(axis=1) if others else np.zeros(1)
-    return gains, gains - np.quantile(excess, CONFIDENCE)
 
 
 def _resampled_gains(

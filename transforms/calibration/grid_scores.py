@@ -32,6 +32,10 @@ class SourceScores:
     def __len__(self) -> int:
         return len(self.predictions)
 
+    def has_all(self, column: str) -> bool:
+        """Whether every image has a score in this column."""
+        return bool(np.isfinite(self.columns[column]).all())
+
     def histogram(self, column: str, rows: np.ndarray | slice = slice(None)) -> ScoreHistogram:
         """A column's scores, of all images or of some rows."""
         scores = self.columns[column][rows]
@@ -104,8 +108,7 @@ def _read(folder: str, settings: ScoreSettings, shard: Shard, columns: Sequence[
         for table in tables
     ]
     if not read:
-        none = np.empty(0, np.int64)
-        return _Rows(np.empty((len(columns), 0)), none, none, none, np.empty((0, 2), np.int64))
+        return _no_rows(columns)
     scores, predictions, digests, images, partners = (
         np.concatenate(parts, axis=-1) for parts in zip(*read, strict=True)
     )
@@ -114,9 +117,12 @@ def _read(folder: str, settings: ScoreSettings, shard: Shard, columns: Sequence[
     return _Rows(scores, predictions, digests, images, pairs)
 
 
+def _no_rows(columns: Sequence[str]) -> _Rows:
+    return _Rows(np.empty((len(columns), 0)), *[np.empty(0, np.int64)] * 3, np.empty((0, 2), np.int64))
+
+
 def _joined(parts: Sequence[_Rows], pairs: np.ndarray, columns: Sequence[str]) -> SourceScores:
-    none = _Rows(np.empty((len(columns), 0)), *[np.empty(0, np.int64)] * 3, np.empty((0, 2), np.int64))
-    parts = [none, *parts]
+    parts = [_no_rows(columns), *parts]
     scores = np.concatenate([rows.scores for rows in parts], axis=1)
     predictions, digests, images = (
         np.concatenate([getattr(rows, name) for rows in parts]) for name in ("predictions", "digests", "images")

@@ -263,7 +263,8 @@ ALL = {row.name: row for row in (*_ROWS, *_FITTED_ROWS)}
 DETECTORS = tuple(row.name for row in _ROWS)
 # Those of them that need only the clean forward pass.
 CLEAN_DETECTORS = {row.name: row for row in _ROWS if row.function}
-# Those that version 0.1.0 computed by default: its unfinished runs go on with them.
+# Those that version 0.1.0 had, and computed by default: its unfinished runs go on with them, and its files have no
+# columns of others.
 FIRST_DETECTORS = tuple(name for name in DETECTORS if name not in ("scale", "ash_b"))
 # Detectors that need the clean forward pass and a reference, which `transforms.fitting` makes.
 FITTED_DETECTORS = {row.name: row for row in _FITTED_ROWS}

@@ -16,11 +16,6 @@ _KEY = [
     pa.field("shard", pa.string(), nullable=False),
     pa.field("index", pa.int64(), nullable=False),
 ]
-# Those of the detectors that every version of `ROWS_VERSION` wrote; a finished file may lack those of later ones, and
-# has no scores for them.
-_FIRST_DETECTORS = frozenset(
-    ("odin", "msp", "max_logit", "energy", "neg_entropy", "margin", "gen", "grad_norm", "cam_var", "cam_max")
-)
 _DETECTOR_COLUMNS = [pa.field(name, dtype) for row in registry.ALL.values() for name, dtype in row.typed_columns]
 SCORE_SCHEMA = pa.schema(
     [
@@ -32,10 +27,11 @@ SCORE_SCHEMA = pa.schema(
         *_DETECTOR_COLUMNS,
     ]
 )
+# A finished file of an earlier version may lack these, and has no scores for their detectors.
 LATER_COLUMNS = {
     name: SCORE_SCHEMA.field(name).type
     for row in registry.ALL.values()
-    if row.name not in _FIRST_DETECTORS
+    if row.name not in registry.FIRST_DETECTORS
     for name, _ in row.typed_columns
 }
 # Which images belong together, for halves and resamples of them: the image's digest (of two, the second's), and the

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from odin_beam.transforms.calibration.choose_detector import choose_detector, held_out_gain
+from odin_beam.transforms.calibration.choose_detector import choose_detector, held_out_gains
 from odin_beam.transforms.calibration.grid_scores import SourceScores
 
 CELLS = ("odin_T1_eps0", "odin_T1_eps0p001")
@@ -84,7 +84,7 @@ def test_the_gain_is_the_difference_of_the_aurocs():
     row = next(row for row in choose(inside, outside).comparisons if row.detector == "energy")
     assert row.gain == pytest.approx(np.mean(gains), abs=1e-12)
     assert row.worst_gain == pytest.approx(min(gains), abs=1e-12)
-    assert held_out_gain(inside, outside, "energy")[0] == pytest.approx(np.mean(gains), abs=1e-12)
+    assert held_out_gains(inside, outside, ["energy"])["energy"][0] == pytest.approx(np.mean(gains), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,12 @@ def test_images_made_of_the_same_originals_are_resampled_together():
         name: source({k: np.tile(v, 16) for k, v in scores.columns.items()}, np.tile(scores.blocks, 16))
         for name, scores in (("inside", inside), ("outside", outside))
     }
-    _, low, high = held_out_gain(inside, {"a": outside}, "energy")
-    _, low_of_copies, high_of_copies = held_out_gain(copies["inside"], {"a": copies["outside"]}, "energy")
+    _, low, high = held_out_gains(inside, {"a": outside}, ["energy"])["energy"]
+    of_copies = held_out_gains(copies["inside"], {"a": copies["outside"]}, ["energy"])
+    _, low_of_copies, high_of_copies = of_copies["energy"]
     assert high_of_copies - low_of_copies == pytest.approx(high - low, rel=0.1)
 
 
 def test_without_images_there_is_no_gain():
     with pytest.raises(ValueError, match="no images"):
-        held_out_gain(source({"gen": np.empty(0), "msp": np.empty(0)}), {}, "msp")
+        held_out_gains(source({"gen": np.empty(0), "msp": np.empty(0)}), {}, ["msp"])
