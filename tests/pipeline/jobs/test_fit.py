@@ -264,7 +264,8 @@ def test_a_failed_shard_leaves_no_reference(model, tmp_path, monkeypatch, capsys
 
 def test_a_model_without_a_dense_layer_is_refused_in_one_line(tmp_path, capsys):
     inputs = keras.Input((8, 8, 3))
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    conv = keras.layers.Conv2D(4, 3, bias_initializer=keras.initializers.Constant(5))  # no probabilities
+    x = keras.layers.GlobalAveragePooling2D()(conv(inputs))
     model = samples.save_model(keras.Model(inputs, x), tmp_path / "m.keras")
     assert main(command(model, write(tmp_path / "data", 1), tmp_path / "r.npz")) == 2
     assert "features and fitted detectors need a model that ends in a dense layer" in last_line(capsys)
