@@ -46,7 +46,7 @@ def main() -> None:
 
 def measure(folder: str, images: int, arguments: argparse.Namespace) -> None:
     """Prints the line of one number of images."""
-    from odin_beam.transforms.fitting.feature_rows import LastLayerWeights, write_last_layer
+    from odin_beam.transforms.fitting.feature_rows import LastLayerWeights, read_last_layer, write_last_layer
     from odin_beam.transforms.fitting.fit_steps import MAX_GROUPS, FitSteps, read_residual_sum, read_subspace
     from odin_beam.transforms.fitting.reference import fit_reference
     from odin_beam.transforms.fitting.reference_file import write_reference
@@ -81,7 +81,7 @@ def measure(folder: str, images: int, arguments: argparse.Namespace) -> None:
         def reference():
             sums = steps.merged()
             space, total = read_subspace(subspace), read_residual_sum(residuals)
-            made = fit_reference(sums.moments, sums.histogram, sums.bank, space, total)
+            made = fit_reference(sums.moments, sums.histogram, sums.bank, read_last_layer(folder), space, total)
             write_reference(f"{folder}/reference.npz", made)
 
         timed(reference)

@@ -87,7 +87,7 @@ def _recommendation(content: dict[str, Any]) -> list[str]:
     telling = [family["name"] for family in found["families"] if family["problem"] is None]
     lines += [
         "",
-        f"  against gen, in points of AUROC, mean over {', '.join(telling)}:",
+        f"  against {found['default']}, in points of AUROC, mean over {', '.join(telling)}:",
         "",
         f"  {'detector':12}{'gain':>8}{'at least':>10}{'worst':>8}   {'gain on the other half':28}passes",
     ]

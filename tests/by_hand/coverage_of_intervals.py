@@ -73,11 +73,11 @@ def gains(count: int, detectors: int, repeats: int = 400) -> tuple[float, float,
     names = ["gen", *(f"d{i}" for i in range(detectors))]
     for _ in range(repeats):
         inside, outside = source(rng, names, 0.0, count), {"x": source(rng, names, -1.0, count)}
-        _, low, high = held_out_gains(inside, outside, ["d0"])["d0"]
+        _, low, high = held_out_gains(inside, outside, ["d0"], "gen")["d0"]
         held += low <= 0 <= high
         gain = PairedScores(inside.columns, [outside["x"].columns]).gain("d0", "gen", "auroc")
         paired += gain.low <= 0 <= gain.high
-        comparisons = choose_detector(inside, outside, names, (), "", 1).comparisons
+        comparisons = choose_detector(inside, outside, names, (), "", False).comparisons
         bounded += max(comparison.low for comparison in comparisons) <= 0
     return held / repeats, paired / repeats, bounded / repeats
 

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from odin_beam.transforms.fitting.bank import Bank
 from odin_beam.transforms.fitting.clip import FeatureHistogram
+from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 from odin_beam.transforms.fitting.moments import Moments
 from odin_beam.transforms.fitting.reference import Reference, fit_reference
 from odin_beam.transforms.fitting.residual import vim_residual_sum, vim_subspace
@@ -71,7 +72,7 @@ def fit(of: Images, rows: int = 200, **about) -> Reference:
     bank.add(of.features, logsumexp(of.logits, axis=1), of.labels, numbers, numbers)
     subspace = vim_subspace(moments, of.kernel, of.bias)
     residuals = 0.0 if subspace is None else vim_residual_sum(of.features, *subspace)
-    return fit_reference(moments, histogram, bank, subspace, residuals, about)
+    return fit_reference(moments, histogram, bank, LastLayerWeights(of.kernel, of.bias), subspace, residuals, about)
 
 
 def comparable(reference: Reference) -> dict[str, np.ndarray]:

@@ -88,6 +88,22 @@ def she(fit, new, rows):
     return np.sum(double(new.features) * means[new.predictions], axis=1)
 
 
+def gen(z):
+    p = np.exp(double(z) - energy(z)[:, None])
+    # 1 - p would cancel for a certain prediction.
+    rest = np.stack([np.delete(p, c, axis=1).sum(axis=1) for c in range(p.shape[1])], axis=1)
+    return -np.sum((p * rest) ** 0.1, axis=1)
+
+
+def gen_mds_unit(fit, new, rows):
+    of = bank(fit, rows)
+    parts = []
+    for score in (lambda of: gen(of.logits), lambda of: mahalanobis(unit(fit.features), fit.labels, unit(of.features))):
+        known = score(fit._replace(features=fit.features[of], logits=fit.logits[of]))
+        parts.append((score(new) - known.mean()) / known.std())
+    return np.minimum(*parts)
+
+
 # Detector -> scores of new images, from images of the fit and the rows of the bank.
 FORMULAS = {
     "react": react,
@@ -95,6 +111,7 @@ FORMULAS = {
     "rmds": lambda fit, new, rows: relative(double(fit.features), fit.labels, double(new.features)),
     "mds_unit": lambda fit, new, rows: mahalanobis(unit(fit.features), fit.labels, unit(new.features)),
     "rmds_unit": lambda fit, new, rows: relative(unit(fit.features), fit.labels, unit(new.features)),
+    "gen_mds_unit": gen_mds_unit,
     "vim": vim,
     "knn": knn,
     "nnguide": nnguide,

@@ -14,7 +14,7 @@ import numpy as np
 
 from odin_beam.transforms import __version__
 from odin_beam.transforms.calibration.choose_cell import Gain, PairedScores, at_edge, best_cells, cell_figures, choose
-from odin_beam.transforms.calibration.choose_detector import DEFAULT, FEW_IMAGES, choose_detector, held_out_gains
+from odin_beam.transforms.calibration.choose_detector import FEW_IMAGES, choose_detector, held_out_gains
 from odin_beam.transforms.calibration.class_scores import class_scores, scores_by_class
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.grid_scores import SourceScores, read_grid_scores
@@ -26,11 +26,8 @@ from odin_beam.transforms.scoring.own_reference import read_own_reference
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.shard import Shard
 
-# Patches alone choose worse than always taking the maximum softmax probability.
-LEAST_SURROGATES = 2
 # From this accuracy on, the images may be those that the classifier was trained on.
 SUSPICIOUS_ACCURACY = 0.995
-# Detectors besides ODIN; those that are fitted have scores where the run had a reference.
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def calibration_content(
     grid = settings.score.odin
     detectors = [name for name in settings.score.detectors if name != "odin"]
     inside, outside = read_grid_scores(folder, settings.score, shards, [*grid.cells, *detectors])
-    outside = {name: scores for name, scores in outside.items() if np.ptp(scores.columns[DEFAULT]) > 0}
+    outside = {name: scores for name, scores in outside.items() if np.ptp(scores.columns["gen"]) > 0}
     chosen_on, held_out = (Split.of(inside, outside, which) for which in (0, 1))
     _refuse_too_few(settings, inside, outside, [chosen_on, held_out])
     _refuse_fitted(settings, inside)
@@ -230,20 +227,22 @@ def _recommend(
         [column for column in columns if column not in settings.discouraged and held_out.has_all(column)],
         settings.score.odin.cells,
         cell,
-        LEAST_SURROGATES if settings.surrogates else 1,
+        settings.surrogates,
     )
     detector = "odin" if choice.detector == cell else choice.detector
     compared = {family.name: held_out.outside[family.name] for family in choice.families if not family.problem}
     gains = (
-        held_out_gains(held_out.inside, compared, [comparison.detector for comparison in choice.comparisons])
+        held_out_gains(held_out.inside, compared, [row.detector for row in choice.comparisons], choice.default)
         if choice.comparisons
         else {}
     )
     one, odin, reason = Passes(1, 0), expected_passes(settings.score.odin.cells[cell]), choice.reason
-    if choice.detector != DEFAULT and gains[choice.detector][1] <= 0:
-        detector, reason = DEFAULT, f"{detector} was better on the half that chooses, but not certainly on the other"
+    if choice.detector != choice.default and gains[choice.detector][1] <= 0:
+        reason = f"{detector} was better on the half that chooses, but not certainly on the other"
+        detector = choice.default
     return {
         "detector": detector,
+        "default": choice.default,
         "reason": reason,
         "families": [asdict(family) for family in choice.families],
         "comparisons": [

@@ -7,7 +7,7 @@ Its keys:
     objective           the objective, the images compared against, and whether these were surrogates
                         (figures are those of the half of the images that chooses, unless they are said not to be)
     choice, grid        the chosen cell, its gains on the other half with their intervals, the figures of every cell
-    recommendation      the recommended detector, why, and every detector's gain over `gen`; see `choose_detector`
+    recommendation      the recommended detector, why, and every detector's gain over the default; see `choose_detector`
     detectors           the same figures for the detectors that need no tuning
     thresholds          by detector, a table from true positive rate to threshold, on the other half
     scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`

@@ -1,10 +1,15 @@
-"""Which detector to recommend: `gen`, unless several kinds of out-of-distribution images agree that another is better.
+"""Which detector to recommend: the default, unless several kinds of out-of-distribution images say another is better.
 
-Generalised entropy (GEN) needs no tuning and is above the maximum softmax probability on every leaderboard cell where
-ODIN is below it on all near ones, so another detector needs evidence: a mean gain in AUROC over the kinds whose
-simultaneous lower bound is above 0, with no kind on which it loses more than a point. The bound is that of a bootstrap
-of blocks, each with all the images that were made of its one or two originals: `gain_d - c`, where c is the 95 %
-quantile of `max_d (gain*_d - gain_d)` over all candidates, so that it holds for the best of them, too.
+The default is `gen_mds_unit` where a reference gives every image a score of it. It is the lower of what logits and what
+features say, so it loses little wherever either of them sees something. What separates known images from altered copies
+of them is no evidence against it: how images of another kind look to a network, copies do not tell. Without such scores
+the default is `gen`: generalised entropy needs no tuning, and is above the maximum softmax probability on every
+leaderboard cell where ODIN is below it on all near ones.
+
+Another detector needs evidence: a mean gain in AUROC over the kinds whose simultaneous lower bound is above 0, with no
+kind on which it loses more than a point. The bound is that of a bootstrap of blocks, each with all the images that were
+made of its one or two originals: `gain_d - c`, where c is the 95 % quantile of `max_d (gain*_d - gain_d)` over all
+candidates, so that it holds for the best of them, too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,11 +20,14 @@ from scipy.stats import rankdata
 
 from odin_beam.transforms.calibration.grid_scores import SourceScores
 
-DEFAULT = "gen"
+# With a reference, and without one.
+DEFAULTS = ("gen_mds_unit", "gen")
 # With fewer images on a side, or with several detectors above this AUROC, a kind of images says nothing.
 FEW_IMAGES = 100
 SATURATED = 0.995
 SATURATED_DETECTORS = 3
+# Patches alone choose worse than always taking the maximum softmax probability.
+LEAST_SURROGATES = 2
 # The largest loss in AUROC that is tolerated on any kind.
 LARGEST_LOSS = 0.01
 RESAMPLES = 2000
@@ -47,7 +55,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against `gen`, in AUROC; above 0 is better.
+    """A candidate against the default, in AUROC; above 0 is better.
 
     Attributes:
       detector: the candidate's column.
@@ -65,7 +73,7 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        """Whether it may be recommended in place of `gen`."""
+        """Whether it may be recommended in place of the default."""
         return self.low > 0 and self.worst_gain >= -LARGEST_LOSS
 
 
@@ -75,12 +83,14 @@ class Choice:
 
     Attributes:
       detector: the recommended one.
+      default: the one that it is compared with.
       reason: in words.
       families: in the order given.
-      comparisons: of all candidates but `gen`, the largest gain first; empty if no family says anything.
+      comparisons: of all candidates but the default, the largest gain first; empty if no family says anything.
     """
 
     detector: str
+    default: str
     reason: str
     families: tuple[Family, ...]
     comparisons: tuple[Comparison, ...]
@@ -92,7 +102,7 @@ def choose_detector(
     columns: Sequence[str],
     cells: Collection[str],
     cell: str,
-    least_families: int,
+    surrogates: bool,
 ) -> Choice:
     """Chooses among detectors.
 
@@ -102,42 +112,50 @@ def choose_detector(
       columns: to compare, with `gen` among them; those without a score for some image are left out.
       cells: those of them that are ODIN's, and one detector together.
       cell: the only one of these that can be recommended; the bound holds for all, since the images chose it.
-      least_families: how many families must say something.
+      surrogates: whether the families are made of in-distribution images.
     """
+    least_families = LEAST_SURROGATES if surrogates else 1
     candidates = [name for name in columns if all(scores.has_all(name) for scores in (inside, *outside.values()))]
+    default = next(name for name in DEFAULTS if name in candidates)
     placed = {name: _placements(inside, scores, candidates) for name, scores in outside.items()}
     families = tuple(_family(name, len(inside), outside[name], placed[name], candidates, cells) for name in outside)
     enough = [family for family in families if min(family.images, len(inside)) >= FEW_IMAGES]
     telling = [family for family in families if family.problem is None]
     if len(telling) < max(1, least_families):
-        return Choice(DEFAULT, f"no evidence: {_problems(len(inside), families, least_families)}", families, ())
+        reason = f"no evidence: {_problems(len(inside), families, least_families)}"
+        return Choice(default, default, reason, families, ())
     compared = {family.name: placed[family.name] for family in telling}
-    gains, resampled = _resampled_gains(inside, outside, compared, candidates)
-    others = [i for i, name in enumerate(candidates) if name != DEFAULT]
+    gains, resampled = _resampled_gains(inside, outside, compared, candidates, default)
+    others = [i for i, name in enumerate(candidates) if name != default]
     excess = (resampled - gains)[:, others].max(axis=1) if others else np.zeros(1)
     low = gains - np.quantile(excess, CONFIDENCE)
     comparisons = []
     for name, gain, bound in zip(candidates, gains, low, strict=True):
-        if name == DEFAULT or (name in cells and name != cell):
+        if name == default or (name in cells and name != cell):
             continue
-        worst = min(enough, key=lambda family: family.aurocs[name] - family.aurocs[DEFAULT])
-        loss = worst.aurocs[name] - worst.aurocs[DEFAULT]
+        worst = min(enough, key=lambda family: family.aurocs[name] - family.aurocs[default])
+        loss = worst.aurocs[name] - worst.aurocs[default]
         comparisons.append(Comparison(name, float(gain), float(bound), worst.name, loss))
     comparisons = tuple(sorted(comparisons, key=lambda comparison: -comparison.gain))
+    if surrogates and default != DEFAULTS[-1]:
+        return Choice(default, default, "it sees what logits show and what features show", families, comparisons)
     if better := [comparison for comparison in comparisons if comparison.is_better]:
-        return Choice(better[0].detector, "better than gen by more than chance", families, comparisons)
-    return Choice(DEFAULT, "no detector is certainly better than gen on all kinds of images", families, comparisons)
+        reason = f"better than {default} by more than chance"
+        return Choice(better[0].detector, default, reason, families, comparisons)
+    reason = f"no detector is certainly better than {default} on all kinds of images"
+    return Choice(default, default, reason, families, comparisons)
 
 
 def held_out_gains(
-    inside: SourceScores, outside: Mapping[str, SourceScores], detectors: Sequence[str]
+    inside: SourceScores, outside: Mapping[str, SourceScores], detectors: Sequence[str], default: str
 ) -> dict[str, tuple[float, float, float]]:
-    """Detectors' mean gains in AUROC over `gen` on images that did not choose them.
+    """Detectors' mean gains in AUROC over the default on images that did not choose them.
 
     Args:
       inside: in-distribution images.
       outside: by family.
       detectors: columns.
+      default: the column that they are compared with.
 
     Returns:
       Detector -> value, lower and upper end of the 95 % interval.
@@ -145,11 +163,11 @@ def held_out_gains(
     Raises:
       ValueError: there are no such images.
     """
-    columns = [DEFAULT, *detectors]
+    columns = [default, *detectors]
     if not outside or not all(len(scores) for scores in (inside, *outside.values())):
         raise ValueError("no images to compare detectors on")
     placed = {name: _placements(inside, scores, columns) for name, scores in outside.items()}
-    gains, resampled = _resampled_gains(inside, outside, placed, columns)
+    gains, resampled = _resampled_gains(inside, outside, placed, columns, default)
     tail = 100 * (1 - CONFIDENCE) / 2
     figures = np.stack([gains, *np.percentile(resampled, [tail, 100 - tail], axis=0)], axis=1)
     return {name: tuple(row) for name, row in zip(detectors, figures[1:].tolist(), strict=True)}
@@ -206,18 +224,19 @@ def _resampled_gains(
     outside: Mapping[str, SourceScores],
     placed: Mapping[str, tuple[np.ndarray, np.ndarray]],
     candidates: Sequence[str],
+    default: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean gains over `gen`, [candidates], and the same of resampled blocks, [RESAMPLES, candidates].
+    """Mean gains over the default, [candidates], and the same of resampled blocks, [RESAMPLES, candidates].
 
     The AUROC of a resample is taken to first order, as the weighted means of the placements: one product of matrices
     instead of sorting for each resample and candidate.
     """
-    default = list(candidates).index(DEFAULT)
+    compared_with = list(candidates).index(default)
     blocks, known = np.unique(np.concatenate([inside.blocks, *(outside[name].blocks for name in placed)])), []
     # Per block: the number of images on each side, and the sums of their placements' gains.
     gains = np.zeros(len(candidates))
     for name, (above, below) in placed.items():
-        gain_above, gain_below = above - above[default], below - below[default]
+        gain_above, gain_below = above - above[compared_with], below - below[compared_with]
         gains += gain_above.mean(axis=1) / len(placed)
         known.append(
             (_by_block(blocks, inside.blocks, gain_above), _by_block(blocks, outside[name].blocks, gain_below))

@@ -204,6 +204,15 @@ _FITTED_ROWS = (
         leaves_out=True,
     ),
     Detector(
+        "gen_mds_unit",
+        "combined.gen_mds_unit",
+        "the lower of gen and mds_unit, each in deviations from its mean over the bank",
+        "this project; a union of tests as in Magesh et al. 2023",
+        needs=("logits", "features"),
+        state=("unit_distances", "standards"),
+        leaves_out=True,
+    ),
+    Detector(
         "vim",
         "directions.vim",
         "energy minus alpha times the norm of h outside the principal subspace of the reference's features",

@@ -12,6 +12,7 @@ import numpy as np
 from odin_beam.transforms import __version__
 from odin_beam.transforms.detectors.registry import FITTED_DETECTORS
 from odin_beam.transforms.errors import FeatureReferenceError, StorageError
+from odin_beam.transforms.fitting.feature_rows import read_last_layer
 from odin_beam.transforms.fitting.fit_steps import FitSteps, read_counts, read_residual_sum, read_subspace
 from odin_beam.transforms.fitting.reference import Reference, fit_reference
 from odin_beam.transforms.fitting.reference_file import read_reference, write_reference
@@ -212,9 +213,9 @@ def _write_reference(fit: ReferenceFit, subspace: str, residuals: Sequence[str],
                 "python": platform.python_version(),
             },
         }
-        total = read_residual_sum(residuals)
+        weights, total = read_last_layer(fit.steps.folder), read_residual_sum(residuals)
         reference = fit_reference(
-            sums.moments, sums.histogram, sums.bank, read_subspace(subspace), total, about, digests
+            sums.moments, sums.histogram, sums.bank, weights, read_subspace(subspace), total, about, digests
         )
         write_reference(fit.output, reference)
     return {

@@ -2,7 +2,7 @@
 
 subspace = vim_subspace(moments, kernel, bias)
 residual_sum = sum(vim_residual_sum(features, *subspace) for features in batches)
-reference = fit_reference(moments, histogram, bank, subspace, residual_sum)
+reference = fit_reference(moments, histogram, bank, weights, subspace, residual_sum)
 reference.unavailable                       -> {"she": "no image was classified correctly"}
 """
 
@@ -17,8 +17,10 @@ from odin_beam.transforms import limits
 from odin_beam.transforms.fitting.bank import Bank
 from odin_beam.transforms.fitting.clip import FeatureHistogram
 from odin_beam.transforms.fitting.covariance import Distances, images_per_feature, is_regularised, mahalanobis
+from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 from odin_beam.transforms.fitting.moments import Moments
 from odin_beam.transforms.fitting.residual import Residual, Subspace, principal_dimension
+from odin_beam.transforms.fitting.standards import Standards, fit_standards
 
 # Of ReAct's limit.
 QUANTILE = 0.9
@@ -34,6 +36,7 @@ class Reference:
       clip: float64 [], the 90th percentile of all features' entries.
       distances: of features.
       unit_distances: of h / |h|.
+      standards: of the scores of two detectors.
       residual: ViM's space and scale.
       bank: float32 [B, D], h / |h|.
       bank_labels: int32 [B], classes of these images.
@@ -51,7 +54,7 @@ class Reference:
 
     # The fields that detectors take.
     STATE: ClassVar = (
-        *("mean", "clip", "distances", "unit_distances", "residual"),
+        *("mean", "clip", "distances", "unit_distances", "standards", "residual"),
         *("bank", "bank_labels", "bank_energies", "knn_k", "nnguide_k", "she_means", "she_counts"),
     )
 
@@ -60,6 +63,7 @@ class Reference:
     clip: np.ndarray | None = None
     distances: Distances | None = None
     unit_distances: Distances | None = None
+    standards: Standards | None = None
     residual: Residual | None = None
     bank: np.ndarray | None = None
     bank_labels: np.ndarray | None = None
@@ -108,6 +112,7 @@ def fit_reference(
     moments: Moments,
     histogram: FeatureHistogram,
     bank: Bank,
+    weights: LastLayerWeights,
     subspace: Subspace | None,
     residual_sum: float = 0.0,
     about: Mapping[str, Any] | None = None,
@@ -119,6 +124,7 @@ def fit_reference(
       moments: of all images.
       histogram: of all features.
       bank: of all images.
+      weights: of the last layer.
       subspace: `vim_subspace` of the moments.
       residual_sum: sum of `vim_residual_sum` over all images.
       about: of the fit; see `Reference`.
@@ -139,6 +145,8 @@ def fit_reference(
     ):
         state |= part[0]
         unavailable |= part[1]
+    part = _standards(bank, weights, state.get("unit_distances"), unavailable)
+    state, unavailable = state | part[0], unavailable | part[1]
     fitted = [name for name in _OF_COVARIANCE if name not in unavailable]
     parts = {name: moments.unit if name.endswith("_unit") else moments.features for name in fitted}
     return Reference(
@@ -153,7 +161,7 @@ def fit_reference(
     )
 
 
-_OF_COVARIANCE = ("mds", "rmds", "mds_unit", "rmds_unit")
+_OF_COVARIANCE = ("mds", "rmds", "mds_unit", "rmds_unit", "gen_mds_unit")
 _Part = tuple[dict[str, Any], dict[str, str]]
 
 
@@ -170,8 +178,22 @@ def _distances(moments: Moments) -> _Part:
     for name, part, suffix in (("distances", moments.features, ""), ("unit_distances", moments.unit, "_unit")):
         state[name] = mahalanobis(part)
         if state[name] is None:
-            unavailable |= dict.fromkeys((f"mds{suffix}", f"rmds{suffix}"), "features do not vary within classes")
+            names = [name for name in _OF_COVARIANCE if name.endswith("_unit") == bool(suffix)]
+            unavailable |= dict.fromkeys(names, "features do not vary within classes")
     return state, unavailable
+
+
+def _standards(
+    bank: Bank, weights: LastLayerWeights, unit_distances: Distances | None, unavailable: Mapping[str, str]
+) -> _Part:
+    if "gen_mds_unit" in unavailable:
+        return {}, {}
+    standards = fit_standards(bank.features, weights, unit_distances)
+    return (
+        ({}, {"gen_mds_unit": "the scores of all images are equal"})
+        if standards is None
+        else ({"standards": standards}, {})
+    )
 
 
 def _too_many(moments: Moments) -> str | None:

@@ -17,12 +17,14 @@ from odin_beam.transforms.errors import FeatureReferenceError, StorageError, cau
 from odin_beam.transforms.fitting.covariance import Distances
 from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.fitting.residual import Residual
+from odin_beam.transforms.fitting.standards import Standards
 from odin_beam.transforms.storage.reading import open_seekable
 from odin_beam.transforms.storage.writing import write_streamed
 from odin_beam.transforms.tables import json_shape
 from odin_beam.transforms.tables.json_shape import COUNT, EVERY
 
-FORMAT = "odin-beam reference 1"
+FORMAT = "odin-beam reference 2"
+_EARLIER = "odin-beam reference 1"
 
 
 # Name -> type, and length of each axis: equal letters are equal lengths.
@@ -34,6 +36,7 @@ _ARRAYS = {
     **{f"distances.{name}": ("<f8", axes) for name, axes in _DISTANCES.items()},
     # Unit features may leave other directions without variance.
     **{f"unit_distances.{n}": ("<f8", a.replace("R", "S").replace("P", "Q")) for n, a in _DISTANCES.items()},
+    **{f"standards.{name}": ("<f8", "") for name in Standards._fields},
     "residual.origin": ("<f8", "D"),
     "residual.basis": ("<f8", "DV"),
     "residual.alpha": ("<f8", ""),
@@ -44,7 +47,7 @@ _ARRAYS = {
     "she_counts": ("<i8", "K"),
     "digests": ("<i8", "N"),
 }
-_PARTS = {"distances": Distances, "unit_distances": Distances, "residual": Residual}
+_PARTS = {"distances": Distances, "unit_distances": Distances, "standards": Standards, "residual": Residual}
 _SHAPE = {
     "format": FORMAT,
     "digest": str,
@@ -139,6 +142,8 @@ def _meta(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> dict
         meta = json.loads(archive.read(members[_META]))
     except RecursionError:
         raise FeatureReferenceError(f"its {_META} is nested too deeply") from None
+    if isinstance(meta, dict) and meta.get("format") == _EARLIER:
+        raise FeatureReferenceError("another version made it: run `fit` again")
     if found := json_shape.problem(meta, _SHAPE, "its description"):
         raise FeatureReferenceError(found)
     return meta

@@ -23,8 +23,8 @@ def images(rng, shifts, count=400, first=0):
     return source(columns, np.arange(first, first + count))
 
 
-def choose(inside, outside, least=1, cell=CELLS[0]):
-    return choose_detector(inside, outside, list(inside.columns), CELLS, cell, least)
+def choose(inside, outside, surrogates=False, cell=CELLS[0]):
+    return choose_detector(inside, outside, list(inside.columns), CELLS, cell, surrogates)
 
 
 ZERO = {"gen": 0.0, "energy": 0.0, "odin_T1_eps0": 0.0}
@@ -36,7 +36,7 @@ def below(**shifts):
 
 def test_gen_is_recommended_where_nothing_is_better():
     rng = np.random.default_rng(0)
-    choice = choose(images(rng, ZERO), {"a": images(rng, below()), "b": images(rng, below())}, least=2)
+    choice = choose(images(rng, ZERO), {"a": images(rng, below()), "b": images(rng, below())}, surrogates=True)
     assert choice.detector == "gen"
     assert "no detector is certainly better" in choice.reason
     assert {row.detector for row in choice.comparisons} == {"energy", "odin_T1_eps0"}
@@ -45,7 +45,7 @@ def test_gen_is_recommended_where_nothing_is_better():
 def test_a_detector_that_is_better_on_all_kinds_is_recommended():
     rng = np.random.default_rng(1)
     outside = {name: images(rng, below(energy=1.6)) for name in "ab"}
-    choice = choose(images(rng, ZERO), outside, least=2)
+    choice = choose(images(rng, ZERO), outside, surrogates=True)
     assert choice.detector == "energy"
     best = choice.comparisons[0]
     assert best.detector == "energy"
@@ -55,11 +55,40 @@ def test_a_detector_that_is_better_on_all_kinds_is_recommended():
 def test_a_detector_that_loses_on_one_kind_is_not():
     rng = np.random.default_rng(2)
     outside = {"a": images(rng, below(energy=2.5)), "b": images(rng, below(energy=0.9))}
-    choice = choose(images(rng, ZERO), outside, least=2)
+    choice = choose(images(rng, ZERO), outside, surrogates=True)
     assert choice.comparisons[0].gain > 0.02
     assert choice.comparisons[0].worst_family == "b"
     assert choice.comparisons[0].worst_gain < -0.01
     assert choice.detector == "gen"
+
+
+BOTH = {**ZERO, "gen_mds_unit": 0.0}
+
+
+def test_with_a_reference_altered_copies_do_not_overrule_the_lower_of_both():
+    rng = np.random.default_rng(10)
+    outside = {name: images(rng, {name: -1.0 for name in BOTH} | {"energy": -2.5}) for name in "ab"}
+    choice = choose(images(rng, BOTH), outside, surrogates=True)
+    assert (choice.detector, choice.default) == ("gen_mds_unit", "gen_mds_unit")
+    assert choice.comparisons[0].detector == "energy"
+    assert choice.comparisons[0].is_better
+    assert "gen_mds_unit" not in {row.detector for row in choice.comparisons}
+
+
+def test_foreign_images_do():
+    rng = np.random.default_rng(11)
+    outside = {"a": images(rng, {name: -1.0 for name in BOTH} | {"energy": -2.5})}
+    choice = choose(images(rng, BOTH), outside)
+    assert (choice.detector, choice.default) == ("energy", "gen_mds_unit")
+    assert choice.reason == "better than gen_mds_unit by more than chance"
+
+
+def test_without_scores_of_it_for_all_images_the_default_is_gen():
+    rng = np.random.default_rng(12)
+    inside, outside = images(rng, BOTH), {"a": images(rng, {name: -1.0 for name in BOTH})}
+    inside.columns["gen_mds_unit"][3] = np.nan
+    assert choose(inside, outside).default == "gen"
+    assert choose(inside, {"a": images(rng, BOTH, 50)}).detector == "gen"
 
 
 def test_the_cell_of_odin_competes_as_odin():
@@ -84,22 +113,22 @@ def test_the_gain_is_the_difference_of_the_aurocs():
     row = next(row for row in choose(inside, outside).comparisons if row.detector == "energy")
     assert row.gain == pytest.approx(np.mean(gains), abs=1e-12)
     assert row.worst_gain == pytest.approx(min(gains), abs=1e-12)
-    assert held_out_gains(inside, outside, ["energy"])["energy"][0] == pytest.approx(np.mean(gains), abs=1e-12)
+    assert held_out_gains(inside, outside, ["energy"], "gen")["energy"][0] == pytest.approx(np.mean(gains), abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("inside", "outside", "least", "reason"),
+    ("inside", "outside", "surrogates", "reason"),
     [
-        (99, {"a": 400, "b": 400}, 1, "only 99 images"),
-        (400, {"a": 99}, 1, "a: fewer than 100 images"),
-        (400, {"a": 400, "b": 99}, 2, "b: fewer than 100 images"),
-        (400, {}, 1, "no images to compare with"),
+        (99, {"a": 400, "b": 400}, False, "only 99 images"),
+        (400, {"a": 99}, False, "a: fewer than 100 images"),
+        (400, {"a": 400, "b": 99}, True, "b: fewer than 100 images"),
+        (400, {}, False, "no images to compare with"),
     ],
 )
-def test_too_few_images_are_no_evidence(inside, outside, least, reason):
+def test_too_few_images_are_no_evidence(inside, outside, surrogates, reason):
     rng = np.random.default_rng(5)
     outside = {name: images(rng, below(energy=3.0), count) for name, count in outside.items()}
-    choice = choose(images(rng, ZERO, inside), outside, least)
+    choice = choose(images(rng, ZERO, inside), outside, surrogates)
     assert choice.detector == "gen"
     assert reason in choice.reason
     assert choice.comparisons == ()
@@ -127,7 +156,7 @@ def test_the_bound_holds_for_the_best_of_equal_detectors():
     for _ in range(runs):
         inside = images(rng, dict.fromkeys(names, 0.0), 150)
         outside = {"x": images(rng, dict.fromkeys(names, -1.0), 150, first=1000)}
-        choice = choose_detector(inside, outside, names, (), "", 1)
+        choice = choose_detector(inside, outside, names, (), "", False)
         claimed += max(row.low for row in choice.comparisons) > 0
     # 10 expected, standard deviation 3.1.
     assert claimed <= 20
@@ -141,12 +170,12 @@ def test_images_made_of_the_same_originals_are_resampled_together():
         name: source({k: np.tile(v, 16) for k, v in scores.columns.items()}, np.tile(scores.blocks, 16))
         for name, scores in (("inside", inside), ("outside", outside))
     }
-    _, low, high = held_out_gains(inside, {"a": outside}, ["energy"])["energy"]
-    of_copies = held_out_gains(copies["inside"], {"a": copies["outside"]}, ["energy"])
+    _, low, high = held_out_gains(inside, {"a": outside}, ["energy"], "gen")["energy"]
+    of_copies = held_out_gains(copies["inside"], {"a": copies["outside"]}, ["energy"], "gen")
     _, low_of_copies, high_of_copies = of_copies["energy"]
     assert high_of_copies - low_of_copies == pytest.approx(high - low, rel=0.1)
 
 
 def test_without_images_there_is_no_gain():
     with pytest.raises(ValueError, match="no images"):
-        held_out_gains(source({"gen": np.empty(0), "msp": np.empty(0)}), {}, ["msp"])
+        held_out_gains(source({"gen": np.empty(0), "msp": np.empty(0)}), {}, ["msp"], "gen")

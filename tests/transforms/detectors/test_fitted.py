@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from odin_beam.transforms.detectors.leave_class_out import leave_class_out
 from odin_beam.transforms.detectors.reference_tensors import ReferenceTensors
-from odin_beam.transforms.detectors.registry import DETECTORS, FITTED_DETECTORS
+from odin_beam.transforms.detectors.registry import CLEAN_DETECTORS, DETECTORS, FITTED_DETECTORS
 from odin_beam.transforms.fitting.reference import Reference
 from odin_beam.transforms.forward.forward_pass import ForwardPass
 from odin_beam.transforms.model.activations import Activations
@@ -75,7 +75,7 @@ def test_a_graph_captures_the_state_and_serves_every_batch_size(name, xla):
         np.testing.assert_allclose(graph(NEW.logits[:size], NEW.features[:size]), scores(name)[:size], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mds_unit", "rmds_unit", "knn", "nnguide"])
+@pytest.mark.parametrize("name", ["mds_unit", "rmds_unit", "gen_mds_unit", "knn", "nnguide"])
 def test_features_of_zero_have_no_unit_vector_and_no_score(name):
     zero = NEW.with_features(NEW.features * (np.arange(30) != 4)[:, None])
     np.testing.assert_array_equal(np.isnan(scores(name, zero)), np.arange(30) == 4)
@@ -162,3 +162,16 @@ def test_a_class_that_is_left_out_is_not_looked_at(name):
             without = distances._replace(offsets=np.where(kept, distances.offsets, np.inf))
             expected = scores(name, one, replace(REFERENCE, **{part: without}))[0]
         assert got[image] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_lower_of_both_is_a_union_of_two_tests():
+    known, standards = images(5000, seed=3), REFERENCE.standards
+    lower = scores("gen_mds_unit", known)
+    parts = {
+        "gen": (CLEAN_DETECTORS["gen"](activations(known)).numpy() - standards.gen_mean) / standards.gen_deviation,
+        "mds_unit": (scores("mds_unit", known) - standards.mds_unit_mean) / standards.mds_unit_deviation,
+    }
+    np.testing.assert_array_equal(lower, np.minimum(*parts.values()))
+    flagged = lower < np.quantile(lower, 0.05)
+    threshold = np.quantile(lower, 0.05)
+    np.testing.assert_array_equal(flagged, (parts["gen"] < threshold) | (parts["mds_unit"] < threshold))

@@ -9,7 +9,12 @@ from scipy.special import logsumexp
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.fitting import feature_rows
 from odin_beam.transforms.fitting.bank import Bank
-from odin_beam.transforms.fitting.feature_rows import LastLayerWeights, read_feature_rows, write_last_layer
+from odin_beam.transforms.fitting.feature_rows import (
+    LastLayerWeights,
+    read_feature_rows,
+    read_last_layer,
+    write_last_layer,
+)
 from odin_beam.transforms.fitting.fit_steps import FitSteps, read_counts, read_residual_sum, read_subspace
 from odin_beam.transforms.fitting.reference import fit_reference
 from odin_beam.transforms.fitting.statistics_file import read_statistics
@@ -53,7 +58,8 @@ def run(folder, shards, bank=200, sample=10**6, groups=5):
     subspace = steps.merge_moments([steps.read_moments(*group, chosen) for group in grouped.items()])
     residuals = [steps.read_residuals(*group, chosen, subspace) for group in grouped.items()]
     sums, total = steps.merged(), read_residual_sum(residuals)
-    return steps, sums, fit_reference(sums.moments, sums.histogram, sums.bank, read_subspace(subspace), total)
+    weights, subspace = read_last_layer(str(folder)), read_subspace(subspace)
+    return steps, sums, fit_reference(sums.moments, sums.histogram, sums.bank, weights, subspace, total)
 
 
 @pytest.mark.parametrize("count", [1, 9])

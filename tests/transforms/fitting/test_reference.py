@@ -7,12 +7,13 @@ from sklearn.covariance import EmpiricalCovariance
 from odin_beam.transforms import limits
 from odin_beam.transforms.fitting.bank import Bank
 from odin_beam.transforms.fitting.clip import FeatureHistogram
+from odin_beam.transforms.fitting.feature_rows import LastLayerWeights
 from odin_beam.transforms.fitting.moments import Moments
 from odin_beam.transforms.fitting.reference import fit_reference, neighbours
 from odin_beam.transforms.fitting.residual import principal_dimension
 from tests.helpers.feature_fits import fit, images
 
-OF_COVARIANCE = ("mds", "rmds", "mds_unit", "rmds_unit")
+OF_COVARIANCE = ("mds", "rmds", "mds_unit", "rmds_unit", "gen_mds_unit")
 
 
 def centred(of):
@@ -138,7 +139,9 @@ def test_the_bank_leaves_out_features_of_zero():
 
 def test_without_images_there_is_no_reference():
     with pytest.raises(ValueError, match="no images"):
-        fit_reference(Moments(2, 3), FeatureHistogram(), Bank(2, 3, 10), None)
+        fit_reference(
+            Moments(2, 3), FeatureHistogram(), Bank(2, 3, 10), LastLayerWeights(np.ones((3, 2)), np.ones(2)), None
+        )
 
 
 def test_the_digest_is_that_of_what_scores_depend_on():

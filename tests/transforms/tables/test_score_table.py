@@ -104,6 +104,7 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("rmds", "float"),
         ("mds_unit", "float"),
         ("rmds_unit", "float"),
+        ("gen_mds_unit", "float"),
         ("vim", "float"),
         ("knn", "float"),
         ("nnguide", "float"),
