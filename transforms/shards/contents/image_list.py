@@ -91,6 +91,9 @@ class ImageList(Content):
     def name(self, shard: Shard) -> str:
         return os.path.basename(shard.path)
 
+    def uri(self, shard: Shard, record: Record, parsed: "ImageRecord | None") -> str | None:
+        return record.uri
+
     def expected_images(self, shard: Shard, mean_bytes: float) -> int:
         return self.count
 
@@ -229,16 +232,16 @@ def _take(rows: Iterator, count: int) -> list:
 
 
 def _fetch(index: int, row: Mapping[str, Any]) -> Record:
-    name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
-    name = clipped(name, limits.MAX_ID_LENGTH)
+    name = clipped(row["id"] if row["id"] is not None else row["uri"], limits.MAX_ID_LENGTH)
+    described = {"id": name, "label": row["label"], "uri": clipped(row["uri"], limits.MAX_ID_LENGTH)}
     too_large = ("record_too_large", f"more than the limit of {limits.MAX_RECORD_BYTES} bytes")
     if row["size"] is not None and row["size"] > limits.MAX_RECORD_BYTES:
-        return Record(index, None, None, too_large, name, label)
+        return Record(index, None, None, too_large, **described)
     try:
         with reading.open_file(row["uri"]) as stream:
             data = stream.read(limits.MAX_RECORD_BYTES + 1)
     except errors.NoSuchFile as e:
-        return Record(index, None, None, ("not_found", str(e)), name, label)
+        return Record(index, None, None, ("not_found", str(e)), **described)
     if len(data) > limits.MAX_RECORD_BYTES:
-        return Record(index, None, None, too_large, name, label)
-    return Record(index, None, data, None, name, label)
+        return Record(index, None, None, too_large, **described)
+    return Record(index, None, data, None, **described)
