@@ -46,6 +46,10 @@ SCHEMA = pa.schema(
 )
 
 
+# In the list's metadata, for lists whose ids are the uris as the user wrote them, where these are not absolute.
+_IDS_KEY, _IDS_AS_WRITTEN = b"odin_beam_ids", b"as written"
+
+
 @dataclass(frozen=True)
 class ImageList(Content):
     """Consecutive rows of a list of image files.
@@ -139,10 +143,12 @@ class ListWriter:
 
     Args:
       path: local file.
+      ids_as_written: whether an image without an id has its absolute uri also as the user wrote it.
     """
 
-    def __init__(self, path: str):
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+    def __init__(self, path: str, ids_as_written: bool = True):
+        schema = SCHEMA.with_metadata({_IDS_KEY: _IDS_AS_WRITTEN}) if ids_as_written else SCHEMA
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._pending: list[dict[str, Any]] = []
         self.ranges: list[RowRange] = []
 
@@ -170,6 +176,19 @@ class ListWriter:
 
 def _digest(table: pa.Table) -> str:
     return hashlib.sha256(json.dumps(table.to_pylist(), sort_keys=True).encode()).hexdigest()
+
+
+def has_absolute_ids(path: str) -> bool:
+    """Whether an image without an id of its own has its absolute uri as id, however the user wrote it.
+
+    True of a list that a version before `ids_as_written` wrote; False where there is no readable list.
+    """
+    try:
+        with reading.open_seekable(path) as stream:
+            return (pq.read_schema(stream).metadata or {}).get(_IDS_KEY) != _IDS_AS_WRITTEN
+    except Exception:
+        # Whoever resumes reads the list that is written now.
+        return False
 
 
 def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
