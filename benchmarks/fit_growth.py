@@ -110,6 +110,8 @@ def write_features(folder: str, number: int, images: int, means: np.ndarray, rng
     columns = {
         "shard": [shard.path] * images,
         "index": np.arange(images),
+        "id": [f"{number}__{index}" for index in range(images)],
+        "uri": [f"{shard.path}#{index}" for index in range(images)],
         "image_digest": rng.integers(-(1 << 63), 1 << 63, images, dtype=np.int64),
         "label": labels,
         "prediction": labels.astype(np.int32),

@@ -61,6 +61,7 @@ def make_scores(folder: Path, rows: int) -> None:
         scores = random.normal(np.where(random.random(count) < 0.1, -6.0, 0.0))
         made = {"shard": [path] * count, "index": np.arange(count), "prediction": np.arange(count) % 1000}
         made |= {"id": [f"shard-{first}.tfrecord__{i}" for i in range(count)], "odin": scores}
+        made["uri"] = [f"{path}#{i}" for i in range(count)]
         columns = [
             pa.array(made[field.name], field.type) if field.name in made else pa.nulls(count, field.type)
             for field in schemas.SCORE_SCHEMA

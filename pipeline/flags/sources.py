@@ -81,9 +81,8 @@ def _source_pattern(name: str | None, role: str, pattern: str) -> SourcePattern:
             raise UsageError(f"--{role} {pattern}: did you mean {close[0]}:{rest}?")
         prefix, rest = "", pattern
     kind = KINDS[prefix]
-    return SourcePattern(
-        name or kind.default_name(rest) or role, role, absolute_path(rest) if kind.is_path else rest, prefix
-    )
+    absolute = absolute_path(rest) if kind.is_path else rest
+    return SourcePattern(name or kind.default_name(rest) or role, role, absolute, prefix, rest)
 
 
 def worker_paths(sources: SourceOptions) -> list[tuple[str, str]]:

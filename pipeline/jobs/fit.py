@@ -34,7 +34,7 @@ def run(options: FitOptions) -> int:
     launched = time.time()
     _refuse_output(options)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
-        shards = sources.list_shards(options.sources, folder, options.folder)
+        shards = sources.list_shards(options.sources, folder, options.folder, not options.overwrite)
         settings = fit_settings(options)
         if _is_finished(options, settings, shards):
             print(f"{options.output} is finished: it was fitted to just these images with these settings")

@@ -51,7 +51,7 @@ def run(options: ScoreOptions | FromFeaturesOptions) -> int:
         if isinstance(options, FromFeaturesOptions):
             import_tensorflow()
             return _score_features(options, folder, launched)
-        shards = sources.list_shards(options.sources, folder, options.output)
+        shards = sources.list_shards(options.sources, folder, options.output, not options.overwrite)
         refuse_unknown_sources(options.groups, shards)
         settings = score_settings(options)
         import_tensorflow()

@@ -44,7 +44,7 @@ def run(options: TuneOptions) -> int:
     launched = time.time()
     _refuse_output(options)
     with tempfile.TemporaryDirectory(prefix="odin-beam-listings-") as folder:
-        shards = sources.list_shards(options.sources, folder, options.folder)
+        shards = sources.list_shards(options.sources, folder, options.folder, not options.overwrite)
         settings, reference = tune_settings(options)
         shards = [*shards, *surrogate_shards(shards, options.surrogates, settings.features)]
         import_tensorflow()

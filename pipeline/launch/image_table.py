@@ -44,8 +44,8 @@ def table_rows(path: str) -> Iterator[dict[str, Any]]:
 
     Yields:
       `uri` (relative ones made absolute by the manifest's own folder, `file:` ones made paths), `label` and `id` (None
-      where there is none, or a negative label or NaN). A label may be the name of a class in a `labels.txt` beside the
-      manifest.
+      where there is none, or a negative label or NaN), `written` (the uri as it stands in the table). A label may be
+      the name of a class in a `labels.txt` beside the manifest.
 
     Raises:
       UsageError: it cannot be read, has no column `uri`, or has a row that names no file or no class; the message says
@@ -72,7 +72,7 @@ def table_rows(path: str) -> Iterator[dict[str, Any]]:
                 label = labels.index(row.get("label"))
             except ValueError as e:
                 raise UsageError(f"manifest {path}, row {number}, column label: {e}") from None
-            yield {"uri": uri, "label": label, "id": row.get("id")}
+            yield {"uri": uri, "label": label, "id": row.get("id"), "written": row["uri"]}
     if not number:
         raise UsageError(f"manifest {path} lists no images")
 

@@ -1,5 +1,6 @@
 """One `[NAME=]PATTERN` of the command line, and what a kind of source is."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,12 +25,32 @@ class SourcePattern:
       role: `in_distribution`, `out_distribution` or `input`.
       pattern: without the prefix of its kind; globs and files made absolute.
       kind: the prefix; empty for a glob of TFRecord files.
+      given: the pattern as the user wrote it; empty if that is `pattern`. Two ways to write one pattern are equal.
     """
 
     name: str
     role: str
     pattern: str
     kind: str = ""
+    given: str = field(default="", compare=False)
+
+    @property
+    def roots(self) -> tuple[str, str]:
+        """What absolute paths begin with, and what stands there in the pattern as given; the rest is the same.
+
+        photos/*.jpg in /data    -> ("/data/", "")
+        ../photos/*.jpg          -> ("/", "../")
+        """
+        given = self.given.rstrip("/")
+        if given in ("", self.pattern):
+            return "", ""
+        absolute, written = self.pattern.split("/"), given.split("/")
+        pairs = zip(reversed(absolute), reversed(written), strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        roots = ["/".join(parts[: len(parts) - same]) for parts in (absolute, written)]
+        if not same:
+            return roots[0], roots[1]
+        return f"{roots[0]}/", f"{roots[1]}/" if len(written) > same else ""
 
     @property
     def text(self) -> str:
@@ -62,6 +83,7 @@ class Listing:
       options: of all sources.
       folder: local; lists of images are written below it.
       output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
+      resumes: whether what the folder holds of an earlier run is to be continued.
       seen: paths of loose files that earlier patterns have listed, by source.
       left_out: paths of files beside them that a pattern does not match, by source; another one may.
     """
@@ -69,6 +91,7 @@ class Listing:
     options: SourceOptions
     folder: str
     output: str | None = None
+    resumes: bool = True
     seen: dict[str, set[str]] = field(default_factory=dict)
     left_out: dict[str, set[str]] = field(default_factory=dict)
 

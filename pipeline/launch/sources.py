@@ -9,7 +9,7 @@ from odin_beam.pipeline.launch.source_pattern import Listing, SourceOptions
 from odin_beam.transforms.shards.shard import Shard
 
 
-def list_shards(options: SourceOptions, folder: str, output: str | None = None) -> list[Shard]:
+def list_shards(options: SourceOptions, folder: str, output: str | None = None, resumes: bool = True) -> list[Shard]:
     """The shards of all sources: by source in the order given, then by path; no duplicates within a source.
 
     Says on standard error how many files lie beside loose images without being matched.
@@ -18,11 +18,12 @@ def list_shards(options: SourceOptions, folder: str, output: str | None = None) 
       options: the patterns, and what they need.
       folder: local; lists of images are written below it, see `listings.publish_listings`.
       output: the run's folder, if there is one: files in it are never inputs, even if a glob matches them.
+      resumes: whether what the folder holds of an earlier run is to be continued.
 
     Raises:
       UsageError: a pattern matches nothing, cannot be listed, or is invalid.
     """
-    listing = Listing(options, folder, output)
+    listing = Listing(options, folder, output, resumes)
     shards: dict[tuple[str, str, int], Shard] = {}
     for source in options.patterns:
         for shard in KINDS[source.kind].shards(source, listing):

@@ -70,10 +70,17 @@ def written(prefix):
     rows = []
     for payload in tf.data.TFRecordDataset(shard_paths(prefix)).as_numpy_iterator():
         features = tf.train.Example.FromString(payload).features.feature
-        assert set(features) <= {"image", "label", "id"}
+        assert set(features) <= {"image", "label", "id", "image/uri"}
         label = features["label"].int64_list.value[0] if "label" in features else None
         rows.append((features["id"].bytes_list.value[0].decode(), label, features["image"].bytes_list.value[0]))
     return rows
+
+
+def uris(prefix):
+    """The place that each image came from, in the order of `written`."""
+    payloads = tf.data.TFRecordDataset(shard_paths(prefix)).as_numpy_iterator()
+    examples = map(tf.train.Example.FromString, payloads)
+    return [example.features.feature["image/uri"].bytes_list.value[0].decode() for example in examples]
 
 
 def ids(prefix):

@@ -35,7 +35,10 @@ from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables import layout, parquet, run_file, scores_file
 from odin_beam.transforms.tables.json_files import write_json
 from odin_beam.transforms.tables.layout import flags_path, scores_path
-from odin_beam.transforms.tables.schemas import FLAG_SCHEMA
+from odin_beam.transforms.tables.schemas import FLAG_SCHEMA, SCORE_SCHEMA
+
+# What flags repeat of the scores.
+_COPIED = [column.name for column in FLAG_SCHEMA if column.name in SCORE_SCHEMA.names]
 
 
 def _temporary_name(shard: Shard) -> str:
@@ -48,14 +51,14 @@ def flag_rows(rule: FlagRule, table: pa.Table, largest_p: float | None) -> tuple
 
     Args:
       rule: which images are flagged.
-      table: the columns `shard`, `index`, `id`, `prediction` and the detector's column.
+      table: the columns that flags have in common with scores, and the detector's column.
       largest_p: see `FlagRule.flagged`.
     """
     scores, predictions = _arrays(rule, table)
     p_values = rule.p_values(scores, predictions)
     flagged = rule.flagged(scores, predictions, p_values, largest_p)
     unscored, missing = np.isnan(scores), np.isnan(p_values)
-    columns = [table[name].combine_chunks() for name in ("shard", "index", "id", "prediction")]
+    columns = [table[name].combine_chunks() for name in _COPIED]
     flag_columns = [pa.array(scores, mask=unscored), pa.array(p_values, mask=missing), pa.array(flagged, mask=missing)]
     classes, sizes = np.unique(predictions[~missing], return_counts=True)
     class_images = {c: size for c, size in zip(classes.tolist(), sizes.tolist(), strict=True) if c in rule.by_class}
@@ -100,7 +103,7 @@ def flag_shard(
     parts = []
     stream = parquet.ParquetStream(output, _temporary_name(shard), FLAG_SCHEMA)
     try:
-        columns = ["shard", "index", "id", "prediction", rule.detector]
+        columns = [*_COPIED, rule.detector]
         expected = scores_file.fingerprint(identity, shard)
         for table in scores_file.read_scores(scores_path(output, shard), expected, columns):
             rows, counts = flag_rows(rule, table, largest_p)

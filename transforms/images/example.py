@@ -1,4 +1,4 @@
-"""What a `tf.train.Example` contains: its encoded image, label and id."""
+"""What a `tf.train.Example` contains: its encoded image, label, id and uri."""
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,10 @@ from odin_beam.transforms.images.recognition import described, recognised
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.text import clipped, printable
 
+# Where `ingest` writes the place that an image came from.
+URI_FEATURE = "image/uri"
 _SHAPE_NAMES = ("height", "width", "channels", "depth")
-# Enough for the longest id: a character has at most 4 bytes.
+# Enough for the longest id or uri: a character has at most 4 bytes.
 _ID_BYTES = 4 * limits.MAX_ID_LENGTH + 4
 # Of a feature's name in a message.
 _NAME_LENGTH = 100
@@ -32,12 +34,14 @@ class ImageRecord:
       id: the id feature, or None.
       raw_shape: (height, width, channels) from features of those names, for raw pixels; None if they are missing.
         Channels may be called `depth`, or follow from the number of bytes.
+      uri: where the image came from, absolute, by the feature `URI_FEATURE`; None without one, and for a list's images.
     """
 
     image: bytes
     label: int | None
     id: str | None
     raw_shape: tuple[int, int, int] | None
+    uri: str | None = None
 
 
 def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
@@ -62,7 +66,7 @@ def parse_example(payload: bytes, names: FeatureNames) -> ImageRecord:
         raise ImageError("no_image", missing_image(names.image, features, kind, count))
     raw_shape = _raw_shape(lambda name: _number(features, name), len(image[0]))
     label = class_index(*_values(features[names.label])) if names.label in features else None
-    return ImageRecord(image[0], label, _id(features, names.id), raw_shape)
+    return ImageRecord(image[0], label, _id(features, names.id), raw_shape, _uri(features))
 
 
 def missing_label(payload: bytes, names: FeatureNames) -> str | None:
@@ -88,7 +92,7 @@ def _values(feature: tf.train.Feature) -> tuple[str | None, Sequence]:
 
 def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
     try:
-        example = read_wire(payload, (names.image, names.label, names.id, *_SHAPE_NAMES))
+        example = read_wire(payload, (names.image, names.label, names.id, URI_FEATURE, *_SHAPE_NAMES))
     except Malformed:
         raise _not_an_example(payload) from None
     except TooManyFields:
@@ -109,7 +113,10 @@ def _parse_large(payload: bytes, names: FeatureNames) -> ImageRecord:
     if id_feature.span is not None:
         image_id = _id_text(payload[id_feature.span[0] : min(id_feature.span[1], id_feature.span[0] + _ID_BYTES)])
     label = _wire_label(payload, example.features.get(names.label, WireFeature()))
-    return ImageRecord(payload[start:end], label, image_id, _raw_shape(number, end - start))
+    uri = None
+    if (uri_span := example.features.get(URI_FEATURE, WireFeature()).span) is not None:
+        uri = _uri_text(payload[uri_span[0] : min(uri_span[1], uri_span[0] + _ID_BYTES)])
+    return ImageRecord(payload[start:end], label, image_id, _raw_shape(number, end - start), uri)
 
 
 def _wire_label(payload: bytes, feature: WireFeature) -> int | None:
@@ -170,6 +177,21 @@ def _id(features, name: str) -> str | None:
 
 def _id_text(value: bytes) -> str:
     return clipped(value.decode("utf-8", errors="replace"), limits.MAX_ID_LENGTH)
+
+
+def _uri(features) -> str | None:
+    values = features[URI_FEATURE].bytes_list.value if URI_FEATURE in features else ()
+    return _uri_text(values[0][:_ID_BYTES]) if values else None
+
+
+def _uri_text(value: bytes) -> str | None:
+    """The uri; None for what names no place: a relative path, bytes that are not UTF-8, or an overlong text."""
+    try:
+        uri = value.decode()
+    except UnicodeDecodeError:
+        return None
+    is_absolute = uri.startswith("/") or "://" in uri
+    return uri if is_absolute and len(uri) <= limits.MAX_ID_LENGTH else None
 
 
 def _raw_shape(number: Callable[[str], int | None], size: int) -> tuple[int, int, int] | None:

@@ -41,6 +41,12 @@ class Member:
     place: int
     size: int
 
+    @property
+    def uri(self) -> str:
+        """Where it is, absolute: its path, or `ARCHIVE-PATH!/ID` as in URLs of Java archives."""
+        folder = self.container.path if self.container.kind == "folder" else f"{self.container.path}!/"
+        return folder + self.id
+
 
 @dataclass(frozen=True)
 class Reject:

@@ -3,7 +3,8 @@
 One element is one output shard: the DoFn reads the shard's files in sequence and writes their Examples to a temporary
 file, whose rename to the final name publishes the complete shard. Images never cross a shuffle; reports do.
 
-Features: `image` (the encoded bytes unchanged), `label` (int64; absent if unknown), `id` (bytes).
+Features: `image` (the encoded bytes unchanged), `label` (int64; absent if unknown), `id` (bytes), `image/uri`
+(bytes: where the image came from).
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from apache_beam.metrics import Metrics
 
 from odin_beam.transforms import errors, limits
 from odin_beam.transforms.images import decoding
+from odin_beam.transforms.images.example import URI_FEATURE
 from odin_beam.transforms.ingest.image_files import read_members
 from odin_beam.transforms.ingest.members import MemberBytes, Reject, folder_of, printable
 from odin_beam.transforms.ingest.output_names import OutputNames
@@ -23,9 +25,11 @@ from odin_beam.transforms.ingest.summary import ShardReport
 from odin_beam.transforms.ingest.tfrecord_writer import TFRecordWriter
 
 
-def example(image: bytes, label: int | None, member_id: str) -> bytes:
+def example(image: bytes, label: int | None, member_id: str, uri: str) -> bytes:
     """A serialized `tf.train.Example`; the same arguments give the same bytes."""
-    features = {"image": _bytes_feature(image), "id": _bytes_feature(member_id.encode("utf-8", "surrogateescape"))}
+    texts = {"id": member_id, URI_FEATURE: uri}
+    features = {name: _bytes_feature(text.encode("utf-8", "surrogateescape")) for name, text in texts.items()}
+    features["image"] = _bytes_feature(image)
     if label is not None:
         features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
     message = tf.train.Example(features=tf.train.Features(feature=features))
@@ -72,7 +76,7 @@ def _payload(content: MemberBytes, label: int | None) -> bytes:
         decoding.check_header(content.data)
     except errors.ImageError as e:
         raise _Refused(f"{e.reason.replace('_', ' ')}: {e.detail}") from e
-    payload = example(content.data, label, content.member.id)
+    payload = example(content.data, label, content.member.id, content.member.uri)
     if len(payload) > limits.MAX_RECORD_BYTES:
         raise _Refused(f"too large: a record of {len(payload)} bytes; the limit is {limits.MAX_RECORD_BYTES}")
     return payload

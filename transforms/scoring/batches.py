@@ -28,7 +28,8 @@ class DecodedBatch:
 
     Attributes:
       pixels: float32 [N, H, W, C] in [0, 1], in memory or on the device.
-      rows: `index`, `offset`, `id`, `label` of each of the N images, and for a grid `image_digest` and `partner`.
+      rows: `index`, `offset`, `id`, `uri`, `label` of each of the N images, and for a grid `image_digest` and
+        `partner`.
       rejects: rows of `REJECT_SCHEMA` without `shard`.
       framed: number of records in the batch.
     """
@@ -61,6 +62,7 @@ def decode_batch(
         is_decoded = shard.content.decode_many(good, settings.geometry, slots)
         for i, (record, image) in enumerate(zip(chunk, parsed, strict=True)):
             row = {"index": record.index, "offset": record.offset, "id": default_id(record, shard)}
+            row["uri"] = shard.content.uri(shard, record, good[i])
             if not isinstance(image, example.ImageRecord):
                 decoded.rejects.append(reject_row(row, *image))
                 continue
@@ -101,7 +103,8 @@ def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageR
 
 
 def reject_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
-    return {"index": row["index"], "offset": row["offset"], "id": row["id"], "reason": reason, "detail": detail}
+    place = {name: row[name] for name in ("index", "offset", "id", "uri")}
+    return {**place, "reason": reason, "detail": detail}
 
 
 def work_ahead(

@@ -9,14 +9,28 @@ from odin_beam.transforms.tables.schemas import SPLIT_COLUMNS
 
 
 def score_rows(
-    shard: Shard, decoded: DecodedBatch, columns: dict[str, np.ndarray], schema: pa.Schema
+    shard: Shard,
+    decoded: DecodedBatch,
+    columns: dict[str, np.ndarray],
+    schema: pa.Schema,
+    class_names: pa.Array | None = None,
 ) -> pa.RecordBatch:
-    """The finite rows of a scored batch, in the order of the shard; columns without scores are null."""
+    """The finite rows of a scored batch, in the order of the shard; columns without scores are null.
+
+    Args:
+      shard: the shard with these rows.
+      decoded: N images, with what is known of them.
+      columns: by name, [N] or [N, D]; `finite` says which rows are kept.
+      schema: of the rows.
+      class_names: K names, string; None where the classes have none.
+    """
     finite = columns["finite"]
     rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
-    known = {"index", "offset", "id", "label", *(column.name for column in SPLIT_COLUMNS)} & set(schema.names)
+    known = {"index", "offset", "id", "uri", "label", *(column.name for column in SPLIT_COLUMNS)} & set(schema.names)
     arrays = {name: [row[name] for row in rows] for name in known}
     arrays["shard"] = [shard.path] * len(rows)
+    if class_names is not None and "class_name" in schema.names:
+        arrays["class_name"] = class_names.take(pa.array(columns["prediction"][finite]))
     return pa.record_batch(
         [
             pa.array(arrays[column.name], column.type)

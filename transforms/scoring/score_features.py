@@ -24,7 +24,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import run_file, scores_file
 from odin_beam.transforms.tables.layout import FEATURES, SCORES, rejects_path, rows_path
 from odin_beam.transforms.tables.parquet import read_columns
-from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, features_schema
+from odin_beam.transforms.tables.schemas import LATER_COLUMNS, REJECT_SCHEMA, features_schema
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _rejects(kept: KeptFeatures, shard: Shard, commit: scores_file.Commit) -> It
     if not commit.rejected:
         return
     path, found = rejects_path(kept.folder, shard), 0
-    for table in read_columns(path, REJECT_SCHEMA.names):
+    for table in read_columns(path, REJECT_SCHEMA.names, may_lack=lambda names: LATER_COLUMNS):
         found += table.num_rows
         if table.schema.types != REJECT_SCHEMA.types:
             raise StorageError(f"{path} is damaged (its columns are of other types): remove it and run `score` again")

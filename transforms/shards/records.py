@@ -17,6 +17,7 @@ class Record:
       problem: why the payload is missing: `(reason, detail)`; None for a good record.
       id: as given in a list of images; None for an Example, which contains its id.
       label: likewise.
+      uri: of the file, absolute, as given in a list of images; None for any other record.
       partner: another good record of the shard, for surrogates made from two images.
     """
 
@@ -27,6 +28,7 @@ class Record:
     id: str | None = None
     label: int | None = None
     partner: "Record | None" = None
+    uri: str | None = None
 
 
 def batches(records: Iterable[Record], batch_size: int) -> Iterator[list[Record]]:

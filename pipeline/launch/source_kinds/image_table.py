@@ -12,9 +12,7 @@ from odin_beam.transforms.storage.paths import is_local
 
 def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
     rows = table_rows(source.pattern)
-    return image_list_shards(
-        source, _reachable(rows, source) if listing.options.workers_elsewhere else rows, listing.folder
-    )
+    return image_list_shards(source, _reachable(rows, source) if listing.options.workers_elsewhere else rows, listing)
 
 
 def _reachable(rows: Iterable[dict], source: SourcePattern) -> Iterator[dict]:

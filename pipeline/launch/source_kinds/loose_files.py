@@ -1,4 +1,4 @@
-"""`files:GLOB` or `files:DIR`: loose image files, listed once at launch; an image's id is its path."""
+"""`files:GLOB` or `files:DIR`: loose image files, listed once at launch; an image's id is its path as given."""
 
 from collections.abc import Iterator
 
@@ -15,8 +15,17 @@ def _shards(source: SourcePattern, listing: Listing) -> Iterator[Shard]:
     listing.left_out.setdefault(source.name, set()).update(left)
     stats = [stat for stat in matched if stat.path not in seen]
     seen.update(stat.path for stat in stats)
-    rows = ({"uri": stat.path, "size": stat.size, "modified": stat.modified} for stat in stats)
-    return image_list_shards(source, rows, listing.folder)
+    absolute, given = source.roots
+    rows = (
+        {
+            "uri": stat.path,
+            "written": given + stat.path.removeprefix(absolute) if stat.path.startswith(absolute) else stat.path,
+            "size": stat.size,
+            "modified": stat.modified,
+        }
+        for stat in stats
+    )
+    return image_list_shards(source, rows, listing)
 
 
 KIND = SourceKind(

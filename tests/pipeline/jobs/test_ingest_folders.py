@@ -31,6 +31,7 @@ from tests.helpers.ingest_runs import (
     rejected,
     shard_paths,
     tar_file,
+    uris,
     usage_error,
     written,
     zip_file,
@@ -70,6 +71,9 @@ def test_folders_globs_and_archives_give_the_same_shards(make, tmp_path, capsys)
     prefix = tmp_path / "out" / "photos"
     assert ingest(make(tmp_path), prefix, 3, FOLDERS) == 0
     assert written(prefix) == EXPECTED
+    made = next(path for path in tmp_path.iterdir() if path.name != "out")
+    root = f"{made}!" if made.is_file() else str(made)
+    assert uris(prefix) == [f"{root}/{image_id}" for image_id, *_ in EXPECTED]
     assert (tmp_path / "out" / "labels.txt").read_text().split() == list(LABELS)
     assert names(tmp_path / "out") == [
         "labels.txt",

@@ -151,6 +151,61 @@ def test_what_lies_beside_images_is_said_once(photos, capsys, pattern, expected,
     assert capsys.readouterr().err == (f"source x: {left}\n" if left else "")
 
 
+def listed_ids(shard, folder):
+    return [row["id"] for row in image_list.read_rows(shard.content, str(folder))]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.png", "a.png"),
+        ("./*.png", "./a.png"),
+        ("a.png", "a.png"),
+        ("../photos/*.png", "../photos/a.png"),
+        ("..//photos/*.png", "..//photos/a.png"),
+        ("d/../*.png", "d/../a.png"),
+        ("{photos}/*.png", None),
+        ("{photos}//*.png", "{photos}//a.png"),
+        ("{photos}/d/../*.png", "{photos}/d/../a.png"),
+    ],
+)
+def test_an_id_is_the_path_as_the_user_wrote_it(photos, monkeypatch, pattern, expected):
+    monkeypatch.chdir(photos)
+    (shard,) = listed(photos.parent, *source_patterns(f"x=files:{pattern.format(photos=photos)}", "input"))
+    assert listed_ids(shard, photos.parent) == [expected and expected.format(photos=photos)]
+    assert [row["uri"] for row in image_list.read_rows(shard.content, str(photos.parent))] == [f"{photos}/a.png"]
+
+
+@pytest.mark.parametrize("folder", [".", "./", "..", "d/../../photos"])
+def test_ids_of_a_folder_begin_as_the_folder_was_written(photos, monkeypatch, folder):
+    monkeypatch.chdir(photos)
+    (shard,) = listed(photos.parent, *source_patterns(f"x=files:{folder}", "input"))
+    inside = "photos/d/f.bmp" if folder == ".." else "d/f.bmp"
+    assert f"{folder.rstrip('/')}/{inside}" in listed_ids(shard, photos.parent)
+
+
+def test_a_table_gives_its_ids_and_its_uris_as_they_stand_there(photos):
+    (photos / "m.csv").write_text(f"uri,id\na.png,7\nd/e.Jpg,\n{photos}/c.jpeg,\nfile://{photos}/b.PNG,\n")
+    (shard,) = listed(photos.parent, SourcePattern("x", "input", f"{photos}/m.csv", "manifest"))
+    assert listed_ids(shard, photos.parent) == ["7", "d/e.Jpg", None, f"file://{photos}/b.PNG"]
+
+
+@pytest.mark.parametrize(("resumes", "expected"), [(True, None), (False, "a.png")])
+def test_a_run_that_began_with_absolute_ids_goes_on_with_them(photos, tmp_path, monkeypatch, resumes, expected):
+    """The list that it left is one of an earlier version, which did not mark it."""
+    monkeypatch.chdir(photos)
+    options, output = SourceOptions(tuple(source_patterns("x=files:*.png", "input"))), tmp_path / "out"
+    monkeypatch.setattr(image_list, "_IDS_AS_WRITTEN", b"?")
+    (marked,) = sources.list_shards(options, str(output), str(output))
+    assert listed_ids(marked, output) == ["a.png"]
+    monkeypatch.undo()
+    monkeypatch.chdir(photos)
+    for _ in range(2):
+        (shard,) = sources.list_shards(options, str(tmp_path / "launch"), str(output), resumes)
+        assert listed_ids(shard, tmp_path / "launch") == [expected]
+        listings.publish_listings(str(tmp_path / "launch"), str(output))
+
+
 def test_what_another_pattern_of_the_source_matches_is_not_left_out(photos, capsys):
     patterns = [SourcePattern("x", "input", f"{photos}/*.{kind}", "files") for kind in ("png", "PNG", "jpeg")]
     listed(photos.parent, *patterns)

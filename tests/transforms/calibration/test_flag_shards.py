@@ -26,13 +26,27 @@ def calibration(*scores) -> CalibrationScores:
 
 def rows(scores, predictions=None) -> pa.Table:
     n = len(scores)
-    kept = [field for field in schemas.FLAG_SCHEMA if field.name in ("shard", "index", "id", "prediction")]
-    columns = [["s"] * n, list(range(n)), [f"s__{i}" for i in range(n)], predictions or [0] * n, scores]
+    kept = [field for field in schemas.FLAG_SCHEMA if field.name in schemas.SCORE_SCHEMA.names]
+    columns = {"shard": ["s"] * n, "index": list(range(n)), "id": [f"s__{i}" for i in range(n)]}
+    columns |= {"uri": [f"s#{i}" for i in range(n)], "label": [7] * n, "prediction": predictions or [0] * n}
+    columns |= {"class_name": ["cat"] * n, "msp": scores}
     return pa.table(columns, schema=pa.schema([*kept, ("msp", pa.float64())]))
 
 
 IDENTITY = {"temperature": 1.0}
 TEN = calibration(*range(1, 11))
+
+
+def test_flags_repeat_what_tells_which_image_it_is():
+    batch, _ = flag_rows(FlagRule("msp", TEN, {}, tpr=0.9), rows([0.5, 50], [1, 2]), None)
+    said = {name: batch.column(name).to_pylist() for name in ("id", "uri", "label", "prediction", "class_name")}
+    assert said == {
+        "id": ["s__0", "s__1"],
+        "uri": ["s#0", "s#1"],
+        "label": [7, 7],
+        "prediction": [1, 2],
+        "class_name": ["cat", "cat"],
+    }
 
 
 def test_below_the_threshold_is_flagged_and_at_it_is_not():

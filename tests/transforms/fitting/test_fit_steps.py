@@ -33,6 +33,8 @@ def commit(folder, number, of, rows, labels=None, predictions=None):
     columns = {
         "shard": [shard.path] * count,
         "index": np.arange(count),
+        "id": [f"i{row}" for row in rows],
+        "uri": [f"{shard.path}#{index}" for index in range(count)],
         "image_digest": np.asarray(rows, np.int64),
         "label": of.labels[rows].tolist() if labels is None else labels,
         "prediction": (of.predictions[rows] if predictions is None else predictions).astype(np.int32),
@@ -175,7 +177,7 @@ def test_row_groups_have_16_megabytes(tmp_path):
     shard = Shard("s", "in_distribution", "/0", 1, 0.0, "0.parquet", TFRecords())
     schema = features_schema(4096)
     features = np.random.default_rng(0).normal(size=(600, 4096)).astype(np.float32)
-    columns = [["/0"] * 600, range(600), range(600), [None] * 600, [0] * 600]
+    columns = [["/0"] * 600, range(600), ["i"] * 600, ["/0#0"] * 600, range(600), [None] * 600, [0] * 600]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
     arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 4096))
     with scores_file.ScoresWriter(str(tmp_path), shard, schema, layout.FEATURES) as writer:

@@ -128,6 +128,29 @@ def test_an_id_is_text_whatever_it_was(given, expected):
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("/data/Größe/a.png", "/data/Größe/a.png"),
+        ("gs://b/a.zip!/cat/1.png", "gs://b/a.zip!/cat/1.png"),
+        ("cat/1.png", None),
+        (b"/\xff.png", None),
+        ("/" + "x" * 4095, "/" + "x" * 4095),
+        ("/" + "x" * 4096, None),
+        ("/" + "\N{OWL}" * 4096, None),
+        (b"", None),
+        (7, None),
+        (None, None),
+        (tf.train.Feature(), None),
+        (several(b"/first", b"/second"), "/first"),
+    ],
+)
+def test_a_uri_is_absolute_or_none(given, expected, monkeypatch):
+    assert parsed(**{"image/uri": given}).uri == expected
+    monkeypatch.setattr(limits, "SMALL_RECORD_BYTES", 0)
+    assert parsed(**{"image/uri": given}).uri == expected
+
+
+@pytest.mark.parametrize(
     ("features", "expected"),
     [
         ({"height": 5, "width": 7, "channels": 1}, (5, 7, 1)),

@@ -38,6 +38,8 @@ def write(folder, indexes):
             columns = {
                 "shard": [SHARD.path] * 100,
                 "index": [indexes[i] for i in numbers],
+                "id": [f"i{i}" for i in numbers],
+                "uri": [f"{SHARD.path}#{i}" for i in numbers],
                 "image_digest": list(numbers),
                 "label": [None] * 100,
                 "prediction": [0] * 100,

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -94,8 +95,8 @@ def test_a_decoded_batch_holds_what_has_pixels_and_says_what_has_not(tmp_path):
     decoded = decode_batch(batch, shard, ScoreSettings("", ""), (8, 8, 3), np.empty((5, 8, 8, 3), np.float32))
     np.testing.assert_array_equal(decoded.pixels, pictures.astype(np.float32) / np.float32(255))
     assert decoded.rows == [
-        {"index": 7, "offset": 100, "id": "a/b.png", "label": 2},
-        {"index": 9, "offset": 300, "id": "x.tfrecord__9", "label": None},
+        {"index": 7, "offset": 100, "id": "a/b.png", "uri": f"{shard.path}#7", "label": 2},
+        {"index": 9, "offset": 300, "id": "x.tfrecord__9", "uri": f"{shard.path}#9", "label": None},
     ]
     assert [(r["index"], r["id"], r["reason"]) for r in decoded.rejects] == [
         (8, "x.tfrecord__8", "bad_payload_checksum"),
@@ -155,7 +156,7 @@ def test_a_worker_that_finds_another_model_than_was_launched_scores_nothing(tmp_
 
 def test_a_score_beyond_what_its_column_holds_is_null(tmp_path):
     shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", []))
-    rows = [{"index": i, "offset": i, "id": str(i), "label": None} for i in range(3)]
+    rows = [{"index": i, "offset": i, "id": str(i), "uri": None, "label": None} for i in range(3)]
     decoded = DecodedBatch(np.zeros((3, 8, 8, 3), np.float32), rows)
     columns = {
         "finite": np.array([True, False, True]),
@@ -167,6 +168,17 @@ def test_a_score_beyond_what_its_column_holds_is_null(tmp_path):
     assert batch["cam_var"].to_pylist() == [None, 2.5]
     assert batch["msp"].to_pylist() == [0.5, None]
     assert batch["index"].to_pylist() == [0, 2]
+
+
+def test_a_row_has_the_name_of_its_predicted_class(tmp_path):
+    shard = samples.shard(samples.write_shard(tmp_path / "a.tfrecord", []))
+    rows = [{"index": i, "offset": i, "id": str(i), "uri": None, "label": None} for i in range(3)]
+    decoded = DecodedBatch(np.zeros((3, 8, 8, 3), np.float32), rows)
+    columns = {"finite": np.array([True, False, True]), "prediction": np.array([2, 0, 1], np.int32)}
+    schema = ScoreSettings("m", "d").schema
+    named = score_rows(shard, decoded, columns, schema, pa.array(["cat", "dog", "owl"]))
+    assert named["class_name"].to_pylist() == ["owl", "dog"]
+    assert score_rows(shard, decoded, columns, schema)["class_name"].to_pylist() == [None, None]
 
 
 def test_an_image_of_a_shard_that_was_replaced_is_not_read_back(tmp_path):

@@ -38,6 +38,7 @@ def test_every_file_is_one_record_in_the_order_of_the_list(listing, tmp_path, fe
     assert [record.payload for record in records] == [bytes([i]) * (i + 1) for i in range(10)]
     assert [record.label for record in records] == [i if i % 2 else None for i in range(10)]
     assert [record.id for record in records] == [f"n{i}" if i % 3 else f"{tmp_path}/{i}.jpg" for i in range(10)]
+    assert [listing[0].uri(None, record, None) for record in records] == [f"{tmp_path}/{i}.jpg" for i in range(10)]
     assert {record.offset for record in records} == {None}
 
 
@@ -53,7 +54,7 @@ def test_a_file_that_is_not_there_or_too_large_is_one_bad_record(listing, tmp_pa
         "not_found",
         "record_too_large",
     ]
-    assert records[1].id == "n1"
+    assert (records[1].id, records[1].uri) == ("n1", f"{tmp_path}/1.jpg")
 
 
 def test_a_pipe_and_a_name_too_long_are_no_image_and_hold_nobody_up(listing, tmp_path, fetchers, monkeypatch):

@@ -58,6 +58,18 @@ def test_halves_are_the_left_of_one_image_and_the_right_of_the_other():
     np.testing.assert_array_equal(made[:, 4:], PIXELS[:, 4:])
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("patches", "/a.png"), ("leave_class_out", "/a.png"), ("averages", None), ("halves", None)],
+)
+def test_only_a_surrogate_of_one_image_has_its_uri(tmp_path, kind, expected):
+    payload = samples.example(image=b"x", **{"image/uri": "/a.png"})
+    shard = samples.shard(samples.write_shard(tmp_path / "x.tfrecord", [payload]))
+    content = Surrogate(kind, TFRecords())
+    (record,) = shard.content.read(shard, "", None)
+    assert content.uri(shard, record, content.parse(record, FeatureNames())) == expected
+
+
 def test_patches_are_the_same_again_and_others_for_another_image_or_shard():
     first = altered("patches", PIXELS, "a", 0)
     np.testing.assert_array_equal(altered("patches", PIXELS, "a", 0), first)

@@ -92,6 +92,16 @@ class Content(abc.ABC):
         """The prefix of its images' default ids."""
 
     @abc.abstractmethod
+    def uri(self, shard: "Shard", record: Record, parsed: "ImageRecord | None") -> str | None:
+        """Where a record's image is, absolute; None for an image that no single file holds.
+
+        Args:
+          shard: the shard with this content.
+          record: good or bad.
+          parsed: the result of `parse` for it; None if it could not be parsed.
+        """
+
+    @abc.abstractmethod
     def expected_images(self, shard: "Shard", mean_bytes: float) -> int:
         """How many images to expect, for progress reports.
 

@@ -46,6 +46,10 @@ SCHEMA = pa.schema(
 )
 
 
+# In the list's metadata, for lists whose ids are the uris as the user wrote them, where these are not absolute.
+_IDS_KEY, _IDS_AS_WRITTEN = b"odin_beam_ids", b"as written"
+
+
 @dataclass(frozen=True)
 class ImageList(Content):
     """Consecutive rows of a list of image files.
@@ -90,6 +94,9 @@ class ImageList(Content):
 
     def name(self, shard: Shard) -> str:
         return os.path.basename(shard.path)
+
+    def uri(self, shard: Shard, record: Record, parsed: "ImageRecord | None") -> str | None:
+        return record.uri
 
     def expected_images(self, shard: Shard, mean_bytes: float) -> int:
         return self.count
@@ -136,10 +143,12 @@ class ListWriter:
 
     Args:
       path: local file.
+      ids_as_written: whether an image without an id has its absolute uri also as the user wrote it.
     """
 
-    def __init__(self, path: str):
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+    def __init__(self, path: str, ids_as_written: bool = True):
+        schema = SCHEMA.with_metadata({_IDS_KEY: _IDS_AS_WRITTEN}) if ids_as_written else SCHEMA
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._pending: list[dict[str, Any]] = []
         self.ranges: list[RowRange] = []
 
@@ -167,6 +176,19 @@ class ListWriter:
 
 def _digest(table: pa.Table) -> str:
     return hashlib.sha256(json.dumps(table.to_pylist(), sort_keys=True).encode()).hexdigest()
+
+
+def has_absolute_ids(path: str) -> bool:
+    """Whether an image without an id of its own has its absolute uri as id, however the user wrote it.
+
+    True of a list that a version before `ids_as_written` wrote; False where there is no readable list.
+    """
+    try:
+        with reading.open_seekable(path) as stream:
+            return (pq.read_schema(stream).metadata or {}).get(_IDS_KEY) != _IDS_AS_WRITTEN
+    except Exception:
+        # Whoever resumes reads the list that is written now.
+        return False
 
 
 def read_rows(content: ImageList, folder: str) -> list[dict[str, Any]]:
@@ -229,16 +251,16 @@ def _take(rows: Iterator, count: int) -> list:
 
 
 def _fetch(index: int, row: Mapping[str, Any]) -> Record:
-    name, label = row["id"] if row["id"] is not None else row["uri"], row["label"]
-    name = clipped(name, limits.MAX_ID_LENGTH)
+    name = clipped(row["id"] if row["id"] is not None else row["uri"], limits.MAX_ID_LENGTH)
+    described = {"id": name, "label": row["label"], "uri": clipped(row["uri"], limits.MAX_ID_LENGTH)}
     too_large = ("record_too_large", f"more than the limit of {limits.MAX_RECORD_BYTES} bytes")
     if row["size"] is not None and row["size"] > limits.MAX_RECORD_BYTES:
-        return Record(index, None, None, too_large, name, label)
+        return Record(index, None, None, too_large, **described)
     try:
         with reading.open_file(row["uri"]) as stream:
             data = stream.read(limits.MAX_RECORD_BYTES + 1)
     except errors.NoSuchFile as e:
-        return Record(index, None, None, ("not_found", str(e)), name, label)
+        return Record(index, None, None, ("not_found", str(e)), **described)
     if len(data) > limits.MAX_RECORD_BYTES:
-        return Record(index, None, None, too_large, name, label)
-    return Record(index, None, data, None, name, label)
+        return Record(index, None, None, too_large, **described)
+    return Record(index, None, data, None, **described)

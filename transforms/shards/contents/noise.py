@@ -48,6 +48,9 @@ class Noise(Content):
     def name(self, shard: Shard) -> str:
         return self.distribution
 
+    def uri(self, shard: Shard, record: Record, parsed: "ImageRecord | None") -> str | None:
+        return None
+
     def expected_images(self, shard: Shard, mean_bytes: float) -> int:
         return self.count
 

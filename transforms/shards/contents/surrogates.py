@@ -66,6 +66,9 @@ class Surrogate(Content):
     def name(self, shard: Shard) -> str:
         return self.of.name(shard)
 
+    def uri(self, shard: Shard, record: Record, parsed: "ImageRecord | None") -> str | None:
+        return None if self.kind in _OF_PAIRS else self.of.uri(shard, record, parsed)
+
     def expected_images(self, shard: Shard, mean_bytes: float) -> int:
         return self.of.expected_images(shard, mean_bytes)
 

@@ -59,6 +59,9 @@ class TFRecords(Content):
     def name(self, shard: Shard) -> str:
         return os.path.basename(shard.path)
 
+    def uri(self, shard: Shard, record: Record, parsed: "ImageRecord | None") -> str | None:
+        return parsed.uri if parsed is not None and parsed.uri else f"{shard.path}#{record.index}"
+
     def expected_images(self, shard: Shard, mean_bytes: float) -> int:
         return max(1, round(shard.size / mean_bytes)) if mean_bytes else 1
 
