@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.model import add_model_flags
+from odin_beam.pipeline.flags.model import add_class_names_flag, add_model_flags
 from odin_beam.pipeline.flags.parser import Parser
 from odin_beam.pipeline.flags.sources import PATTERN_HELP, add_source_flags, source_options
 from odin_beam.pipeline.launch.source_pattern import SourceOptions
@@ -32,6 +32,7 @@ class CheckOptions:
 
 def _add_flags(parser: Parser) -> None:
     add_model_flags(parser)
+    add_class_names_flag(parser)
     parser.add_list("--in_distribution", "[NAME=]PATTERN", "images like those the classifier was trained on")
     add_source_flags(parser)
     parser.add_argument("--output", metavar="FILE", help="model.json to write; the contact sheet goes next to it")

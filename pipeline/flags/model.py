@@ -68,6 +68,16 @@ def add_model_flags(parser: Parser, required: bool = True) -> None:
     parser.add_argument("--id_feature", default="id", metavar="K", help="feature with the id (default: id)")
 
 
+def add_class_names_flag(parser: Parser) -> None:
+    """Adds `--class_names`, for jobs that record the names of a model's classes."""
+    parser.add_argument(
+        "--class_names",
+        metavar="FILE",
+        help="names of the model's classes, one a line, in the order of its outputs (default: those in --model_config "
+        "or --calibration, else in a labels.txt beside the in-distribution images, else those of tfds:)",
+    )
+
+
 def model_settings(arguments: argparse.Namespace, **further: Any) -> ScoreSettings:
     """How a model is fed, by flags, `--model_config` and defaults.
 

@@ -13,7 +13,7 @@ from odin_beam.pipeline.flags.from_features import (
 )
 from odin_beam.pipeline.flags.groups import add_group_flags, group_options
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.model import add_model_flags, calibration_given, model_settings
+from odin_beam.pipeline.flags.model import add_class_names_flag, add_model_flags, calibration_given, model_settings
 from odin_beam.pipeline.flags.parser import Parser, items, number
 from odin_beam.pipeline.flags.reference import add_reference_flag, referenced
 from odin_beam.pipeline.flags.scoring import add_run_flags
@@ -84,6 +84,7 @@ def _add_flags(parser: Parser) -> None:
         help="calibration.json from `tune`: T, epsilon, precision and how the model is fed, instead of --model_config",
     )
     add_model_flags(parser, required=False)
+    add_class_names_flag(parser)
     add_reference_flag(parser)
     parser.add_list(
         "--detectors",

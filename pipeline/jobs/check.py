@@ -21,7 +21,7 @@ from odin_beam.pipeline.flags.check import CheckOptions
 from odin_beam.pipeline.flags.model import model_settings
 from odin_beam.pipeline.flags.model_json import ModelConfig, write_model_config
 from odin_beam.pipeline.launch import sources
-from odin_beam.pipeline.launch.class_names import class_names
+from odin_beam.pipeline.launch.class_names import find_class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.preprocessing import Preprocessing
@@ -88,7 +88,8 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     warnings = quick_check.warnings(chosen, classifier.classes, labels, (found, own))
     print(f"\n{verdict(chosen, soundness, warnings)}")
     if options.output:
-        names = class_names(shards, classifier.classes)
+        labels_fit = quick_check.labels_fit(chosen, classifier.classes, labels)
+        names = find_class_names(options.arguments, shards).of_model(classifier.classes, labels_fit)
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels, names)
     return 0
 
@@ -106,7 +107,7 @@ def _write(
     classifier: "Classifier",
     chosen: "Trial",
     pixels: np.ndarray,
-    names: list[str] | None,
+    names: Sequence[str] | None,
 ) -> None:
     from odin_beam.pipeline.show.contact_sheet import contact_sheet
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.fit import FitOptions, fit_settings
 from odin_beam.pipeline.launch import run_folder, sources
-from odin_beam.pipeline.launch.class_names import class_names
+from odin_beam.pipeline.launch.class_names import ClassNames, names_beside
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.transforms.errors import FeatureReferenceError, StorageError
@@ -136,7 +136,8 @@ def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
         rejects = layout.rejects_folder(options.folder)
         print(f"no reference: none of the {summary['framed']:,} records could be used; see {rejects}")
         return 3
-    names = class_names(shards, len(summary["fit"]["classes"]["images"]))
+    beside = tuple(names_beside(shards, options.arguments.label_feature))
+    names = ClassNames(found=beside).of_model(len(summary["fit"]["classes"]["images"]))
     print(fit_text(summary, names))
     share = summary["rejected_share"]
     if share > options.max_rejected:

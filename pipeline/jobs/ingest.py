@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.ingest import IngestOptions
+from odin_beam.pipeline.launch.class_names import read_class_names
 from odin_beam.pipeline.launch.matching import nothing_matched
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
@@ -62,7 +63,7 @@ def run(options: IngestOptions) -> int:
     """
     output = OutputNames(options.output, options.shards)
     refuse_output(output)
-    class_names = read_class_names(options.class_names) if options.class_names else None
+    class_names = distinct_class_names(options.class_names) if options.class_names else None
     matched = match(options.images, output)
     resharding = hold_tfrecords(matched)
     if resharding and (class_names or options.labels):
@@ -279,16 +280,13 @@ def list_images(matched: Sequence[Matched]) -> tuple[list[Member], list[Reject]]
     return members, rejects
 
 
-def read_class_names(path: str) -> list[str]:
+def distinct_class_names(path: str) -> list[str]:
     """The lines of a file of class names.
 
     Raises:
       UsageError: it cannot be read, is empty, or names a class twice.
     """
-    with _as_usage_error():
-        names = class_names_in(reading.read_bytes(path))
-    if not names:
-        raise UsageError(f"--class_names {path} is empty: one class name per line")
+    names = read_class_names(path)
     if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise UsageError(f"--class_names {path} names {twice[0]!r} more than once")
     return names

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.report import ReportOptions
-from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
+from odin_beam.pipeline.launch.run_folder import class_names, launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import damaged_scores
 from odin_beam.transforms.detectors.registry import ALL
@@ -39,7 +39,12 @@ def run(options: ReportOptions) -> int:
     output = options.scores
     launch, shards = launched_run(output)
     try:
-        settings = ScoreSettings.from_identity(launch["model"], launch["settings"], paths.join(output, layout.RUN))
+        settings = ScoreSettings.from_identity(
+            launch["model"],
+            launch["settings"],
+            paths.join(output, layout.RUN),
+            class_names=class_names(output, launch),
+        )
     except OtherVersion as e:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}

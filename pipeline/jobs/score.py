@@ -25,6 +25,7 @@ from odin_beam.pipeline.flags.from_features import FromFeaturesOptions
 from odin_beam.pipeline.flags.groups import refuse_unknown_sources
 from odin_beam.pipeline.flags.score import ScoreOptions, score_settings
 from odin_beam.pipeline.launch import run_folder, sources
+from odin_beam.pipeline.launch.class_names import find_class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import metrics_table, summary_text
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -61,6 +62,7 @@ def run(options: ScoreOptions | FromFeaturesOptions) -> int:
 def _score(
     options: ScoreOptions, settings: ScoreSettings, shards: Sequence[Shard], folder: str, launched: float
 ) -> int:
+    names = find_class_names(options.arguments, shards)
     import apache_beam as beam
 
     from odin_beam.pipeline.launch import scoring_run
@@ -70,7 +72,7 @@ def _score(
     beam_settings = beam_options(options.beam, True, options.accelerator)
     settings = scoring_run.resolve_precision(settings, beam_settings)
     scoring = scoring_run.prepare(
-        settings, shards, options.output, folder, options.arguments.command, options.overwrite, options.check
+        settings, shards, options.output, folder, options.arguments.command, options.overwrite, options.check, names
     )
     settings = scoring.settings
     weights = _kept_layer(scoring) if settings.kept_features else None

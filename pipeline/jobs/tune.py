@@ -20,6 +20,7 @@ import numpy as np
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.tune import TuneOptions, tune_settings
 from odin_beam.pipeline.launch import run_folder, sources
+from odin_beam.pipeline.launch.class_names import find_class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import problems
 from odin_beam.transforms.calibration.calibration_file import read_calibration
@@ -74,7 +75,14 @@ def _tune(
     beam_settings = beam_options(options.beam, True, options.accelerator)
     settings = scoring_run.resolve_precision(settings, beam_settings)
     scoring = scoring_run.prepare(
-        settings, shards, options.folder, folder, options.arguments.command, options.overwrite, options.check
+        settings,
+        shards,
+        options.folder,
+        folder,
+        options.arguments.command,
+        options.overwrite,
+        options.check,
+        find_class_names(options.arguments, shards),
     )
     settings = scoring.settings
     # The time of a pass on this machine does not predict Dataflow's.

@@ -108,7 +108,11 @@ def _settings(options: FromFeaturesOptions, kept: KeptFeatures, launch: dict[str
     """
     try:
         earlier = ScoreSettings.from_identity(
-            launch["model"], kept.identity, paths.join(options.folder, layout.RUN), launch.get("reference")
+            launch["model"],
+            kept.identity,
+            paths.join(options.folder, layout.RUN),
+            launch.get("reference"),
+            run_folder.class_names(options.folder, launch),
         )
     except OtherVersion as e:
         raise UsageError(str(e)) from e

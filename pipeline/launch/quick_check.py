@@ -30,8 +30,10 @@ _SHOWN_LABELS = 20
 NO_GRADIENT = "no gradient reaches the pixels, so ODIN cannot perturb them: score with --epsilon 0"
 
 
-def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, settings: ScoreSettings) -> list[str]:
-    """The part of `check` that `score` runs first; gives warnings.
+def quick_check(
+    classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, settings: ScoreSettings
+) -> tuple[list[str], bool]:
+    """The part of `check` that `score` runs first; gives warnings, and `labels_fit`.
 
     Raises:
       UsageError: another preprocessing is clearly better on labelled images, or no gradient reaches the pixels.
@@ -44,7 +46,12 @@ def quick_check(classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, 
     moving = next((cell for cell in cells if cell.epsilon > 0), None)
     if moving and not gradient_share(classifier, pixels, moving):
         raise UsageError(NO_GRADIENT)
-    return warnings(chosen, classifier.classes, labels, (layer, own))
+    return warnings(chosen, classifier.classes, labels, (layer, own)), labels_fit(chosen, classifier.classes, labels)
+
+
+def labels_fit(trial: Trial, classes: int, labels: np.ndarray) -> bool:
+    """Whether labels (int64 [N], -1 for none) are in the order of the model's outputs; True where nothing is known."""
+    return not (is_at_chance(trial, classes) or labels_beyond(labels, classes))
 
 
 def try_all(

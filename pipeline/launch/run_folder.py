@@ -7,6 +7,7 @@ from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch.run_shapes import RUN_SHAPES
 from odin_beam.transforms.calibration.flags_summary import scores_state
 from odin_beam.transforms.errors import StorageError
+from odin_beam.transforms.scoring.settings import names_digest
 from odin_beam.transforms.shards.manifest_file import read_manifest
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import listing, paths, writing
@@ -95,6 +96,25 @@ def launched_run(output: str) -> tuple[dict[str, Any], list[Shard]]:
         return launch, read_manifest(output)
     except StorageError as e:
         raise UsageError(f"{output} is not an output folder of `score`: {e}") from e
+
+
+def class_names(output: str, launch: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of a run's classes, in the order of the model's outputs; None where they have none.
+
+    Args:
+      output: the run's folder.
+      launch: content of its `run.json`.
+
+    Raises:
+      UsageError: they are not those that the run began with.
+    """
+    names, digest = launch.get("class_names"), launch["settings"].get("class_names_digest")
+    if digest is not None and (names is None or names_digest(names) != digest):
+        raise UsageError(
+            f"{paths.join(output, layout.RUN)} is damaged (its class names are not those of its settings): remove it "
+            "and run again"
+        )
+    return None if names is None else tuple(names)
 
 
 def flags_detector(output: str, name: str | None) -> str | None:

@@ -42,6 +42,7 @@ RUN_SHAPES: dict[str, Any] = {
             {"model_digest": str, "odin": dict, "detectors": [str]},
         ),
         "versions": {EVERY: str},
+        "class_names": MayLack([str]),
     },
     layout.SUMMARY: {
         "complete": bool,

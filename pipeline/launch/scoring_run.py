@@ -16,6 +16,7 @@ from apache_beam.utils.shared import Shared
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.launch import quick_check, run_folder
+from odin_beam.pipeline.launch.class_names import ClassNames
 from odin_beam.pipeline.launch.first_look import (
     converted_colours,
     expected_images,
@@ -107,6 +108,7 @@ def prepare(
     command: Sequence[str],
     overwrite: bool,
     checked: bool,
+    names: ClassNames = ClassNames(),
 ) -> ScoringRun:
     """Checks that the run makes sense, and loads the classifier if there is something left to score.
 
@@ -121,6 +123,7 @@ def prepare(
       overwrite: whether to start afresh.
       checked: whether to check on a few in-distribution images that the classifier is fed correctly. What the first
         records show about labels and colours is said either way.
+      names: of the classes; a run that has begun goes on with those that it began with.
 
     Raises:
       UsageError: it does not; nothing was written.
@@ -128,11 +131,12 @@ def prepare(
     if overwrite:
         run_folder.refuse_overwriting(output)
     else:
-        settings = _as_begun(output, settings)
+        settings = _as_begun(output, _named_as_begun(output, settings, names))
         run_folder.refuse_other_settings(output, settings.identity(), settings.table)
     expected = expected_images(shards, output, folder, settings.features, settings.table)
     shared, scorer, warnings, unavailable = Shared(), None, [], {}
-    earlier = None if overwrite else _finished(output, shards)
+    is_begun = not overwrite and run_folder.read_facts(output, layout.RUN) is not None
+    earlier, labels_fit = _finished(output, shards) if is_begun else None, True
     if earlier is None:
         shared, scorer = _loaded(settings)
         print(_description(scorer), file=sys.stderr)
@@ -144,8 +148,9 @@ def prepare(
             labels = sample_labels(inside, folder, settings.features)
             beyond = quick_check.labels_beyond(labels, scorer.classifier.classes)
             warnings += [f"WARNING: {beyond}"] if beyond else []
+            labels_fit = not beyond
         else:
-            shown, is_precise = _check(scorer, shards, folder, settings)
+            shown, is_precise, labels_fit = _check(scorer, shards, folder, settings)
             warnings += shown
             if not is_precise:
                 settings = replace(settings, precision="float32")
@@ -153,6 +158,8 @@ def prepare(
                     run_folder.refuse_other_settings(output, settings.identity(), settings.table)
                 shared, scorer = _loaded(settings)
         unavailable = scorer.unavailable
+        if not is_begun:
+            settings = replace(settings, class_names=names.of_model(scorer.classifier.classes, labels_fit))
     else:
         warnings = [text for text in earlier.get("warnings", []) if isinstance(text, str)]
         reasons = earlier.get("without_scores")
@@ -214,6 +221,16 @@ def _loaded(settings: ScoreSettings) -> tuple[Shared, Scorer]:
         return shared, shared.acquire(lambda: Scorer(settings))
 
 
+def _named_as_begun(output: str, settings: ScoreSettings, names: ClassNames) -> ScoreSettings:
+    """The settings with the class names that the user asked for, else those that an earlier run here began with."""
+    if (earlier := run_folder.read_facts(output, layout.RUN)) is None:
+        return settings
+    begun = run_folder.class_names(output, earlier)
+    if names.given is None and names.found and begun is None:
+        print("continuing without class names, as this run began: --overwrite starts afresh with them", file=sys.stderr)
+    return replace(settings, class_names=begun if names.given is None else names.given.names)
+
+
 def _as_begun(output: str, settings: ScoreSettings) -> ScoreSettings:
     """The settings that an earlier run here began with, if they differ only in what nobody asked for.
 
@@ -240,17 +257,21 @@ def _as_begun(output: str, settings: ScoreSettings) -> ScoreSettings:
     return settings
 
 
-def _check(scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings) -> tuple[list[str], bool]:
-    """What a few images show: warnings about how the classifier is fed, and whether the precision will do.
+def _check(
+    scorer: Scorer, shards: Sequence[Shard], folder: str, settings: ScoreSettings
+) -> tuple[list[str], bool, bool]:
+    """What a few images show: warnings about how the classifier is fed, whether the precision will do, and whether the
+    labels are in the order of its outputs.
 
     Raises:
       UsageError: it is clearly fed wrongly.
     """
     pixels, labels = _sample(scorer, shards, folder, settings)
     if not len(pixels):
-        return [], True
-    warnings = quick_check.quick_check(scorer.classifier, pixels, labels, settings)
-    return warnings, settings.precision == "float32" or _is_precise_enough(scorer, pixels, settings)
+        return [], True, True
+    warnings, labels_fit = quick_check.quick_check(scorer.classifier, pixels, labels, settings)
+    is_precise = settings.precision == "float32" or _is_precise_enough(scorer, pixels, settings)
+    return warnings, is_precise, labels_fit
 
 
 def _is_precise_enough(scorer: Scorer, pixels: np.ndarray, settings: ScoreSettings) -> bool:

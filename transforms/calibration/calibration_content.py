@@ -88,12 +88,13 @@ def calibration_content(
     names = {"odin": choice["cell"]} | {name: name for name in detectors if name in figures}
     scores = {detector: CalibrationScores.of(held_out.inside.histogram(column)) for detector, column in names.items()}
     by_class, rest = class_scores(scores_by_class(held_out.inside, names) if settings.per_class else {})
-    chosen = replace(settings.score, odin=grid.cells[choice["cell"]])
+    chosen = replace(settings.score, odin=grid.cells[choice["cell"]], class_names=None)
     accuracy = {source: counts[source].accuracy for source in counts if roles[source] == "in_distribution"}
     return {
         "model": settings.score.model,
         "settings": chosen.identity(),
         "reference": settings.score.reference,
+        "class_names": None if settings.score.class_names is None else list(settings.score.class_names),
         "objective": {"name": settings.objective, "against": list(outside), "surrogates": settings.surrogates},
         "choice": choice,
         "recommendation": _recommend(settings, chosen_on, held_out, list(figures), choice["cell"]),

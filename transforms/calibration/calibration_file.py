@@ -4,6 +4,7 @@ Its keys:
 
     model, settings     which classifier, and the settings of `score` under which the figures hold
     reference           path of the reference of the fitted detectors, whose digest is in the settings; null without one
+    class_names         of the model, in the order of its outputs; null if they are not known
     objective           the objective, the images compared against, and whether these were surrogates
                         (figures are those of the half of the images that chooses, unless they are said not to be)
     choice, grid        the chosen cell, its gains on the other half with their intervals, the figures of every cell

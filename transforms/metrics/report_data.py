@@ -33,7 +33,7 @@ GALLERY = 12
 # Points of a curve and bars of a histogram: more than a figure can show.
 CURVE_POINTS = 400
 BARS = 60
-_ROW = ("index", "offset", "id", "label", "prediction", "odin_logit", "msp")
+_ROW = ("index", "offset", "id", "label", "prediction", "class_name", "odin_logit", "msp")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
@@ -46,6 +47,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
     kept = None
     if settings.kept_features is not None:
         kept = schemas.features_schema(scorer.classifier.last_layer.kernel.shape[0], settings.kept_features)
+    names = None if settings.class_names is None else pa.array(settings.class_names, pa.string())
     framed, leave_class_out = 0, shard.content.leaves_class_out()
     batches = records.batches(shard.content.read(shard, output, scorer.fetchers), settings.batch_size)
     with scores_file.ScoresWriter(output, shard, settings.schema, settings.table, kept) as writer:
@@ -58,7 +60,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
                 if not good
             ]
             writer.write(
-                score_rows(shard, decoded, columns, settings.schema),
+                score_rows(shard, decoded, columns, settings.schema, names),
                 sorted(rejects, key=lambda r: r["index"]),
                 None if kept is None else score_rows(shard, decoded, columns, kept),
             )

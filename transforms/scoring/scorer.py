@@ -116,6 +116,9 @@ class Scorer:
         # First, since a wrong file is found sooner than a model is loaded.
         reference = read_own_reference(settings)
         self.classifier = load_settings_classifier(settings)
+        classes = self.classifier.classes
+        if settings.class_names is not None and len(settings.class_names) != classes:
+            raise ClassifierError(f"`class_names` has {len(settings.class_names)} names, the model {classes} classes")
         # Detectors that were chosen but have no scores, and why; their columns are null.
         self.unavailable = unavailable(self.classifier, reference, settings.detectors)
         self.load_milliseconds = int(1000 * (time.monotonic() - started))

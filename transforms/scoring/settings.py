@@ -1,5 +1,8 @@
 """Everything that a score depends on. Imports no TensorFlow."""
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,7 +14,7 @@ from odin_beam.transforms.forward import precisions
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.model.preprocessing import Preprocessing
-from odin_beam.transforms.settings_json import from_json, to_json
+from odin_beam.transforms.settings_json import OtherVersion, from_json, to_json
 from odin_beam.transforms.shards.shard import FeatureNames
 from odin_beam.transforms.storage.paths import absolute_path
 from odin_beam.transforms.tables import layout, schemas
@@ -20,6 +23,13 @@ from odin_beam.transforms.tables import layout, schemas
 _VERSIONS = ("schema_version", "code_version")
 # In the fingerprint only if they are given.
 _LATER = ("reference_digest", "kept_features", "features_run")
+# In the fingerprint, the class names: the rows repeat them.
+_NAMES_DIGEST = "class_names_digest"
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """SHA-256, in hex, of class names in their order."""
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class ScoreSettings:
         In the fingerprint only if given.
       features_run: digest of the settings of the run whose features are scored in place of images; None for images.
         In the fingerprint only if given.
+      class_names: names of the K classes, in the order of the model's outputs; None where they have none. In the
+        fingerprint, by their digest, only if the rows have them.
     """
 
     # The table that the rows are committed to.
@@ -69,6 +81,7 @@ class ScoreSettings:
     reference_digest: str | None = None
     kept_features: str | None = None
     features_run: str | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.detectors) - set(registry.ALL))
@@ -134,7 +147,9 @@ class ScoreSettings:
     def identity(self) -> dict[str, Any]:
         """The settings in the fingerprint, as JSON-compatible values."""
         values = to_json(self)
-        del values["model"], values["batch_size"], values["reference"]
+        del values["model"], values["batch_size"], values["reference"], values["class_names"]
+        if self.class_names is not None and "class_name" in self.schema.names:
+            values[_NAMES_DIGEST] = names_digest(self.class_names)
         for name in _LATER:
             if values[name] is None:
                 # As it was before there was such a setting.
@@ -144,7 +159,14 @@ class ScoreSettings:
         return values | dict(zip(_VERSIONS, (version, schemas.ROWS_VERSION), strict=True))
 
     @classmethod
-    def from_identity(cls, model: str, identity: dict[str, Any], where: str, reference: str | None = None) -> Self:
+    def from_identity(
+        cls,
+        model: str,
+        identity: dict[str, Any],
+        where: str,
+        reference: str | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Self:
         """The settings that `identity` wrote, except for the batch size.
 
         Args:
@@ -152,10 +174,15 @@ class ScoreSettings:
           identity: returned by `identity`.
           where: the file it was read from.
           reference: path of the reference, if there is one.
+          class_names: the names whose digest is in the identity.
 
         Raises:
-          OtherVersion: another version of odin-beam wrote it.
+          OtherVersion: another version of odin-beam wrote it, or the class names are others.
         """
-        values = {name: value for name, value in identity.items() if name not in _VERSIONS}
-        apart = {"model": model, "batch_size": 64, "reference": reference}
+        digest = None if class_names is None else names_digest(class_names)
+        if identity.get(_NAMES_DIGEST, digest) != digest:
+            raise OtherVersion(f"{where} is damaged: its class names are not those of its settings")
+        values = {name: value for name, value in identity.items() if name not in (*_VERSIONS, _NAMES_DIGEST)}
+        names = None if class_names is None else list(class_names)
+        apart = {"model": model, "batch_size": 64, "reference": reference, "class_names": names}
         return from_json(cls, {**dict.fromkeys(_LATER), **values, **apart}, where)

@@ -100,6 +100,7 @@ def _content(settings: ScoreSettings, command: Sequence[str]) -> dict[str, Any]:
         "settings": settings.identity(),
         "model": settings.model,
         **({} if settings.reference is None else {"reference": settings.reference}),
+        **({} if settings.class_names is None else {"class_names": list(settings.class_names)}),
         "batch_size": settings.batch_size,
         "versions": {
             "odin_beam": __version__,
