@@ -6,8 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("at_any_speed", deadline=None)
+hypothesis.settings.load_profile("at_any_speed")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes as cores: more threads would only wait for each other.

@@ -150,7 +150,10 @@ def flag_rule(options: FlagOptions, calibration: Calibration) -> FlagRule:
 
 def _calibration_facts(options: FlagOptions, calibration: Calibration) -> dict[str, Any]:
     inside = [name for name, own in calibration.content["sources"].items() if own["role"] == "in_distribution"]
-    return {
+    labels = calibration.content.get("labels")
+    # Of images that a person labelled to re-calibrate: they cannot judge these flags.
+    moved = {"labels": labels["digest"], "labelled_images": labels["images"]} if labels else {}
+    return moved | {
         "path": options.calibration,
         "images": calibration.scores[options.detector].count,
         "sources": inside,

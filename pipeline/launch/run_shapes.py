@@ -77,12 +77,25 @@ RUN_SHAPES: dict[str, Any] = {
             ]
         ),
     },
+    layout.TOP: {
+        "rows": [
+            {
+                **{"source": str, "shard": str, "index": COUNT, "offset": (COUNT, None), "id": str, "uri": (str, None)},
+                **{"label": (COUNT, None), "prediction": COUNT, "class_name": (str, None)},
+                **{"score": NUMBER, "p_value": (RATE, None), "is_ood": (bool, None)},
+            }
+        ],
+        "failed_shards": _FAILED,
+    },
     layout.FLAGS: {
         "complete": bool,
         "detector": str,
         "per_class": bool,
         "classes_with_own_scores": COUNT,
-        "calibration": {"images": COUNT, "sources": [str]},
+        "calibration": {
+            **{"images": COUNT, "sources": [str], "path": MayLack(str)},
+            **{"labels": MayLack(str), "labelled_images": MayLack([COUNT])},
+        },
         "failed_shards": _FAILED,
         "seconds": NUMBER,
         "scores_state": str,

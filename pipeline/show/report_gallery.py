@@ -16,6 +16,7 @@ from odin_beam.transforms import errors
 from odin_beam.transforms.detectors.features import activation_map
 from odin_beam.transforms.model.classifier import Classifier
 from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.shards.read_back import read_back
 from odin_beam.transforms.shards.shard import Shard
 
 _SIDE = 112
@@ -76,12 +77,7 @@ def _picture(
 def _pixels(
     row: dict[str, Any], shards: Sequence[Shard], folder: str, classifier: Classifier, settings: ScoreSettings
 ) -> np.ndarray:
-    shard = next((shard for shard in shards if shard.path == row["shard"] and shard.content.holds(row["index"])), None)
-    if shard is None:
-        raise errors.StorageError(f"{row['shard']} is no longer in the manifest")
-    record = shard.content.read_back(shard, folder, row["index"], row["offset"])
-    if record is None or record.problem:
-        raise errors.StorageError(f"{row['shard']} does not hold image {row['index']} any more")
+    shard, record = read_back(row, shards, folder)
     parsed = shard.content.parse(record, settings.features)
     return shard.content.pixels(record, parsed, shard, classifier.input_shape, settings.geometry, settings.features)
 

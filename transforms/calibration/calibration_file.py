@@ -14,6 +14,7 @@ Its keys:
     scores              by detector, the calibration scores themselves as steps, see `conformal.CalibrationScores`
     class_scores        by detector and predicted class, if requested
     rest_scores         by detector, the pooled scores of the classes without scores of their own, if requested
+    labels              of a person, if `review` re-calibrated: their digest, and digests of the images
     sources, cost, warnings, versions
 """
 
@@ -29,7 +30,7 @@ from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.settings_json import OtherVersion
 from odin_beam.transforms.storage import writing
 from odin_beam.transforms.tables.json_files import read_object
-from odin_beam.transforms.tables.json_shape import EVERY, problem
+from odin_beam.transforms.tables.json_shape import COUNT, EVERY, MayLack, problem
 
 KIND = "odin-beam calibration"
 VERSION = 1
@@ -43,6 +44,7 @@ _SHAPE = {
     "scores": dict,
     "class_scores": {EVERY: dict},
     "sources": {EVERY: {"role": str}},
+    "labels": MayLack({"digest": str, "images": [COUNT]}),
 }
 # The settings that the scores of every detector depend on, besides the model's digest.
 SHARED_SETTINGS = ("preprocessing", "geometry", "precision", "output_name", "model_factory")

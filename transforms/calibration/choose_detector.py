@@ -19,9 +19,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from odin_beam.transforms.calibration.grid_scores import SourceScores
+from odin_beam.transforms.detectors.registry import DEFAULTS
 
-# With a reference, and without one.
-DEFAULTS = ("gen_mds_unit", "gen")
 # With fewer images on a side, or with several detectors above this AUROC, a kind of images says nothing.
 FEW_IMAGES = 100
 SATURATED = 0.995

@@ -277,6 +277,8 @@ CLEAN_DETECTORS = {row.name: row for row in _ROWS if row.function}
 FIRST_DETECTORS = tuple(name for name in DETECTORS if name not in ("scale", "ash_b"))
 # Detectors that need the clean forward pass and a reference, which `transforms.fitting` makes.
 FITTED_DETECTORS = {row.name: row for row in _FITTED_ROWS}
+# The one that images are ranked by unless something is known, with a reference and without one; see `choose_detector`.
+DEFAULTS = ("gen_mds_unit", "gen")
 # Column -> title.
 HISTOGRAMS = {row.typed_columns[-1][0]: row.histogram for row in ALL.values() if row.histogram}
 

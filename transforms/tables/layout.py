@@ -9,6 +9,7 @@ OUTPUT/features/source=NAME/BASENAME-DIGEST.parquet   of a fit, in place of scor
 OUTPUT/last_layer.npz      beside features; OUTPUT/statistics/... of a fit that is unfinished
 OUTPUT/metrics.json        OUTPUT/summary.json        summary last: the completion marker
 OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json; with a name, flags-NAME in place of flags
+OUTPUT/top.json            the images that `top` was last asked for
 OUTPUT/report/...
 """
 
@@ -24,6 +25,8 @@ RUN = "run.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.json"
 FLAGS = "flags.json"
+# What `top` found last.
+TOP = "top.json"
 # Flags with a name, beside those without one.
 NAMED_FLAGS = "flags-*"
 MANIFEST = "manifest.parquet"
@@ -36,7 +39,7 @@ LAST_LAYER = "last_layer.npz"
 SCORES, FEATURES = "scores", "features"
 _REJECTS, _FLAGS, _STATISTICS = "rejects", "flags", "statistics"
 # The order in which files may be removed: while run.json exists, the rest is known to belong to a run.
-FILES = (FLAGS, SUMMARY, METRICS, LAST_LAYER, MANIFEST, RUN)
+FILES = (FLAGS, TOP, SUMMARY, METRICS, LAST_LAYER, MANIFEST, RUN)
 FOLDERS = (SCORES, FEATURES, _STATISTICS, _REJECTS, LISTINGS, TEMPORARY, _FLAGS, REPORT)
 
 # File systems allow names of 255 bytes; we append a digest, and temporary names are 33 bytes longer.

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from odin_beam.transforms import limits
@@ -135,7 +135,6 @@ def test_a_file_that_is_not_there_is_an_error_of_the_storage(tmp_path):
 
 
 # Each example fits a reference, whose time is the machine's.
-@settings(deadline=None)
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

@@ -190,7 +190,7 @@ def test_bounds_are_narrow_at_a_moderate_cap():
         assert high - low < 5e-3, name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(-4, 4), min_size=1, max_size=40),
     st.lists(st.floats(-4, 4), min_size=1, max_size=40),

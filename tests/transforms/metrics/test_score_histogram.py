@@ -45,7 +45,6 @@ def test_bins_are_the_distinct_scores_in_order():
     assert not np.signbit(bins.lower[bins.lower == 0]).any()
 
 
-@settings(deadline=None)
 @given(SCORES)
 def test_keys_have_the_order_of_the_scores(scores):
     scores = sorted({score + 0.0 for score in scores} | {0.5, 1.0, np.nextafter(0.5, 1), np.nextafter(1.0, 0), LARGEST})
@@ -105,7 +104,6 @@ def test_equality_looks_at_every_part():
     assert ScoreHistogram.of([0.0, 0.0, 5e-324], 2) != ScoreHistogram.of([0.0, 5e-324, 1e-323], 2)
 
 
-@settings(deadline=None)
 @given(SCORES, st.integers(2, 12))
 def test_the_level_is_the_finest_that_fits(scores, max_keys):
     histogram = ScoreHistogram.of(scores, max_keys)
@@ -128,7 +126,7 @@ def test_coarse_bins_reach_neither_infinity_nor_past_each_other():
     np.testing.assert_array_equal(bins.counts, [3, 3])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SCORES, st.sampled_from([2, 7, 32, MAX_KEYS]), st.randoms(use_true_random=False))
 def test_order_and_grouping_do_not_matter(scores, max_keys, rng: random.Random):
     whole = ScoreHistogram.of(scores, max_keys)

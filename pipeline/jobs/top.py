@@ -1,0 +1,180 @@
+r"""`odin-beam top`: the images of a `score` run to look at first.
+
+    odin-beam top --scores scores --count 50 --csv first.csv --copy first/ --sheet first.png
+
+prints those least like what the classifier knows, by the p-values of `flag` if it ran, else by score. `--random` draws
+a sample for a person to label, which `review` then reads.
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from odin_beam.pipeline.errors import UsageError
+from odin_beam.pipeline.flags.top import TopOptions
+from odin_beam.pipeline.launch.progress import show_progress
+from odin_beam.pipeline.launch.ranked_by import ranked_by
+from odin_beam.pipeline.launch.run_folder import class_names, launched_run, read_facts, read_flags
+from odin_beam.pipeline.show.metrics_table import damaged_scores
+from odin_beam.pipeline.show.plural import plural
+from odin_beam.pipeline.show.top_text import next_step, top_csv, top_text
+from odin_beam.transforms.calibration.flags_summary import archive_sources
+from odin_beam.transforms.errors import ImageError, StorageError
+from odin_beam.transforms.ranking.first_rows import HIGHEST, LOWEST, RANDOM, Ranking
+from odin_beam.transforms.ranking.review import FOREIGN, read_labels
+from odin_beam.transforms.settings_json import from_json
+from odin_beam.transforms.shards.shard import FeatureNames, Shard
+from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.tables import layout
+
+# Images read back at once: most of the time is latency.
+_FETCHERS = 16
+
+
+def run(options: TopOptions) -> int:
+    """Prints the images, and copies or draws them; exit code 3 if shards of the manifest are missing.
+
+    Raises:
+      UsageError: not an output folder of `score`, no such source, class, detector or flags, or a file in the way.
+    """
+    launch, shards = launched_run(options.scores)
+    flags, problem = read_flags(options.scores, launch, shards, options.name)
+    if problem or (flags is None and (options.name or options.random)):
+        raise UsageError(problem or _no_flags(options))
+    ranking = _ranking(options, launch, shards, flags)
+    refuse_files(options)
+
+    import apache_beam as beam
+
+    from odin_beam.pipeline.runners.beam_options import beam_options
+    from odin_beam.pipeline.runners.submit import submit
+    from odin_beam.transforms.ranking.rank_shards import RankSettings, RankShards
+    from odin_beam.transforms.scoring.check_finished import ReadFinished
+
+    writing.delete([paths.join(options.scores, layout.TOP)])
+    pipeline = beam.Pipeline(options=beam_options(options.beam))
+    settings = RankSettings(options.scores, launch["settings"], ranking, options.name)
+    pipeline | ReadFinished(options.scores) | RankShards(settings)
+    submit(pipeline)
+    found = read_facts(options.scores, layout.TOP)
+    rows = found["rows"]
+
+    names = class_names(options.scores, launch)
+    for row in rows:
+        if row["class_name"] is None and names:
+            row["class_name"] = names[row["prediction"]]
+    print(top_text(rows, ranking))
+    if options.copy or options.sheet:
+        _read_back(options, rows, launch, shards)
+    if options.csv:
+        writing.write_bytes(options.csv, top_csv(rows, ranking.order == RANDOM).encode())
+        print(f"table: {options.csv}")
+    failed = damaged_scores(found["failed_shards"])
+    print("\n" + "\n".join([*failed, next_step(options, ranking, flags)]))
+    return 3 if failed else 0
+
+
+def _no_flags(options: TopOptions) -> str:
+    if options.name:
+        return f"{options.scores} has no flags of the name {options.name}: run `flag --name {options.name}` first"
+    return "--random draws from the flagged images and from the others: run `odin-beam flag` first"
+
+
+def _ranking(options: TopOptions, launch: dict[str, Any], shards: list[Shard], flags: dict[str, Any] | None) -> Ranking:
+    """Raises:
+    UsageError: no such source, class or detector.
+    """
+    detectors = launch["settings"]["detectors"]
+    if options.detector is not None and options.detector not in detectors:
+        raise UsageError(
+            f"--detector {options.detector}: {options.scores} has no scores of it, only {', '.join(detectors)}"
+        )
+    sources = dict.fromkeys(shard.source for shard in shards)
+    if options.source is not None and options.source not in sources:
+        raise UsageError(f"--source {options.source}: {options.scores} has no such source, only {', '.join(sources)}")
+    detector = options.detector or ranked_by(detectors, flags)[0]
+    uses_flags = flags is not None and flags["detector"] == detector
+    if options.random and not uses_flags:
+        raise UsageError(f"--random draws from flags, and these are by {flags['detector']}: leave out --detector")
+    order = RANDOM if options.random else HIGHEST if options.high else LOWEST
+    predicted = _predicted(options.predicted, class_names(options.scores, launch))
+    roles = {shard.source: shard.role for shard in shards}
+    wanted = archive_sources(roles) if options.source is None else [options.source]
+    salt = flags["calibration"].get("labels", "") if uses_flags else ""
+    return Ranking(detector, order, options.count, tuple(wanted), predicted, uses_flags, salt)
+
+
+def _predicted(wanted: str | None, names: "tuple[str, ...] | None") -> int | None:
+    """Index of a class from its name or index.
+
+    Raises:
+      UsageError: there is no such class.
+    """
+    if wanted is None:
+        return None
+    if names and wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < (len(names) if names else math.inf):
+        return int(wanted)
+    known = f"the classes are {', '.join(names[:20])}" if names else "the classes have no names: give an index"
+    raise UsageError(f"--class {wanted}: there is no such class; {known}{', ...' if names and len(names) > 20 else ''}")
+
+
+def refuse_files(options: TopOptions) -> None:
+    """Checks that nothing of a person's is overwritten.
+
+    Raises:
+      UsageError: the table has labels, or is none of `top`'s, or the folder is not empty.
+    """
+    if options.csv and listing.stat_file(options.csv) is not None:
+        try:
+            labels = read_labels(options.csv)
+        except (StorageError, ValueError):
+            raise UsageError(f"--csv {options.csv} exists and is not a table of `top`: choose another name") from None
+        if any(label is not None for label in labels.values()):
+            raise UsageError(f"--csv {options.csv} exists and has labels in its column {FOREIGN}: choose another name")
+    if options.copy and listing.list_files(paths.join(options.copy, "*")):
+        raise UsageError(f"--copy {options.copy} is not empty: choose another folder")
+
+
+def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str, Any], shards: list[Shard]) -> None:
+    """Reads the images once more, copies and draws them, and says which could not be read."""
+    from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
+
+    import_tensorflow()
+    from odin_beam.pipeline.show.labelled_sheet import MOST, labelled_sheet, tile
+    from odin_beam.transforms.ranking import originals
+
+    names = from_json(FeatureNames, launch["settings"]["features"], paths.join(options.scores, layout.RUN))
+    by_source = {
+        source: [shard for shard in shards if shard.source == source] for source in {row["source"] for row in rows}
+    }
+    problems, tiles, done = {}, {}, []
+
+    def handle(place: int, row: dict[str, Any]) -> None:
+        try:
+            image = originals.original(row, by_source[row["source"]], options.scores, names)
+            if options.copy:
+                extension, content = originals.file_content(image)
+                row["copy"] = originals.file_name(place, len(rows), row, extension, not options.random)
+                writing.write_bytes(paths.join(options.copy, row["copy"]), content)
+            if options.sheet and place <= MOST:
+                tiles[place] = tile(originals.original_pixels(image))
+        except (ImageError, StorageError) as e:
+            problems[place] = str(e)
+        done.append(place)
+
+    progress = show_progress("reading back", len(rows), "images", lambda: (len(done), f"{len(done):,} images"))
+    with progress, ThreadPoolExecutor(_FETCHERS) as fetchers:
+        list(fetchers.map(handle, range(1, len(rows) + 1), rows))
+    print()
+    if options.copy:
+        print(f"copies: {options.copy}  ({plural(len(rows) - len(problems), 'image')})")
+    if options.sheet:
+        writing.write_bytes(options.sheet, labelled_sheet(rows[:MOST], tiles))
+        print(f"sheet: {options.sheet}" + (f"  (the first {MOST} images)" if len(rows) > MOST else ""))
+    if problems:
+        first = min(problems)
+        print(
+            f"{plural(len(problems), 'image')} could not be read back, the first is number {first}: {problems[first]}"
+        )

@@ -1,0 +1,75 @@
+"""A contact sheet: images side by side, each with its place, score, class and id."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from odin_beam.transforms.text import clipped, printable
+
+# Of a sheet: more cannot be told apart.
+MOST = 200
+_SIDE, _GAP, _LINE, _FONT_SIZE = 168, 12, 16, 12
+_ASPECT = 1.4
+_INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (228, 228, 228)
+
+
+def tile(pixels: np.ndarray) -> Image.Image:
+    """The image at the size of the sheet; small ones keep their pixels, large ones are averaged.
+
+    Args:
+      pixels: uint8 [H, W, 1 or 3].
+    """
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    scale = _SIDE / max(image.size)
+    if scale > 1:
+        # Whole multiples, so that all pixels are of one size.
+        return image.resize([side * max(1, int(scale)) for side in image.size], Image.Resampling.NEAREST)
+    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+
+
+def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Image]) -> bytes:
+    """A PNG of the images in the order of the rows, wider than high.
+
+    Args:
+      rows: of the images, at most `MOST`.
+      tiles: place, from 1 -> image; a place without one is left empty, and says so.
+    """
+    columns = max(1, min(len(rows), round((len(rows) * _ASPECT) ** 0.5)))
+    width, height = _SIDE + _GAP, _SIDE + 3 * _LINE + _GAP
+    lines = -(-len(rows) // columns) or 1
+    sheet = Image.new("RGB", (columns * width + _GAP, lines * height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), _FONT_SIZE)
+    for place, row in enumerate(rows, 1):
+        line, column = divmod(place - 1, columns)
+        x, y = _GAP + column * width, _GAP + line * height
+        if (image := tiles.get(place)) is not None:
+            sheet.paste(image, (x + (_SIDE - image.width) // 2, y + (_SIDE - image.height) // 2))
+        else:
+            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_FAINT)
+            draw.text((x + 8, y + 8), "no image", _INK, font)
+        for number, text in enumerate(_texts(place, row)):
+            draw.text((x, y + _SIDE + 2 + number * _LINE), _cut(text, font, _SIDE), _INK, font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _texts(place: int, row: dict[str, Any]) -> tuple[str, str, str]:
+    p_value = "" if row["p_value"] is None else f"   p {row['p_value']:.2g}"
+    name = row["prediction"] if row["class_name"] is None else printable(row["class_name"])
+    return f"{place}   {row['score']:.5g}{p_value}", f"seen as {name}", printable(row["id"])
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, its beginning left out if it is too wide: ids differ at their ends."""
+    if font.getlength(text) <= width:
+        return text
+    kept = clipped(text[::-1], 60)[::-1]
+    while kept and font.getlength("\N{HORIZONTAL ELLIPSIS}" + kept) > width:
+        kept = kept[1:]
+    return "\N{HORIZONTAL ELLIPSIS}" + kept
