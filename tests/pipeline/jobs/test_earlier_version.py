@@ -3,16 +3,13 @@
 import json
 import shutil
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from odin_beam.pipeline.main import main
-from odin_beam.transforms.fitting.reference_file import write_reference
 from odin_beam.transforms.scoring.settings import names_digest
 from odin_beam.transforms.tables.schemas import REJECT_SCHEMA, SCORE_SCHEMA
 from tests.helpers import samples
-from tests.helpers.feature_fits import about, fit
 from tests.helpers.score_runs import command, counted_shards, last_line, read
 
 LATER = ("id", "uri", "class_name")
@@ -41,6 +38,8 @@ def begun(model, archive_folder, tmp_path_factory):
     shutil.rmtree(folder / "out", ignore_errors=True)
     assert main(command(model, folder, "--features=float32", *MORE)) == 0
     as_before(folder / "out")
+    fit = ["fit", f"--model={model}", f"--in_distribution=known={folder}/in-*.tfrecord", "--bank=40"]
+    assert main([*fit, f"--output={folder}/r.npz", *MORE]) == 0
     return shutil.copytree(folder, home)
 
 
@@ -79,13 +78,9 @@ def test_a_resumed_run_mixes_files_and_all_jobs_read_them(model, archive, monkey
     assert uris(archive, "flags") == uris(archive)
 
 
-def test_features_of_before_give_scores_with_nulls(model, archive, tmp_path):
-    from odin_beam.transforms.scoring.settings import ScoreSettings
-
-    write_reference(str(tmp_path / "r.npz"), fit(about=None) if False else reference(model))
-    argv = [f"--from_features={archive}/out", f"--reference={tmp_path}/r.npz", f"--output={archive}/again"]
+def test_features_of_before_give_scores_with_nulls(archive):
+    argv = [f"--from_features={archive}/out", f"--reference={archive}/r.npz", f"--output={archive}/again"]
     assert main(["score", *argv, "--max_rejected=1"]) == 0
-    assert ScoreSettings
     for table, schema in (("scores", SCORE_SCHEMA), ("rejects", REJECT_SCHEMA)):
         for path in (archive / "again" / table / "source=known").glob("*.parquet"):
             rows = pq.ParquetFile(path).read()
