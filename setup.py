@@ -40,11 +40,14 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "test": [
             "apache-beam[gcp]>=2.77,<2.78",
+            "duckdb>=2,<3",
             "gcp-storage-emulator>=2026.7,<2027",
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",
             "mypy>=1.15,<3",
+            "pandas>=2.2,<4",
+            "polars>=1.20,<3",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",

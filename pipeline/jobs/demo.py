@@ -20,9 +20,9 @@ One Parquet row per image, the source as a hive partition. The ten images least 
 
   {python} -c "import pyarrow.dataset as d
 t = d.dataset('{scores}', partitioning='hive').to_table().sort_by('odin').slice(0, 10)
-print(*t.select(['source', 'id', 'prediction', 'odin_logit', 'msp']).to_pylist(), sep='\\n')"
+print(*t.select(['source', 'id', 'class_name', 'odin_logit', 'msp']).to_pylist(), sep='\\n')"
 
-or in DuckDB: SELECT source, id, prediction, odin_logit, msp FROM '{scores}/**/*.parquet' ORDER BY odin LIMIT 10;"""
+or in DuckDB: SELECT source, id, class_name, odin_logit, msp FROM '{scores}/**/*.parquet' ORDER BY odin LIMIT 10;"""
 _DATA = Path(__file__).parents[1] / "demo_data"
 
 

@@ -88,7 +88,7 @@ def test_a_loose_file_that_is_no_image_or_went_is_one_reject(model, pictures):
     assert len(rows(pictures / "out")) == 3
     rejects = rows(pictures / "out", "rejects")
     assert [(r["index"], r["reason"]) for r in rejects] == [(2, "undecodable"), (3, "not_found")]
-    assert rejects[1]["id"] == f"{pictures}/photos/a/gone.png"
+    assert (rejects[1]["id"], rejects[1]["uri"]) == ("photos/a/gone.png", f"{pictures}/photos/a/gone.png")
 
 
 def test_an_output_among_the_images_is_not_taken_for_images(model, pictures):
@@ -130,7 +130,10 @@ def test_noise_is_scored_as_the_images_that_it_is(model, tmp_path):
 
 def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
     images = samples.random_images(6, seed=6)
-    features = {"photo": tfds.features.Image(shape=(8, 8, 3)), "breed": tfds.features.ClassLabel(num_classes=4)}
+    features = {
+        "photo": tfds.features.Image(shape=(8, 8, 3)),
+        "breed": tfds.features.ClassLabel(names=["cat", "dog", "owl", "fox"]),
+    }
     tfds.dataset_builders.store_as_tfds_dataset(
         name="tiny",
         version="1.0.0",
@@ -140,8 +143,10 @@ def test_a_prepared_data_set_is_read_where_it_lies(model, tmp_path):
         disable_shuffling=True,
     )
     sources = ["--in_distribution=tfds:tiny/test", f"--tfds_data_dir={tmp_path}/tfds"]
-    assert main(["score", f"--model={model}", f"--output={tmp_path}/out", *sources]) == 0
+    assert main(["score", f"--model={model}", f"--output={tmp_path}/out", *sources, "--check=false"]) == 0
     scored = rows(tmp_path / "out")
+    names = [["cat", "dog", "owl", "fox"][row["prediction"]] for row in scored]
+    assert [row["class_name"] for row in scored] == names
     assert [(row["source"], row["id"], row["label"]) for row in scored] == [
         ("tiny", f"tiny-test.tfrecord-00000-of-00001__{i}", i % 4) for i in range(6)
     ]

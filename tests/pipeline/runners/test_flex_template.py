@@ -54,6 +54,7 @@ STRINGS = {
     "out_distribution": ("noise:gaussian,noise:uniform", ["noise:gaussian,noise:uniform"]),
     "input": ("files:gs://b/**.jpg", ["files:gs://b/**.jpg"]),
     "noise_count": ("100", 100),
+    "class_names": ("gs://b/names.txt", "gs://b/names.txt"),
     "reference": ("gs://b/reference.npz", "gs://b/reference.npz"),
     "near": ("a,b", ["a,b"]),
     "far": ("c", ["c"]),

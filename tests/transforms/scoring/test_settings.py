@@ -8,7 +8,7 @@ import pytest
 from odin_beam.transforms.detectors.odin_settings import OdinGrid, OdinSettings
 from odin_beam.transforms.images.geometry import Geometry
 from odin_beam.transforms.model.preprocessing import Preprocessing
-from odin_beam.transforms.scoring.settings import ScoreSettings
+from odin_beam.transforms.scoring.settings import ScoreSettings, names_digest
 from odin_beam.transforms.settings_json import OtherVersion
 from odin_beam.transforms.shards.contents.image_list import ImageList
 from odin_beam.transforms.shards.contents.noise import Noise
@@ -119,6 +119,18 @@ def test_a_reference_enters_the_fingerprint_by_its_digest():
     assert ScoreSettings.from_identity("m.keras", identity, "run.json", "gs://b/r.npz") == replace(
         REFERENCED, detectors=tuple(identity["detectors"])
     )
+
+
+def test_class_names_enter_the_fingerprint_by_their_digest_if_the_rows_have_them():
+    names = ("cat", "dog")
+    named = replace(SETTINGS["defaults"], class_names=names)
+    identity = named.identity()
+    assert identity == SETTINGS["defaults"].identity() | {"class_names_digest": names_digest(names)}
+    assert ScoreSettings.from_identity("m.keras", identity, "run.json", None, names).identity() == identity
+    for others in (None, ("dog", "cat")):
+        with pytest.raises(OtherVersion, match=r"run\.json is damaged: its class names"):
+            ScoreSettings.from_identity("m.keras", identity, "run.json", None, others)
+    assert replace(SETTINGS["grid"], class_names=names).identity() == SETTINGS["grid"].identity()
 
 
 def test_fitted_detectors_need_a_reference():
