@@ -12,12 +12,12 @@ from odin_beam.transforms.storage import paths, reading
 _NUMBER = re.compile(r"-\d{5}-of-\d{5}\.tfrecord$")
 
 
-def class_names(shards: Sequence[Shard], classes: int) -> list[str] | None:
+def class_names(shards: Sequence[Shard], classes: int | None) -> list[str] | None:
     """The names next to the first shard; None without any, or if they are not of this many classes.
 
     Args:
       shards: in-distribution.
-      classes: K.
+      classes: K; None if it is not known.
     """
     if not shards:
         return None
@@ -27,6 +27,6 @@ def class_names(shards: Sequence[Shard], classes: int) -> list[str] | None:
             names = class_names_in(reading.read_bytes(candidate))
         except StorageError:
             continue
-        if len(names) == classes:
+        if classes in (None, len(names)):
             return names
     return None

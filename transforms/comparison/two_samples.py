@@ -15,7 +15,7 @@ from scipy.special import ndtri, stdtrit
 
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.comparison.verdicts import Effect
-from odin_beam.transforms.metrics.score_histogram import CommonBins
+from odin_beam.transforms.metrics.score_histogram import CommonBins, ScoreHistogram
 
 # Of AUROC from one half, and of D from 0: a smaller move is not relevant. A share s of foreign images moves AUROC by
 # s / 2 at most, and D by s at most.
@@ -105,23 +105,25 @@ def ks_effect(bins: CommonBins, level: float) -> Effect:
     return effect.widened(within - value)
 
 
-def shard_against_rest(reference: CalibrationScores, scores: np.ndarray) -> tuple[float, float] | None:
+def shard_against_rest(reference: CalibrationScores, shard: ScoreHistogram) -> tuple[float, float] | None:
     """AUROC and D of all other scores of the reference against those of one shard; None if there are no others.
 
     Args:
       reference: the scores of all shards, that shard's included, one step per bin.
-      scores: of the shard, float64 [N], N >= 1.
+      shard: its scores, at least one; no coarser than those of all shards.
     """
-    rest = reference.count - len(scores)
+    images = shard.count
+    rest = reference.count - images
     if rest < 1:
         return None
-    places = np.searchsorted(reference.steps, scores, side="right") - 1
-    bins, counts = np.unique(places, return_counts=True)
+    lower, _, sizes = shard.bins()
+    bins, first = np.unique(np.searchsorted(reference.steps, lower, side="right") - 1, return_index=True)
+    counts = np.add.reduceat(sizes, first)
     own = np.cumsum(counts)
     at_most = reference.at_most[bins] - own
     below = np.where(bins > 0, reference.at_most[bins - 1], 0) - (own - counts)
     # Between the shard's bins only the rest's distribution function grows, so D is reached at one or just before it.
-    after = np.abs(at_most / rest - own / len(scores))
-    before = np.abs(below / rest - (own - counts) / len(scores))
-    auroc = float((rest - (at_most + below) / 2) @ counts / len(scores) / rest)
+    after = np.abs(at_most / rest - own / images)
+    before = np.abs(below / rest - (own - counts) / images)
+    auroc = float((rest - (at_most + below) / 2) @ counts / images / rest)
     return auroc, float(max(after.max(), before.max()))
