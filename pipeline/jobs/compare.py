@@ -78,7 +78,7 @@ def refuse_different_settings(options: CompareOptions, first: dict[str, Any], se
     """Checks that the scores of two runs can be compared.
 
     Raises:
-      UsageError: of different models, fed in different ways, or at another temperature, epsilon, precision or reference.
+      UsageError: of different models, fed differently, or at another temperature, epsilon, precision or reference.
     """
     found = differences(*({name: settings.get(name) for name in _COMPARED} for settings in (first, second)))
     if found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.report import ReportOptions
-from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
+from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_comparisons, read_facts
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import damaged_scores
 from odin_beam.transforms.detectors.registry import ALL
@@ -44,6 +44,7 @@ def run(options: ReportOptions) -> int:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}
     summary, flags = read_facts(output, layout.SUMMARY), read_all_flags(output, launch, shards)
+    comparisons = read_comparisons(output, launch, shards)
 
     import apache_beam as beam
 
@@ -77,6 +78,7 @@ def run(options: ReportOptions) -> int:
         _galleries(output, data, shards, classifier, settings),
         problem,
         flags,
+        comparisons,
     )
     path = paths.join(output, layout.REPORT, layout.REPORT_PAGE)
     writing.write_bytes(path, page.encode())

@@ -106,7 +106,10 @@ RUN_SHAPES: dict[str, Any] = {
         ),
         "chosen": str,
         "unlike": (None, {"threshold": NUMBER, **_FLAGGED}),
-        "lowest": [{"shard": str, "index": COUNT, "id": str, "prediction": COUNT, "score": NUMBER, "p_value": RATE}],
+        "lowest": [
+            {"shard": str, "index": COUNT, "id": str, "prediction": COUNT, "class_name": (str, None)}
+            | {"score": NUMBER, "p_value": RATE}
+        ],
         "failed_shards": _FAILED,
         "scores_state": str,
         "seconds": NUMBER,

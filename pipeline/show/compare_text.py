@@ -23,8 +23,9 @@ def compare_text(comparison: dict[str, Any]) -> str:
     blocks = [
         [verdict_sentence(comparison)],
         _batches(comparison),
+        _unlike(comparison),
         _detectors(comparison),
-        [*_classes(comparison), *_unlike(comparison)],
+        _classes(comparison),
         _lowest(comparison),
         _failures(comparison),
         [f"next: {command}"],
@@ -50,7 +51,9 @@ def verdict_sentence(comparison: dict[str, Any]) -> str:
     if comparison["verdict"] == MOVED:
         return f"{MOVED}: {new} differs from {reference} by {' and by '.join(which)}"
     if comparison["verdict"] != CANNOT_SAY:
-        return f"{comparison['verdict']}: {new} is like {reference} by {' and by '.join(which)}"
+        own = comparison["unlike"]
+        few = f", though at least {own['unlike_at_least']:,} images are not" if own and own["unlike_at_least"] else ""
+        return f"{comparison['verdict']}: {new} is like {reference} by {' and by '.join(which)}{few}"
     return f"{CANNOT_SAY} whether {new} differs from {reference}, by {' and by '.join(which)}: {_help(by_verdict)}"
 
 
@@ -140,15 +143,15 @@ def _classes(comparison: dict[str, Any]) -> list[str]:
         f"{effect['low']:.3f} to {effect['high']:.3f}{_needed(found)}"
     ]
     changes = [
-        f"{class_name(row)} {100 * row['reference_share']:.1f} -> {100 * row['new_share']:.1f} %"
+        f"{class_name(row['class'], row['name'])} {100 * row['reference_share']:.1f} -> {100 * row['new_share']:.1f} %"
         for row in found["changed_most"]
     ]
     return [*lines, f"  most changed: {', '.join(changes)}"]
 
 
-def class_name(row: dict[str, Any]) -> str:
+def class_name(index: int, name: str | None) -> str:
     """A class by its name, else by its index."""
-    return f"class {row['class']}" if row["name"] is None else printable(clipped(row["name"], _SHOWN_LENGTH))
+    return f"class {index}" if name is None else printable(clipped(name, _SHOWN_LENGTH))
 
 
 def _unlike(comparison: dict[str, Any]) -> list[str]:
@@ -157,9 +160,9 @@ def _unlike(comparison: dict[str, Any]) -> list[str]:
         return []
     judged = own["images"] - own["without_score"]
     lines = [
-        f"{comparison['chosen']}: {own['flagged']:,} of {plural(judged, 'new image')} below the reference's 5 % quantile, "
-        f"{own['false_flags_low']:,} to {own['false_flags_high']:,} expected: at least {own['unlike_at_least']:,} "
-        "unlike the reference"
+        f"{comparison['chosen']}: {own['flagged']:,} of {plural(judged, 'new image')} below the reference's 5 % "
+        f"quantile, {own['false_flags_low']:,} to {own['false_flags_high']:,} expected if all were like the reference: "
+        f"at least {own['unlike_at_least']:,} unlike it"
     ]
     if found := own["clustered"]:
         lines.append(
@@ -173,13 +176,11 @@ def _lowest(comparison: dict[str, Any]) -> list[str]:
     rows = comparison["lowest"][:_IMAGES]
     if not rows:
         return []
-    lines = [
-        f"the new images that lie lowest, by {comparison['chosen']}:",
-        f"  {'p-value':>10}{'score':>14}  {'class':6}id",
-    ]
+    lines = [f"the new images that lie lowest, by {comparison['chosen']}:", f"  {'p-value':>10}{'score':>14}  id"]
     for row in rows:
         shown = printable(clipped(row["id"], _SHOWN_LENGTH))
-        lines.append(f"  {row['p_value']:10.3g}{row['score']:14.6g}  {row['prediction']:<6}{shown}")
+        named = class_name(row["prediction"], row["class_name"])
+        lines.append(f"  {row['p_value']:10.3g}{row['score']:14.6g}  {shown}  {named}")
     return lines
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.calibration.flags_summary import FlagCounts, flag_figures
@@ -60,6 +62,10 @@ class Comparison:
     state: str = ""
     class_names: tuple[str, ...] = ()
     launched: float = field(default_factory=time.time)
+
+    def name_of(self, predicted: int) -> str | None:
+        """The name of a class; None if it is unknown."""
+        return self.class_names[predicted] if predicted < len(self.class_names) else None
 
 
 @dataclass(frozen=True)
@@ -133,9 +139,7 @@ def comparison_content(
         "classes": classes,
         "chosen": comparison.chosen,
         "unlike": None if chosen is None else _unlike(comparison.chosen, chosen, flags),
-        "lowest": []
-        if chosen is None
-        else [{**row, "shard": path, "p_value": float(chosen.p_values([score])[0])} for score, path, _, row in lowest],
+        "lowest": [] if chosen is None else [_image(comparison, entry, chosen) for entry in lowest],
         "failed_shards": failed,
         "scores_state": comparison.state,
         "seconds": round(time.time() - comparison.launched, 3),
@@ -144,6 +148,13 @@ def comparison_content(
 
 def _batch(batch: Batch, counts: BatchCounts) -> dict[str, Any]:
     return {"scores": batch.output, "source": batch.source, "shards": counts.shards, "images": counts.images}
+
+
+def _image(comparison: Comparison, entry: tuple, chosen: CalibrationScores) -> dict[str, Any]:
+    """One of the images that lie lowest: its row, and its conformal p-value against the reference."""
+    score, path, _, row = entry
+    p_value = float(chosen.p_values(np.array([score]))[0])
+    return {**row, "shard": path, "class_name": comparison.name_of(row["prediction"]), "p_value": p_value}
 
 
 def _detector(
@@ -183,9 +194,8 @@ def _classes(
         return None
     effect = mix_effect(reference, new, LEVEL)
     effect = replace(effect, shards=shard_limit([shard.mix for shard in shards if shard.mix is not None]))
-    changed, names = changed_most(reference, new), comparison.class_names
-    named = [{**row, "name": names[row["class"]] if row["class"] < len(names) else None} for row in changed]
-    return {**_verdict([effect]), "total_variation": _effect(effect), "changed_most": named}
+    changed = [{**row, "name": comparison.name_of(row["class"])} for row in changed_most(reference, new)]
+    return {**_verdict([effect]), "total_variation": _effect(effect), "changed_most": changed}
 
 
 def _unlike(chosen: str, calibration: CalibrationScores, flags: FlagCounts) -> dict[str, Any]:
