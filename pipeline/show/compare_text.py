@@ -113,7 +113,7 @@ def _figures(effect: dict[str, Any]) -> str:
 def _needed(part: dict[str, Any]) -> str:
     if part["reason"] == "shards":
         return "   the reference's shards differ as much"
-    return f"   about {part['images_needed']:,} images of each would tell" if part["images_needed"] else ""
+    return f"   about {part['images_needed']:,} images of each" if part["images_needed"] else ""
 
 
 def _shards(comparison: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from odin_beam.transforms.comparison.class_mix import mix_effect
 from odin_beam.transforms.comparison.comparison_content import LEVEL
 from odin_beam.transforms.comparison.two_samples import auroc_effect, ks_effect, shard_against_rest
 from odin_beam.transforms.comparison.verdicts import CANNOT_SAY, MOVED, NO_MOVE, judge, shard_limit
-from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram, common_bins
+from odin_beam.transforms.metrics.score_histogram import Bins, CommonBins
 
 DETECTORS = 12
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
@@ -43,12 +43,22 @@ def batch(rng: np.random.Generator, images: int, shards: int, share: float, spre
     return parts
 
 
+def common_bins(x: np.ndarray, y: np.ndarray) -> CommonBins:
+    """The bins that two exact histograms of these scores have in common, without the histograms."""
+    values, places = np.unique(np.concatenate([x, y]), return_inverse=True)
+    counts = [np.bincount(part, minlength=len(values)) for part in np.split(places, [len(x)])]
+    return CommonBins(values, values, *counts)
+
+
 def verdict(reference: list[np.ndarray], new: list[np.ndarray]) -> str:
     """What `compare` says of one detector's scores."""
-    whole = ScoreHistogram.of(np.concatenate(reference))
-    bins = common_bins(whole, ScoreHistogram.of(np.concatenate(new)))
-    calibration = CalibrationScores.of(whole, MAX_KEYS)
-    against = [shard_against_rest(calibration, ScoreHistogram.of(shard)) for shard in reference]
+    whole, bins = np.concatenate(reference), common_bins(np.concatenate(reference), np.concatenate(new))
+    steps, counts = np.unique(whole, return_counts=True)
+    calibration = CalibrationScores(steps, np.cumsum(counts))
+    against = []
+    for shard in reference:
+        steps, counts = np.unique(shard, return_counts=True)
+        against.append(shard_against_rest(calibration, Bins(steps, steps, counts)))
     values = [pair for pair in against if pair is not None]
     auroc = replace(
         auroc_effect(bins, LEVEL / DETECTORS), shards=shard_limit([abs(value - 0.5) for value, _ in values])
@@ -102,7 +112,7 @@ def score_coverage(
         x, y = rng.normal(0, 1, images), rng.normal(shift, 1, new_images)
         if decimals is not None:
             x, y = x.round(decimals), y.round(decimals)
-        bins = common_bins(ScoreHistogram.of(x), ScoreHistogram.of(y))
+        bins = common_bins(x, y)
         for i, (effect, truth) in enumerate(((auroc_effect(bins, level), auroc), (ks_effect(bins, level), ks))):
             held[i] += effect.low <= truth + 1e-4 and truth - 1e-4 <= effect.high
     return tuple((held / repeats).tolist())
@@ -141,7 +151,7 @@ def _power_lines() -> Iterator[str]:
         )
         yield f"{'images':>12}" + "".join(f"{f'{100 * share:g} % foreign':>20}" for share in SHARES)
         for images in SIZES:
-            repeats = 100 if images < 10**6 else 20
+            repeats = min(200, max(10, 2_000_000 // images))
             cells = []
             for share in SHARES:
                 found = verdicts(images, share, spread, shards, new_shards, repeats)

@@ -79,7 +79,10 @@ def mix_effect(reference: Mapping[int, int], new: Mapping[int, int], level: floa
     mix = class_mix(reference, new)
     half = math.sqrt(math.log(2 / level) / 2 * (1 / sum(reference.values()) + 1 / sum(new.values())))
     low, high = max(0.0, mix.excess - half), min(1.0, mix.total_variation + half)
-    return Effect(max(0.0, mix.excess), low, high, 0.0, MIX_LIMIT, math.log(2 / level))
+    # What chance adds shrinks with the number of images as h does.
+    chance = mix.expected / math.sqrt(1 / sum(reference.values()) + 1 / sum(new.values()))
+    width = (math.sqrt(math.log(2 / level)) + math.sqrt(2) * chance) ** 2
+    return Effect(max(0.0, mix.excess), low, high, 0.0, MIX_LIMIT, width)
 
 
 def mix_against_rest(reference: Mapping[int, int], shard: Mapping[int, int]) -> float | None:

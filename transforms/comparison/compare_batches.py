@@ -148,7 +148,7 @@ def shard_effects(
       errors.StorageError: the shard's scores cannot be read.
     """
     classes, histograms = _read(batch, shard, tuple(reference))
-    effects = {name: shard_against_rest(reference[name], histogram) for name, histogram in histograms.items()}
+    effects = {name: shard_against_rest(reference[name], histogram.bins()) for name, histogram in histograms.items()}
     return ShardEffects(
         {name: effect for name, effect in effects.items() if effect is not None},
         mix_against_rest(counts.classes, classes) if classes else None,

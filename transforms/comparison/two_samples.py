@@ -15,7 +15,7 @@ from scipy.special import ndtri, stdtrit
 
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.comparison.verdicts import Effect
-from odin_beam.transforms.metrics.score_histogram import CommonBins, ScoreHistogram
+from odin_beam.transforms.metrics.score_histogram import Bins, CommonBins
 
 # Of AUROC from one half, and of D from 0: a smaller move is not relevant. A share s of foreign images moves AUROC by
 # s / 2 at most, and D by s at most.
@@ -105,20 +105,19 @@ def ks_effect(bins: CommonBins, level: float) -> Effect:
     return effect.widened(within - value)
 
 
-def shard_against_rest(reference: CalibrationScores, shard: ScoreHistogram) -> tuple[float, float] | None:
+def shard_against_rest(reference: CalibrationScores, shard: Bins) -> tuple[float, float] | None:
     """AUROC and D of all other scores of the reference against those of one shard; None if there are no others.
 
     Args:
       reference: the scores of all shards, that shard's included, one step per bin.
-      shard: its scores, at least one; no coarser than those of all shards.
+      shard: the bins of its scores, at least one; no coarser than those of all shards.
     """
-    images = shard.count
+    images = int(shard.counts.sum())
     rest = reference.count - images
     if rest < 1:
         return None
-    lower, _, sizes = shard.bins()
-    bins, first = np.unique(np.searchsorted(reference.steps, lower, side="right") - 1, return_index=True)
-    counts = np.add.reduceat(sizes, first)
+    bins, first = np.unique(np.searchsorted(reference.steps, shard.lower, side="right") - 1, return_index=True)
+    counts = np.add.reduceat(shard.counts, first)
     own = np.cumsum(counts)
     at_most = reference.at_most[bins] - own
     below = np.where(bins > 0, reference.at_most[bins - 1], 0) - (own - counts)

@@ -67,10 +67,14 @@ class Effect:
 
     @property
     def images_needed(self) -> int | None:
-        """About how many images of either batch it takes to decide; None for more than a billion."""
+        """About how many images of either batch it takes to decide, to two digits; None for more than a billion."""
         margin = abs(self.size - self.limit)
         needed = self.width / margin**2 if margin else math.inf
-        return math.ceil(needed) if needed <= _MOST_IMAGES else None
+        if needed > _MOST_IMAGES:
+            return None
+        unit = 10 ** max(0, len(str(int(needed))) - 2)
+        # Rounding error must not cost a unit.
+        return math.ceil(needed / unit - 1e-6) * unit
 
     def widened(self, slack: float) -> Self:
         """The same effect with an interval, within [0, 1], that is longer by `slack` at either end."""

@@ -50,6 +50,15 @@ def test_the_interval_is_within_0_and_1_and_gets_narrow():
     assert 0.498 < many.low < many.value < many.high < 0.502
 
 
+def test_as_many_images_as_it_asks_for_are_enough():
+    few = mix_effect({c: 5 for c in range(20)}, {c: 10 for c in range(20)}, 0.05)
+    assert few.high > 0.1
+    needed = few.images_needed // 20
+    enough = mix_effect({c: needed for c in range(20)}, {c: needed for c in range(20)}, 0.05)
+    # Two equal mixes have a total variation of 0, which is less than chance.
+    assert enough.high + class_mix({c: needed for c in range(20)}, {c: needed for c in range(20)}).expected < 0.101
+
+
 def test_a_shard_is_compared_with_all_others():
     assert mix_against_rest({0: 10, 1: 10}, {1: 10}) == pytest.approx(class_mix({0: 10}, {1: 10}).excess)
     assert mix_against_rest({0: 10}, {0: 10}) is None

@@ -90,14 +90,15 @@ def test_complete_separation_is_not_certainty(images, reaches):
 def test_a_shard_against_the_rest_is_what_scikit_learn_and_scipy_say(decimals, size):
     x = samples(decimals)[0]
     shard, rest = x[:size], x[size:]
-    auroc, d = shard_against_rest(CalibrationScores.of(ScoreHistogram.of(x), MAX_KEYS), ScoreHistogram.of(shard))
+    auroc, d = shard_against_rest(CalibrationScores.of(ScoreHistogram.of(x), MAX_KEYS), ScoreHistogram.of(shard).bins())
     assert auroc == pytest.approx(roc_auc_score([1] * len(rest) + [0] * len(shard), [*rest, *shard]), abs=1e-12)
     assert d == pytest.approx(stats.ks_2samp(rest, shard).statistic, abs=1e-12)
 
 
 def test_the_only_shard_has_no_rest():
     assert (
-        shard_against_rest(CalibrationScores.of(ScoreHistogram.of([1.0, 2.0])), ScoreHistogram.of([1.0, 2.0])) is None
+        shard_against_rest(CalibrationScores.of(ScoreHistogram.of([1.0, 2.0])), ScoreHistogram.of([1.0, 2.0]).bins())
+        is None
     )
 
 
@@ -107,5 +108,5 @@ def test_a_shard_of_a_coarse_reference_is_binned_as_that_is():
     steps = coarse.bins().lower
     binned = steps[np.searchsorted(steps, x, side="right") - 1]
     exact = CalibrationScores.of(ScoreHistogram.of(binned), MAX_KEYS)
-    found = shard_against_rest(CalibrationScores.of(coarse, MAX_KEYS), ScoreHistogram.of(x[:50]))
-    assert found == shard_against_rest(exact, ScoreHistogram.of(binned[:50]))
+    found = shard_against_rest(CalibrationScores.of(coarse, MAX_KEYS), ScoreHistogram.of(x[:50]).bins())
+    assert found == shard_against_rest(exact, ScoreHistogram.of(binned[:50]).bins())
