@@ -72,7 +72,9 @@ def _help(undecided: list[dict[str, Any]]) -> str:
             else "they are too close to the limit for any number of images to tell"
         )
     if len(needed) < len(undecided):
-        lines.append("the reference's own shards differ as much from each other: more shards of it, or larger ones")
+        lines.append(
+            "the reference's own shards differ as much from each other: more shards of it, or larger ones, would help"
+        )
     return "; ".join(lines)
 
 

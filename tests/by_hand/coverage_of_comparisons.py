@@ -7,7 +7,7 @@ standard deviations lower, which is an AUROC of 0.983; intervals and verdicts ar
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,7 @@ DETECTORS = 12
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
 SHARES = (0.0, 0.02, 0.1, 0.3)
 FOREIGN = -3.0
+SETTINGS = ((0.0, 20, 20), (0.0, 200, 20), (0.3, 20, 20), (0.3, 20, 1), (0.3, 4, 1))
 
 
 def batch(rng: np.random.Generator, images: int, shards: int, share: float, spread: float) -> list[np.ndarray]:
@@ -83,7 +84,8 @@ def verdicts(
     """
     rng, found = np.random.default_rng(seed), Counter()
     for _ in range(repeats):
-        reference = batch(rng, images, shards, 0.0, spread)
+        # Of few images, shards of at least 5.
+        reference = batch(rng, images, min(shards, images // 5), 0.0, spread)
         found[verdict(reference, batch(rng, images, new_shards, share, spread))] += 1
     return {name: found[name] / repeats for name in (MOVED, NO_MOVE, CANNOT_SAY)}
 
@@ -143,8 +145,9 @@ def mix_coverage(images: int, new_images: int, classes: int, moved: float, repea
     return held / repeats, float(np.mean(excess))
 
 
-def _power_lines() -> Iterator[str]:
-    for spread, shards, new_shards in ((0.0, 20, 20), (0.0, 200, 20), (0.3, 20, 20), (0.3, 20, 1), (0.3, 4, 1)):
+def power_lines(settings: Iterable[tuple[float, int, int]] = SETTINGS) -> Iterator[str]:
+    """A table for each (spread, shards of the reference, shards of the new batch)."""
+    for spread, shards, new_shards in settings:
         yield (
             f"\nshards differ by {spread:g} standard deviations, reference in {shards}, new batch in {new_shards}; "
             "moved / no relevant move / cannot say, % of simulations\n"
@@ -180,7 +183,7 @@ def main() -> None:
                 print(
                     f"{images:>12,}{new_images:>10,}{classes:>9,}{moved:>8}{100 * held:>8.1f}{excess:>9.3f}", flush=True
                 )
-    for line in _power_lines():
+    for line in power_lines():
         print(line, flush=True)
 
 
