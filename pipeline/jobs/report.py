@@ -7,15 +7,20 @@ The images of the galleries are read back from where they were scored, and the m
 activation maps; if either is gone, the report notes this and continues.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.report import ReportOptions
-from odin_beam.pipeline.launch.run_folder import class_names, launched_run, read_all_flags, read_facts
+from odin_beam.pipeline.launch.ranked_by import ranked_by
+from odin_beam.pipeline.launch.run_folder import (
+    class_names,
+    launched_run,
+    read_all_flags,
+    read_comparisons,
+    read_facts,
+)
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import damaged_scores
-from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -49,6 +54,10 @@ def run(options: ReportOptions) -> int:
         raise UsageError(str(e)) from e
     metrics = read_facts(output, layout.METRICS) or {"in_distribution": {}, "pairs": []}
     summary, flags = read_facts(output, layout.SUMMARY), read_all_flags(output, launch, shards)
+    comparisons = read_comparisons(output, launch, shards)
+
+    # The one detector that images, thresholds and classes are shown by.
+    flagged_by = next((found["detector"] for _, found, _ in flags if found), None)
 
     import apache_beam as beam
 
@@ -60,7 +69,7 @@ def run(options: ReportOptions) -> int:
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     scored = pipeline | ReadFinished(output)
     scored["finished"] | WriteReportData(
-        _report_settings(output, launch, settings, shards, metrics, _ranked_by(settings, flags))
+        _report_settings(output, launch, settings, shards, metrics, ranked_by(settings.detectors, flagged_by))
     )
     submit(pipeline)
     data = read_facts(paths.join(output, layout.REPORT), layout.REPORT_DATA)
@@ -82,6 +91,7 @@ def run(options: ReportOptions) -> int:
         _galleries(output, data, shards, classifier, settings),
         problem,
         flags,
+        comparisons,
     )
     path = paths.join(output, layout.REPORT, layout.REPORT_PAGE)
     writing.write_bytes(path, page.encode())
@@ -89,14 +99,6 @@ def run(options: ReportOptions) -> int:
     damaged = damaged_scores(data["damaged_scores"])
     print("\n".join(damaged), end="\n" if damaged else "")
     return 3 if damaged else 0
-
-
-def _ranked_by(settings: ScoreSettings, flags: Sequence[tuple[str | None, dict[str, Any] | None, str | None]]) -> str:
-    """The one detector that images, thresholds and classes are shown by: that of the flags, else the first scored."""
-    flagged = next((found["detector"] for _, found, _ in flags if found), None)
-    if flagged in settings.detectors:
-        return flagged
-    return next(name for name in ALL if name in settings.detectors)
 
 
 def _report_settings(

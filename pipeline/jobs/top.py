@@ -92,7 +92,7 @@ def _ranking(options: TopOptions, launch: dict[str, Any], shards: list[Shard], f
     sources = dict.fromkeys(shard.source for shard in shards)
     if options.source is not None and options.source not in sources:
         raise UsageError(f"--source {options.source}: {options.scores} has no such source, only {', '.join(sources)}")
-    detector = options.detector or ranked_by(detectors, flags)[0]
+    detector = options.detector or ranked_by(detectors, flags["detector"] if flags else None)
     uses_flags = flags is not None and flags["detector"] == detector
     if options.random and not uses_flags:
         raise UsageError(f"--random draws from flags, and these are by {flags['detector']}: leave out --detector")

@@ -1,18 +1,15 @@
-"""The detector that images are ranked by."""
+"""The detector that a job shows images by."""
 
 from collections.abc import Collection
-from typing import Any
 
 from odin_beam.transforms.detectors.registry import ALL, DEFAULTS
 
 
-def ranked_by(detectors: Collection[str], flags: dict[str, Any] | None) -> tuple[str, str]:
-    """(detector, why): that of the flags, else the one that `tune` would start from, else the first.
+def ranked_by(detectors: Collection[str], flagged_by: str | None) -> str:
+    """That of the flags, which is what the calibration recommends unless another was given; else the default.
 
     Args:
       detectors: that the run has scores of.
-      flags: content of `flags.json`; None without flags.
+      flagged_by: the detector of the flags; None without flags.
     """
-    if flags is not None and flags["detector"] in detectors:
-        return flags["detector"], "that of the flags"
-    return next((name, "the default") for name in (*DEFAULTS, *ALL) if name in detectors)
+    return next(name for name in (flagged_by, *DEFAULTS, *ALL) if name in detectors)

@@ -16,6 +16,9 @@ from odin_beam.transforms.tables.json_files import read_json
 from odin_beam.transforms.tables.json_shape import NUMBER, problem
 from odin_beam.transforms.tables.run_file import differences
 
+# What may be there several times under names of the user's choice.
+_NAMED = (layout.NAMED_FLAGS, paths.join(layout.NAMED_FLAGS, "**"), layout.COMPARISONS)
+
 
 def refuse_output(output: str) -> None:
     """Checks that a run's folder can have this name.
@@ -162,6 +165,24 @@ def read_flags(
     return flags, None
 
 
+def read_comparisons(
+    output: str, launch: dict[str, Any], shards: list[Shard]
+) -> list[tuple[str, dict[str, Any] | None, str | None]]:
+    """(file, comparison, problem) of every comparison with a batch of this run, in the order of their names.
+
+    Raises:
+      UsageError: one is damaged.
+    """
+    files = sorted(stat.path for stat in listing.list_files(paths.join(output, layout.COMPARISONS)))
+    state, found = scores_state(launch["settings"], shards) if files else "", []
+    for name in (path.rpartition("/")[2] for path in files):
+        comparison, problem = read_facts(output, name, layout.COMPARISONS), None
+        if comparison is not None and (comparison["scores_state"] != state or not comparison["complete"]):
+            comparison, problem = None, f"{name} is out of date: run `odin-beam compare` again"
+        found.append((name, comparison, problem))
+    return found
+
+
 def refuse_other_settings(output: str, settings: dict[str, Any], table: str = layout.SCORES) -> None:
     """Checks that the folder belongs to a run of the same settings.
 
@@ -190,7 +211,7 @@ def refuse_overwriting(output: str) -> None:
     if listing.stat_file(paths.join(output, layout.RUN)) is not None:
         return
     folders = (paths.join(folder, "**") for folder in layout.FOLDERS)
-    patterns = [*layout.FILES, *folders, layout.NAMED_FLAGS, paths.join(layout.NAMED_FLAGS, "**")]
+    patterns = [*layout.FILES, *folders, *_NAMED]
     for pattern in patterns:
         if found := listing.list_files(paths.join(output, pattern)):
             raise UsageError(
@@ -203,6 +224,5 @@ def start_afresh(output: str) -> None:
     """Removes what an earlier run left in its folder, and nothing else."""
     for folder in layout.FOLDERS:
         writing.delete_folder(paths.join(output, folder))
-    named = (layout.NAMED_FLAGS, paths.join(layout.NAMED_FLAGS, "**"))
-    writing.delete(stat.path for pattern in named for stat in listing.list_files(paths.join(output, pattern)))
+    writing.delete(stat.path for pattern in _NAMED for stat in listing.list_files(paths.join(output, pattern)))
     writing.delete(paths.join(output, name) for name in layout.FILES)

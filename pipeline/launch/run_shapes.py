@@ -33,6 +33,13 @@ _DISCOVERIES = {
     "flagged": COUNT,
     "false_discovery_share": (RATE, None),
 }
+_EFFECT = {"value": RATE, "low": RATE, "high": RATE, "shards": (RATE, None)}
+_VERDICT = {
+    "verdict": ("moved", "no relevant move", "cannot say"),
+    "reason": (None, "images", "shards"),
+    "images_needed": (COUNT, None),
+}
+_BATCH = {"scores": str, "source": str, "shards": COUNT, "images": COUNT}
 
 RUN_SHAPES: dict[str, Any] = {
     layout.RUN: {
@@ -86,6 +93,37 @@ RUN_SHAPES: dict[str, Any] = {
             }
         ],
         "failed_shards": _FAILED,
+    },
+    layout.COMPARISONS: {
+        "complete": bool,
+        "verdict": _VERDICT["verdict"],
+        "reference": _BATCH,
+        "new": _BATCH,
+        "shards_against_rest": {"count": COUNT, "enough": bool},
+        "detectors": [
+            {"detector": str, **_VERDICT, "reference_images": COUNT, "new_images": COUNT, "exact": bool}
+            | {"auroc": _EFFECT, "ks": _EFFECT}
+        ],
+        "without_scores": [str],
+        "classes": (
+            None,
+            {
+                **_VERDICT,
+                "total_variation": _EFFECT,
+                "changed_most": [
+                    {"class": COUNT, "name": (str, None), "reference_share": RATE, "new_share": RATE},
+                ],
+            },
+        ),
+        "chosen": str,
+        "unlike": (None, {"threshold": NUMBER, **_FLAGGED}),
+        "lowest": [
+            {"shard": str, "index": COUNT, "id": str, "prediction": COUNT, "class_name": (str, None)}
+            | {"score": NUMBER, "p_value": RATE}
+        ],
+        "failed_shards": _FAILED,
+        "scores_state": str,
+        "seconds": NUMBER,
     },
     layout.FLAGS: {
         "complete": bool,

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from odin_beam.pipeline.show.compare_text import verdict_sentence
 from odin_beam.pipeline.show.metrics_table import FIGURES, damaged_scores
 from odin_beam.pipeline.show.report_gallery import Picture
 from odin_beam.transforms.text import clipped, printable
@@ -67,6 +68,7 @@ def report_page(
     galleries: dict[str, dict[str, list[Picture]]],
     problem: str | None,
     flags: list[tuple[str | None, dict[str, Any] | None, str | None]],
+    comparisons: list[tuple[str, dict[str, Any] | None, str | None]],
 ) -> str:
     """The HTML of a run's report.
 
@@ -80,8 +82,10 @@ def report_page(
       galleries: pictures by source and end of the ranking.
       problem: why there are no pictures.
       flags: of `run_folder.read_all_flags`.
+      comparisons: of `run_folder.read_comparisons`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["sentence"] = verdict_sentence
     environment.filters["shown"] = lambda text: printable(clipped(str(text), _SHOWN_LENGTH))
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
     return template.render(
@@ -100,4 +104,5 @@ def report_page(
         galleries=galleries,
         problem=problem,
         flags=flags,
+        comparisons=comparisons,
     )

@@ -132,7 +132,7 @@ def flags_summary(
         source_counts = counts.get(source, FlagCounts())
         accepted = None if source_counts.share is None else 1 - source_counts.share
         rates = {"in_distribution": "realised_tpr", "out_distribution": "realised_fpr"}
-        sources[source] = {"role": role, **_figures(rule, source_counts)}
+        sources[source] = {"role": role, **flag_figures(rule, source_counts)}
         if role in rates:
             sources[source][rates[role]] = accepted
     return {
@@ -150,8 +150,13 @@ def flags_summary(
     }
 
 
-def _figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
-    """The counts, and what to expect of the rule; null with a false discovery rate, which promises no such number."""
+def flag_figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
+    """The counts, and what to expect of the rule; null with a false discovery rate, which promises no such number.
+
+    Args:
+      rule: which images are flagged.
+      counts: of images that are judged as one batch.
+    """
     figures = {
         "shards": counts.shards,
         "images": counts.images,
@@ -204,7 +209,7 @@ def _together(rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, Fla
     if len(inputs) < 2:
         return None
     total = add_up_flags(counts[source] for source in inputs if source in counts)
-    return {"sources": inputs, **_figures(rule, total)}
+    return {"sources": inputs, **flag_figures(rule, total)}
 
 
 def _described(

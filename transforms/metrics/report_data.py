@@ -30,10 +30,11 @@ from odin_beam.transforms.tables.layout import scores_path
 
 # Rows at each end of each source's ranking.
 GALLERY = 12
+# Columns of these rows, besides the score.
+ROW_COLUMNS = ("index", "offset", "id", "uri", "label", "prediction", "class_name", "odin_logit", "msp")
 # Points of a curve and bars of a histogram: more than a figure can show.
 CURVE_POINTS = 400
 BARS = 60
-_ROW = ("index", "offset", "id", "label", "prediction", "class_name", "odin_logit", "msp")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class ReadForReport(beam.DoFn):
 
     def _results(self, shard: Shard) -> Iterator[beam.pvalue.TaggedOutput]:
         output, ranked_by = self._settings.output, self._settings.ranked_by
-        columns = dict.fromkeys([*_ROW, ranked_by, *registry.ALL, *registry.HISTOGRAMS])
+        columns = dict.fromkeys([*ROW_COLUMNS, ranked_by, *registry.ALL, *registry.HISTOGRAMS])
         histograms: dict[str, ScoreHistogram] = {}
         expected = scores_file.fingerprint(self._settings.identity, shard)
         for table in scores_file.read_scores(scores_path(output, shard), expected, list(columns)):
@@ -109,7 +110,7 @@ def extremes(table: pa.Table, ranked_by: str, shard: Shard) -> dict[str, list[tu
     for end, sign in (("lowest", 1.0), ("highest", -1.0)):
         ranks = np.where(np.isnan(scores), np.inf, sign * scores)
         first = np.argsort(ranks, kind="stable")[:GALLERY]
-        rows = table.take(first[np.isfinite(ranks[first])]).select(list(_ROW)).to_pylist()
+        rows = table.take(first[np.isfinite(ranks[first])]).select(list(ROW_COLUMNS)).to_pylist()
         entries[end] = [
             (float(rank), shard.path, row["index"], row | {"score": sign * float(rank)})
             for rank, row in zip(ranks[first], rows, strict=False)

@@ -74,12 +74,17 @@ class ReadFinished(beam.PTransform):
 
     Args:
       output: absolute path of the run's folder.
+      source: whose shards to find; None for those of all sources.
     """
 
     output: str
+    source: str | None = None
 
     def expand(self, begin: beam.pvalue.PBegin):
-        finished, missing = begin | ReadManifest(self.output) | beam.Partition(_partition, 2, self.output)
+        shards = begin | ReadManifest(self.output)
+        if self.source is not None:
+            shards |= beam.Filter(lambda shard, source: shard.source == source, self.source)
+        finished, missing = shards | beam.Partition(_partition, 2, self.output)
         return {"finished": finished, "failed": missing | "Missing" >> beam.Map(lambda shard: (shard, "not scored"))}
 
 

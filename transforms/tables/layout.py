@@ -10,6 +10,7 @@ OUTPUT/last_layer.npz      beside features; OUTPUT/statistics/... of a fit that 
 OUTPUT/metrics.json        OUTPUT/summary.json        summary last: the completion marker
 OUTPUT/flags/source=NAME/BASENAME-DIGEST.parquet      OUTPUT/flags.json; with a name, flags-NAME in place of flags
 OUTPUT/top.json            the images that `top` was last asked for
+OUTPUT/compare-REFERENCE+NEW.json                     one per pair of batches; -DIGEST if the new one is of another run
 OUTPUT/report/...
 """
 
@@ -29,6 +30,8 @@ FLAGS = "flags.json"
 TOP = "top.json"
 # Flags with a name, beside those without one.
 NAMED_FLAGS = "flags-*"
+# Comparisons, one per pair of batches.
+COMPARISONS = "compare-*.json"
 MANIFEST = "manifest.parquet"
 LISTINGS = "listings"
 REPORT = "report"
@@ -92,6 +95,18 @@ def flags_folder(output: str, name: str | None = None) -> str:
 def flags_file(name: str | None = None) -> str:
     """Name of the file that marks the flags as complete."""
     return f"{_FLAGS}-{name}.json" if name else FLAGS
+
+
+def comparison_file(reference: str, new: str, run: str | None = None) -> str:
+    """Name of the file with a comparison of two sources.
+
+    Args:
+      reference: name of the source.
+      new: name of the source.
+      run: folder of the run that the new source is of, if that is not the reference's.
+    """
+    digest = "" if run is None else f"-{hashlib.sha256(run.encode()).hexdigest()[:8]}"
+    return f"compare-{reference[: _MAX_BASE_BYTES // 2]}+{new[: _MAX_BASE_BYTES // 2]}{digest}.json"
 
 
 def rows_path(output: str, shard: Shard, table: str) -> str:

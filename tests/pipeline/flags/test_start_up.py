@@ -40,6 +40,7 @@ def ended(*argv: str) -> tuple[str, str]:
         ([*SCORE, "--model=/absent.keras", "--input=noise:uniform"], "model: cannot read /absent.keras: No such file"),
         ([*SCORE, MODEL, "--input=noise:uniform", "--resize=squash"], "--resize is one of stretch"),
         (["evaluate", "--scores=/nowhere"], "/nowhere is not an output folder of `score`: it has no run.json"),
+        (["compare", "--scores=/nowhere", "--reference=a", "--new=b"], "/nowhere is not an output folder of `score`"),
         (["scor"], "unknown job 'scor'"),
     ],
 )

@@ -15,7 +15,8 @@ from odin_beam.transforms.tables import layout, scores_file
 from odin_beam.transforms.tables.scores_file import METADATA_KEY
 from tests.helpers import samples
 
-JOBS = ("evaluate", "flag", "report")
+JOBS = ("evaluate", "flag", "report", "compare")
+COMPARISON = "compare-known+foreign.json"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def made(model, tmp_path_factory):
     score = ["score", f"--model={model}", f"--calibration={folder}/calibration.json", "--check=false"]
     assert main([*score, f"--output={folder}/out", *sources]) == 0
     assert run(folder, "flag") == 0
+    assert run(folder, "compare") == 0
     return folder
 
 
@@ -43,8 +45,11 @@ def folder(made, tmp_path):
 
 
 def run(folder, job):
-    calibration = [f"--calibration={folder}/calibration.json", "--detector=odin"] if job == "flag" else []
-    return main([job, f"--scores={folder}/out", *calibration])
+    more = {
+        "flag": [f"--calibration={folder}/calibration.json", "--detector=odin"],
+        "compare": ["--reference=known", "--new=foreign"],
+    }
+    return main([job, f"--scores={folder}/out", *more.get(job, [])])
 
 
 def scores_of(folder, name="in-1"):
@@ -153,7 +158,7 @@ def test_metrics_leave_out_and_name_a_doctored_scores_file(folder, capsys, name)
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_flags_and_report_leave_it_out_and_name_it(folder, capsys, name):
+def test_flags_report_and_compare_leave_it_out_and_name_it(folder, capsys, name):
     doctor, message = SCORES[name]
     path = scores_of(folder)
     doctor(path)
@@ -169,6 +174,9 @@ def test_flags_and_report_leave_it_out_and_name_it(folder, capsys, name):
     assert str(path) in (folder / "out" / layout.REPORT / layout.REPORT_PAGE).read_text()
     data = json.loads((folder / "out/report/data.json").read_text())
     assert sum(row["count"] for row in data["classes"] if row["source"] == "known") == 30
+    assert run(folder, "compare") == 3
+    assert str(path) in capsys.readouterr().out
+    assert json.loads((folder / "out" / COMPARISON).read_text())["reference"]["images"] == 30
 
 
 def test_no_flipped_byte_of_a_scores_file_gives_other_rows(folder):
@@ -237,7 +245,7 @@ def without_role(path):
 FILES = [
     *(
         (name, "evaluate" if name == "run.json" else "report" if name != "calibration.json" else "flag", kind, doctor)
-        for name in ("run.json", "summary.json", "metrics.json", "flags.json", "calibration.json")
+        for name in ("run.json", "summary.json", "metrics.json", "flags.json", "calibration.json", COMPARISON)
         for kind, doctor in {
             "text": text(b"{"),
             "a list": text(b"[]"),
@@ -250,6 +258,8 @@ FILES = [
             "a pipe": replaced(os.mkfifo),
             "a folder": replaced(os.mkdir),
         }.items()
+        # A folder of such a name is not a comparison.
+        if (name, kind) != (COMPARISON, "a folder")
     ),
     ("run.json", "flag", "settings", with_value(3, "settings")),
     ("run.json", "flag", "odin", with_value({"temperature": "hot", "epsilon": 0}, "settings", "odin")),
@@ -263,6 +273,10 @@ FILES = [
     ("flags.json", "evaluate", "rule", with_value({}, "rule")),
     ("flags.json", "evaluate", "sources", with_value({"known": {}}, "sources")),
     ("flags.json", "evaluate", "calibration", without("calibration", "images")),
+    (COMPARISON, "report", "verdict", with_value("maybe", "verdict")),
+    (COMPARISON, "report", "auroc", with_value("high", "detectors", 0, "auroc", "value")),
+    (COMPARISON, "report", "source", without("new", "source")),
+    (COMPARISON, "report", "images", with_value("many", "detectors", 0, "images_needed")),
     ("calibration.json", "flag", "sources", with_value([], "sources")),
     ("calibration.json", "flag", "scores", with_value(5, "scores", "odin")),
     ("calibration.json", "flag", "steps", with_value([2.0, 1.0], "scores", "odin", "steps")),

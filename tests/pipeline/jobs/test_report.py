@@ -134,6 +134,22 @@ def test_the_images_shown_are_those_of_the_rows(model, tmp_path):
         assert made.image == expected
 
 
+def test_the_page_shows_every_comparison_that_still_holds(scored):
+    for new in ("foreign", "uniform"):
+        assert main(["compare", f"--scores={scored}", "--reference=known", f"--new={new}"]) == 0
+    other = scored / "compare-known+uniform.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"scores_state": "of other scores"}))
+    assert main(["report", f"--scores={scored}"]) == 0
+    shown = page(scored).text
+    found = json.loads((scored / "compare-known+foreign.json").read_text())
+    assert "Comparison: foreign with known" in shown
+    assert f"{found['verdict']}" in shown
+    row = found["detectors"][0]["auroc"]
+    assert f"{row['low']:.3f} to {row['high']:.3f}" in shown
+    assert "compare-known+uniform.json is out of date: run `odin-beam compare` again" in shown
+    assert "Comparison: uniform" not in shown
+
+
 def test_an_archive_without_roles_gets_a_page_too(model, tmp_path):
     shard(tmp_path / "x.tfrecord", samples.random_images(5))
     command = ["score", f"--model={model}", f"--output={tmp_path}/out", f"--input={tmp_path}/x*", "--max_rejected=1"]

@@ -75,8 +75,11 @@ def test_an_output_of_other_settings_is_refused_or_overwritten(model, archive, c
     assert main(command(model, archive, "--epsilon=0.002")) == 2
     assert "odin.epsilon was 0.0014, is 0.002" in last_line(capsys)
     assert everything(archive / "out") == before
+    assert main(["compare", f"--scores={archive}/out", "--reference=known", "--new=foreign"]) == 0
+    assert (archive / "out/compare-known+foreign.json").exists()
     assert main(command(model, archive, "--epsilon=0.002", "--overwrite")) == 0
     assert read(archive / "out", "run.json")["settings"]["odin"]["epsilon"] == 0.002
+    assert not (archive / "out/compare-known+foreign.json").exists()
 
 
 @pytest.mark.usefixtures("scored")

@@ -1,0 +1,1 @@
+"""Whether one batch of scored images has moved from another."""
