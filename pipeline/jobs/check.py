@@ -23,6 +23,7 @@ from odin_beam.pipeline.flags.model_json import ModelConfig, write_model_config
 from odin_beam.pipeline.launch import sources
 from odin_beam.pipeline.launch.class_names import find_class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
+from odin_beam.pipeline.show.next_step import after_check
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.preprocessing import Preprocessing
 from odin_beam.transforms.scoring.settings import ScoreSettings
@@ -91,6 +92,7 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
         labels_fit = quick_check.labels_fit(chosen, classifier.classes, labels)
         names = find_class_names(options.arguments, shards).of_model(classifier.classes, labels_fit)
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels, names)
+    print(f"\n{after_check(options.arguments)}")
     return 0
 
 

@@ -9,10 +9,13 @@ MNIST digits and 1,000 images of uniform noise. It shows the tool at work, and i
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from odin_beam.pipeline.flags import command_line
 from odin_beam.pipeline.flags.demo import DemoOptions
 from odin_beam.pipeline.jobs import report, score
+from odin_beam.pipeline.launch.run_folder import read_facts
+from odin_beam.pipeline.show.next_step import AFTER_DEMO
 from odin_beam.transforms.tables import layout
 
 _NEXT = """
@@ -23,6 +26,7 @@ t = d.dataset('{scores}', partitioning='hive').to_table().sort_by('odin').slice(
 print(*t.select(['source', 'id', 'class_name', 'odin_logit', 'msp']).to_pylist(), sep='\\n')"
 
 or in DuckDB: SELECT source, id, class_name, odin_logit, msp FROM '{scores}/**/*.parquet' ORDER BY odin LIMIT 10;"""
+_FOREIGN = {"mnist": "digits", "uniform_noise": "images of noise"}
 _DATA = Path(__file__).parents[1] / "demo_data"
 
 
@@ -41,5 +45,29 @@ def run(demo: DemoOptions) -> int:
     code = score.run(command_line.parse("score", [*argv, *beam]))
     print("\nThe same as a page, with curves and the images at either end:\n  ", end="", flush=True)
     report.run(command_line.parse("report", [f"--scores={demo.output}", *beam]))
+    if metrics := read_facts(demo.output, layout.METRICS):
+        print(f"\n{in_words(metrics)}")
     print(_NEXT.format(python=sys.executable, scores=layout.scores_folder(demo.output)))
+    print(f"\n{AFTER_DEMO}")
     return code
+
+
+def in_words(metrics: dict[str, Any]) -> str:
+    """What the table shows, in two sentences.
+
+    Args:
+      metrics: content of `metrics.json`.
+    """
+    found = {(row["out_distribution"], row["detector"]): 100 * (1 - row["fpr_at_95_tpr"]) for row in metrics["pairs"]}
+    odin, msp = (
+        " and ".join(f"{found[source, detector]:.0f} of 100 {things}" for source, things in _FOREIGN.items())
+        for detector in ("odin", "msp")
+    )
+    auroc = next(
+        row["auroc"] for row in metrics["pairs"] if (row["out_distribution"], row["detector"]) == ("mnist", "odin")
+    )
+    return (
+        f"In words: if 5 of 100 clothes may be flagged by mistake, ODIN finds {odin}, and the classifier's own "
+        f"confidence (msp) {msp}.\nAn AUROC of {100 * auroc:.1f} says that of one digit and one garment, ODIN scores "
+        f"the garment higher {100 * auroc:.0f} times out of 100."
+    )

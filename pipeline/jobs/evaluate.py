@@ -9,6 +9,7 @@ from odin_beam.pipeline.flags.groups import refuse_unknown_sources
 from odin_beam.pipeline.launch.run_folder import launched_run, read_all_flags, read_facts
 from odin_beam.pipeline.show.flags_text import flags_text
 from odin_beam.pipeline.show.metrics_table import damaged_scores, metrics_table
+from odin_beam.pipeline.show.next_step import after_evaluate
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.storage import paths
 from odin_beam.transforms.tables import layout
@@ -53,4 +54,7 @@ def run(options: EvaluateOptions) -> int:
             f"\n{absent:,} of {plural(len(shards), 'shard')} are not scored yet, so they are not in these figures: "
             "run `score` again"
         )
-    return 3 if absent or damaged else 0
+    if absent or damaged:
+        return 3
+    print(f"\n{after_evaluate(output)}")
+    return 0

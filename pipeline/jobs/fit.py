@@ -120,12 +120,13 @@ def _is_finished(options: FitOptions, settings: FeatureSettings, shards: Sequenc
 
 def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
     """Prints what the reference holds; returns the exit code."""
-    from odin_beam.pipeline.show.fit_text import fit_text, next_command
+    from odin_beam.pipeline.show.fit_text import fit_text
+    from odin_beam.pipeline.show.next_step import after_fit
 
     summary = run_folder.read_facts(options.folder, layout.SUMMARY)
     if summary is None:
         # The reference is of use without the folder that it was made in.
-        print(f"next: {next_command(options)}")
+        print(after_fit(options))
         return 0
     for line in problems(summary):
         print(line)
@@ -143,5 +144,5 @@ def _report(options: FitOptions, shards: Sequence[Shard]) -> int:
     if share > options.max_rejected:
         print(f"{share:.2%} of the records were rejected, more than --max_rejected {options.max_rejected:g}")
         return 3
-    print(f"next: {next_command(options)}")
+    print(after_fit(options))
     return 0

@@ -15,6 +15,7 @@ from odin_beam.pipeline.flags.flag import FlagOptions
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.run_folder import flags_detector, launched_run, read_facts
 from odin_beam.pipeline.show.flags_text import flags_text
+from odin_beam.pipeline.show.next_step import after_flag
 from odin_beam.transforms.calibration.calibration_file import SHARED_SETTINGS, Calibration, read_calibration
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.calibration.flags_summary import FlagFacts
@@ -66,7 +67,10 @@ def run(options: FlagOptions) -> int:
     found = read_facts(output, file, layout.FLAGS)
     print(flags_text(found))
     print(f"\nflags: {folder}  ({found['seconds']:.0f} s)")
-    return 0 if found["complete"] else 3
+    if not found["complete"]:
+        return 3
+    print(after_flag(output, options.name))
+    return 0
 
 
 def _state(folder: str, shards: int) -> tuple[int, str]:

@@ -27,7 +27,6 @@ import itertools
 import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,6 +37,7 @@ from odin_beam.pipeline.launch.class_names import read_class_names
 from odin_beam.pipeline.launch.matching import nothing_matched
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
+from odin_beam.pipeline.show.next_step import after_ingest
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.images.formats import EXTENSIONS
@@ -159,7 +159,7 @@ def report(output: OutputNames, making: Making) -> int:
     if summary["damaged"]:
         print(f"{summary['damaged']:,} of them for damaged or unreadable input: images may be missing")
     if written:
-        print(f"next: odin-beam score --model MODEL --output scores --input {shlex.quote(shards)}")
+        print(after_ingest(shards, labelled > 0))
     return 3 if summary["damaged"] or not written else 0
 
 

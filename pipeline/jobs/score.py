@@ -28,6 +28,7 @@ from odin_beam.pipeline.launch import run_folder, sources
 from odin_beam.pipeline.launch.class_names import find_class_names
 from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 from odin_beam.pipeline.show.metrics_table import metrics_table, summary_text
+from odin_beam.pipeline.show.next_step import after_score
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths
@@ -126,7 +127,12 @@ def _finish(
     if handed := scoring_run.run(pipeline, scoring):
         print(f"{handed}; {paths.join(options.output, layout.SUMMARY)} appears when the job is done")
         return 0
-    return report(options.output, options.max_rejected)
+    code = report(options.output, options.max_rejected)
+    if not code:
+        roles = {shard.role for shard in scoring.shards}
+        calibration = getattr(options.arguments, "calibration", None)
+        print(after_score(options.output, roles, calibrated, calibration))
+    return code
 
 
 def _kept_layer(scoring: "ScoringRun") -> "LastLayerWeights":

@@ -164,6 +164,7 @@ def _duration(seconds: float) -> str:
 def _report(options: TuneOptions) -> int:
     """Draws and prints what was found."""
     from odin_beam.pipeline.show.calibration_text import calibration_text
+    from odin_beam.pipeline.show.next_step import after_tune
     from odin_beam.pipeline.show.tune_figures import epsilon_figure, grid_figure, png
 
     summary = run_folder.read_summary(options.folder)
@@ -182,4 +183,5 @@ def _report(options: TuneOptions) -> int:
     if share > options.max_rejected:
         print(f"{share:.2%} of the records were rejected, more than --max_rejected {options.max_rejected:g}")
         return 3
+    print(after_tune(options.arguments))
     return 0

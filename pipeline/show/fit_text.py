@@ -1,19 +1,12 @@
 """What a fit found, as text for people."""
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from odin_beam.pipeline.flags.fit import FitOptions
 from odin_beam.pipeline.show.plural import plural
 
 # Classes that are listed.
 _LISTED = 20
-# Flags that a later job needs too, to feed the model in the same way.
-_FEEDING = (
-    *("model_config", "output_name", "model_factory", "preprocessing", "mean", "std", "channel_order", "image_size"),
-    *("resize", "crop", "interpolation", "antialias", "jpeg", "precision"),
-)
 
 
 def fit_text(summary: dict[str, Any], names: Sequence[str] | None = None) -> str:
@@ -35,17 +28,6 @@ def fit_text(summary: dict[str, Any], names: Sequence[str] | None = None) -> str
         f"{fit['bank_images']:,} (k = {fit['knn_k']} for knn, {fit['nnguide_k']} for nnguide)",
     ]
     return "\n".join(lines)
-
-
-def next_command(options: FitOptions) -> str:
-    """The command that uses the reference."""
-    given = options.arguments
-    words = ["odin-beam", "score", "--model", given.model]
-    for name in _FEEDING:
-        value = getattr(given, name)
-        if value is not None:
-            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    return f"{shlex.join([*words, '--reference', given.output])} --input PATTERN --output scores"
 
 
 def _sources(summary: dict[str, Any]) -> list[str]:

@@ -172,7 +172,7 @@ def test_a_finished_reference_is_not_written_again(model, made, capsys, monkeypa
     assert main(command(model, made / "data", made / "reference.npz", "--bank=40")) == 0
     said = capsys.readouterr().out
     assert "is finished: it was fitted to just these images" in said
-    assert said.splitlines()[-1].startswith("next: odin-beam score --model ")
+    assert said.splitlines()[-1].startswith("next: odin-beam tune --model ")
     assert everything(made) == before
 
 
