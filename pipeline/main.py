@@ -25,8 +25,21 @@ DEBUG = bool(os.environ.get(DEBUG_VARIABLE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one job and returns its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Runs one job and returns its exit code.
+
+    Args:
+      argv: the job and its flags; None for those of this process, whose standard error is then looked after.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    if argv is not None or not given or given[0].startswith("-"):
+        return _main(given)
+    from odin_beam.pipeline.launch.decoder_messages import counted
+
+    with counted():
+        return _main(given)
+
+
+def _main(argv: list[str]) -> int:
     if argv[:1] == ["--version"]:
         print(f"odin-beam {__version__}")
         return 0

@@ -16,6 +16,7 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.expected_flags import Group, flags_to_expect, unlike_at_least
 from odin_beam.transforms.calibration.grid_scores import SourceScores
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.ranking.review import Stratum, review
 
 SIZES = (10, 100, 10_000, 1_000_000, 10_000_000)
 
@@ -82,7 +83,39 @@ def gains(count: int, detectors: int, repeats: int = 400) -> tuple[float, float,
     return held / repeats, paired / repeats, bounded / repeats
 
 
+def reviews(images: int, share: float, labelled: int, repeats: int = 2000) -> tuple[float, float, float]:
+    """Shares in which the intervals of a labelled sample hold precision, share of foreign images and recall.
+
+    6 % of the images are flagged, and they hold 70 % of the foreign ones, or as many as fit in.
+    """
+    rng, held = np.random.default_rng(3), np.zeros(3)
+    flagged, foreign = max(1, round(0.06 * images)), round(share * images)
+    found = min(flagged, round(0.7 * foreign))
+    rest, missed = images - flagged, foreign - found
+    truths = found / flagged, foreign / images, found / foreign
+    for _ in range(repeats):
+        strata = [
+            Stratum(size, n, int(rng.hypergeometric(inside, size - inside, n)))
+            for size, inside in ((flagged, found), (rest, missed))
+            for n in (min(labelled, size),)
+        ]
+        said = review(*strata)
+        estimates = said.precision, said.prevalence, said.recall
+        held += [e.low - 1e-12 <= truth <= e.high + 1e-12 for e, truth in zip(estimates, truths, strict=True)]
+    return tuple(held / repeats)
+
+
 def main() -> None:
+    print("labels of a sample: precision, share of foreign images, recall, % of simulations\n")
+    print(f"{'images':>12}{'foreign':>9}{'labelled':>10}{'precision':>11}{'share':>8}{'recall':>8}")
+    for images in (100, 10_000, 1_000_000):
+        for share in (0.02, 0.1, 0.3):
+            for labelled in (50, 500):
+                held = "".join(
+                    f"{100 * s:>{w}.1f}" for s, w in zip(reviews(images, share, labelled), (11, 8, 8), strict=True)
+                )
+                print(f"{images:>12,}{share:>9.0%}{labelled:>10}{held}", flush=True)
+    print()
     print("flags to expect (interval), images unlike the calibration (lower bound), % of simulations\n")
     print(f"{'images':>12}{'calibration':>12}{'ties':>6}{'foreign':>9}{'interval':>10}{'bound':>8}")
     for images in SIZES:

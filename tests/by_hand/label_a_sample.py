@@ -31,7 +31,8 @@ from datumaro.components.media import Image
 rows = list(csv.DictReader(open("answers.csv")))
 items = [
     DatasetItem(id=row["copy"].rpartition(".")[0], subset="default", attributes={"frame": i},
-                media=Image.from_file(path=f"sample/{row['copy']}"), annotations=[Label(0)] if row["foreign"] == "yes" else [])
+                media=Image.from_file(path=f"sample/{row['copy']}"),
+                annotations=[Label(0)] if row["foreign"] == "yes" else [])
     for i, row in enumerate(rows)
 ]
 Dataset.from_iterable(items, categories=["foreign"]).export("cvat", "cvat", save_media=False)
