@@ -41,7 +41,9 @@ setup(
         "test": [
             "apache-beam[gcp]>=2.77,<2.78",
             "duckdb>=2,<3",
+            "fastapi>=0.115,<1",
             "gcp-storage-emulator>=2026.7,<2027",
+            "httpx>=0.27,<1",
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",
@@ -50,6 +52,7 @@ setup(
             "polars>=1.20,<3",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
+            "python-multipart>=0.0.9,<1",
             "ruff>=0.14,<0.18",
             "scikit-learn>=1.5,<2",
             "setuptools>=70",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from odin_beam.transforms.calibration.flag_shards import FlagShards as FlagShards
     from odin_beam.transforms.detectors.odin_settings import OdinSettings as OdinSettings
     from odin_beam.transforms.detectors.registry import DETECTORS as DETECTORS
+    from odin_beam.transforms.errors import ImageError as ImageError
     from odin_beam.transforms.errors import OdinBeamError as OdinBeamError
     from odin_beam.transforms.images.geometry import Geometry as Geometry
     from odin_beam.transforms.metrics.detection_metrics import DetectionMetrics as DetectionMetrics
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from odin_beam.transforms.model.classifier import Classifier as Classifier
     from odin_beam.transforms.model.classifier import load_classifier as load_classifier
     from odin_beam.transforms.model.preprocessing import Preprocessing as Preprocessing
+    from odin_beam.transforms.scoring.odin_scorer import OdinScorer as OdinScorer
     from odin_beam.transforms.scoring.score_shards import ScoreShards as ScoreShards
     from odin_beam.transforms.scoring.settings import ScoreSettings as ScoreSettings
     from odin_beam.transforms.shards.shard import FeatureNames as FeatureNames
@@ -41,7 +43,9 @@ _WHERE = {
     "FlagRule": "transforms.calibration.flag_rule",
     "FlagShards": "transforms.calibration.flag_shards",
     "Geometry": "transforms.images.geometry",
+    "ImageError": "transforms.errors",
     "OdinBeamError": "transforms.errors",
+    "OdinScorer": "transforms.scoring.odin_scorer",
     "OdinSettings": "transforms.detectors.odin_settings",
     "Preprocessing": "transforms.model.preprocessing",
     "ScoreHistogram": "transforms.metrics.score_histogram",

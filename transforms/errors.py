@@ -44,7 +44,15 @@ def cause(error: BaseException) -> str:
 
 
 class ImageError(OdinBeamError):
-    """A record without usable pixels. `reason` is a short code, `detail` a sentence for people."""
+    """A record without usable pixels.
+
+        >>> odin_beam.ImageError("undecodable", "the file is empty").reason
+        'undecodable'
+
+    Attributes:
+      reason: a short code, as in the rejects of a run.
+      detail: a sentence for people.
+    """
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")

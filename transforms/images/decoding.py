@@ -60,7 +60,7 @@ def pixels(
     height, width, channels = input_shape
     shape = record.raw_shape or input_shape
     if is_raw(record.image, shape):
-        image = _to_channels(np.frombuffer(record.image, np.uint8).reshape(shape), channels)
+        image = to_channels(np.frombuffer(record.image, np.uint8).reshape(shape), channels)
     else:
         image = _decode_or_name(record.image, shape, channels, geometry.jpeg)
     return fit(image, (height, width), geometry, out)
@@ -144,7 +144,7 @@ def decode(data: bytes, channels: int, jpeg: str = "accurate") -> np.ndarray:
         if image.format in _JPEG_FORMATS:
             _refuse_cut(data, image, is_suspect)
         if image.mode.startswith("I"):
-            return _to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
+            return to_channels((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels)
         array = np.asarray(image.convert(_MODES[channels]))
     return array[..., None] if channels == 1 else array
 
@@ -211,7 +211,7 @@ def _but(data: bytes) -> str:
     return f", but {words}" if words else ""
 
 
-def _to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """uint8 [h, w, 1, 3 or 4] -> [h, w, channels], with the same policy as encoded images."""
     image = image[..., :3]
     if image.shape[2] == channels:

@@ -102,6 +102,11 @@ def _parsed(record: Record, shard: Shard, names: FeatureNames) -> example.ImageR
         return e.reason, e.detail
 
 
+def non_finite() -> tuple[str, str]:
+    """Reason and detail of the reject of an image without finite logits."""
+    return "non_finite_logits", "the classifier gives NaN or infinity for this image"
+
+
 def reject_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
     place = {name: row[name] for name in ("index", "offset", "id", "uri")}
     return {**place, "reason": reason, "detail": detail}

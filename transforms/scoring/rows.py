@@ -9,7 +9,7 @@ from odin_beam.transforms.tables.schemas import SPLIT_COLUMNS
 
 
 def score_rows(
-    shard: Shard,
+    shard: Shard | None,
     decoded: DecodedBatch,
     columns: dict[str, np.ndarray],
     schema: pa.Schema,
@@ -18,7 +18,7 @@ def score_rows(
     """The finite rows of a scored batch, in the order of the shard; columns without scores are null.
 
     Args:
-      shard: the shard with these rows.
+      shard: the shard with these rows; None for rows without a shard.
       decoded: N images, with what is known of them.
       columns: by name, [N] or [N, D]; `finite` says which rows are kept.
       schema: of the rows.
@@ -28,7 +28,8 @@ def score_rows(
     rows = [row for row, good in zip(decoded.rows, finite, strict=True) if good]
     known = {"index", "offset", "id", "uri", "label", *(column.name for column in SPLIT_COLUMNS)} & set(schema.names)
     arrays = {name: [row[name] for row in rows] for name in known}
-    arrays["shard"] = [shard.path] * len(rows)
+    if shard is not None:
+        arrays["shard"] = [shard.path] * len(rows)
     if class_names is not None and "class_name" in schema.names:
         arrays["class_name"] = class_names.take(pa.array(columns["prediction"][finite]))
     return pa.record_batch(

@@ -15,7 +15,7 @@ from apache_beam.utils.shared import Shared
 from odin_beam.transforms import __version__, errors
 from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
-from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch, reject_row, work_ahead
+from odin_beam.transforms.scoring.batches import DecodedBatch, decode_batch, non_finite, reject_row, work_ahead
 from odin_beam.transforms.scoring.check_finished import CheckFinished, is_finished
 from odin_beam.transforms.scoring.rows import score_rows
 from odin_beam.transforms.scoring.scorer import Scorer
@@ -55,7 +55,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
             (columns, passes), halved, microseconds = scorer.score(decoded.pixels, leave_class_out)
             scorer.buffers.give_back(buffer)
             rejects = decoded.rejects + [
-                reject_row(row, "non_finite_logits", "the classifier gives NaN or infinity for this image")
+                reject_row(row, *non_finite())
                 for row, good in zip(decoded.rows, columns["finite"], strict=True)
                 if not good
             ]

@@ -70,7 +70,7 @@ def test_features_are_those_that_give_the_model_s_logits(model, made):
     (path,) = (made / "reference-fitting/features/source=known").iterdir()
     table = pq.read_table(path, partitioning=None)
     assert table.schema.field("features").type.list_size == 6
-    assert table.column_names == ["shard", "index", "image_digest", "label", "prediction", "features"]
+    assert table.column_names == [*("shard", "index", "id", "uri", "image_digest", "label", "prediction", "features")]
     classifier = load_classifier(model)
     logits = classifier.logits(IMAGES.astype(np.float32) / 255).numpy()
     features = np.array(table["features"].to_pylist(), np.float32)
@@ -79,7 +79,7 @@ def test_features_are_those_that_give_the_model_s_logits(model, made):
     np.testing.assert_array_equal(table["prediction"], logits.argmax(axis=1))
     np.testing.assert_array_equal(table["label"], LABELS)
     assert table["image_digest"].to_pylist() == [image_digest(samples.encoded(image)) for image in IMAGES]
-    encodings = {e for c in range(6) for e in pq.read_metadata(path).row_group(0).column(c).encodings}
+    encodings = {e for c in range(8) for e in pq.read_metadata(path).row_group(0).column(c).encodings}
     assert not any("DICTIONARY" in encoding for encoding in encodings)
 
 
@@ -218,7 +218,8 @@ def test_what_is_printed(model, made, tmp_path, capsys):
     assert {int(row[0]) for row in shown} == {0, 1, 2, 3}
     assert [float(row[2]) for row in shown] == sorted(float(row[2]) for row in shown)
     assert any(line.startswith("detectors: react, ") for line in lines)
-    assert lines[-1].endswith(f"--reference {tmp_path}/r.npz --input PATTERN --output scores")
+    assert lines[-1].startswith(f"next: odin-beam tune --model {model} ")
+    assert f"--reference {tmp_path}/r.npz --in_distribution VALIDATION --output calibration.json" in lines[-1]
     fit = read(tmp_path / "r-fitting", "summary.json")["fit"]
     assert fit["classes"]["images"] == np.bincount(LABELS, minlength=4).tolist()
     assert fit["bytes"] == (tmp_path / "r.npz").stat().st_size

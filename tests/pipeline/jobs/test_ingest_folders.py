@@ -84,7 +84,8 @@ def test_folders_globs_and_archives_give_the_same_shards(make, tmp_path, capsys)
     ]
     printed = capsys.readouterr().out
     assert "6 images (5 labelled in 3 classes, 1 unlabelled) in 3 shards" in printed
-    assert f"odin-beam score --model MODEL --output scores --input '{prefix}-*.tfrecord'" in printed
+    check = f"odin-beam check --model MODEL --in_distribution '{prefix}-*.tfrecord' --output model.json"
+    assert printed.splitlines()[-1] == f"next: {check}"
 
 
 def test_running_twice_gives_the_same_bytes_and_nothing_is_left(tmp_path):
