@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
 from google.api_core.retry import retry_unary
 
 from odin_beam.pipeline.main import main
+from odin_beam.transforms.fitting.reference_file import read_reference
 from odin_beam.transforms.storage import listing, reading, writing
 from tests.helpers import object_store, samples
+from tests.helpers.feature_fits import comparable
 
 
 @pytest.fixture
@@ -80,7 +83,18 @@ def test_the_whole_tour_is_the_same_in_object_storage(local, gs, tmp_path, capsy
     assert main(["evaluate", f"--scores={gs}/scores"]) == 0
     assert " images of known\n" in capsys.readouterr().out
     assert main(["report", f"--scores={gs}/scores"]) == 0
+    first = [f"--csv={gs}/first.csv", f"--copy={gs}/first", f"--sheet={gs}/first.png"]
+    assert main(["top", f"--scores={gs}/scores", "--count=5", "--source=loose", *first]) == 0
+    assert main(["top", f"--scores={gs}/scores", "--random=20", "--source=known", f"--csv={gs}/sample.csv"]) == 0
+    labelled = reading.read_bytes(f"{gs}/sample.csv").replace(b"\r\n,", b"\r\nno,")
+    writing.write_bytes(f"{gs}/labelled.csv", labelled)
+    judged = [f"--scores={gs}/scores", f"--labels={gs}/labelled.csv", "--source=known"]
+    assert main(["review", *judged, f"--recalibrate={gs}/own.json"]) == 0
+    assert main(["compare", f"--scores={gs}/scores", "--reference=known", "--new=foreign"]) == 0
     there = object_store.listing(f"{gs}/**")
+    assert len([uri for uri in there if uri.startswith(f"{gs}/first/")]) == 5
+    for name in ("first.csv", "first.png", "own.json", "scores/compare-known+foreign.json"):
+        assert f"{gs}/{name}" in there
     assert not [uri for uri in there if writing.TEMPORARY in uri]
     for name in ("cal-grid.png", "model-images.png", "scores/summary.json", "scores/flags.json"):
         assert f"{gs}/{name}" in there
@@ -137,6 +151,24 @@ def test_with_every_third_request_failing_nothing_is_lost_and_nothing_doubled(lo
         metrics = json.loads(reading.read_bytes(f"{gs}/scores/metrics.json"))
     assert [row["index"] for row in got] == [*range(50), *range(60), *range(60)]
     assert metrics["pairs"][0]["in_count"] == 120
+
+
+def test_a_fit_with_every_third_request_failing_is_that_of_local_files(local, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "RETRY_DELAYS", (0.0,) * 5)
+    monkeypatch.setattr(retry_unary, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None))
+    assert main(["fit", f"--model={local}/small.keras", sources(local)[0], f"--output={tmp_path}/r.npz"]) == 0
+    with object_store.object_store(fail_every=3) as proxy:
+        gs = object_store.BUCKET
+        upload(local, gs)
+        assert main(["fit", f"--model={gs}/small.keras", sources(gs)[0], f"--output={gs}/r.npz"]) == 0
+        assert proxy.failed > 20
+        there = object_store.listing(f"{gs}/r**")
+        assert not [uri for uri in there if writing.TEMPORARY in uri or "statistics" in uri]
+        found = comparable(read_reference(f"{gs}/r.npz"))
+    expected = comparable(read_reference(f"{tmp_path}/r.npz"))
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 def test_a_bucket_that_is_not_there_is_one_line(gs, local, capsys):
