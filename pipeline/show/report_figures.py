@@ -86,7 +86,7 @@ def classes_figure(classes: list[dict[str, Any]], source: str) -> Figure:
     figure = Figure(figsize=(7.5, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.bar(
-        [str(row["class"]) for row in rows], [100 * row["below"] / row["count"] for row in rows], color=_SOURCES[0]
+        [str(row["class"]) for row in rows], [100 * row["flagged"] / row["count"] for row in rows], color=_SOURCES[0]
     )
     axes.set_xlabel("predicted class")
     axes.set_ylabel("below threshold, %")
