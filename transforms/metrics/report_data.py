@@ -204,12 +204,12 @@ def report_data(
         "bars": bars,
         "flagged": settings.flagged,
         "galleries": {
-            source: {end: [row_of(entry) for entry in ranked.get((source, end), [])] for end in ("lowest", "highest")}
+            source: {end: _rows(source, ranked.get((source, end), [])) for end in ("lowest", "highest")}
             for source in settings.roles
         },
         "examples": {
             source: [
-                {"class": predicted, "count": -images, "flagged": -flagged, "rows": [row_of(entry) for entry in rows]}
+                {"class": predicted, "count": -images, "flagged": -flagged, "rows": _rows(source, rows)}
                 for flagged, images, predicted, rows in examples.get(source, [])
             ]
             for source in settings.roles
@@ -223,6 +223,10 @@ def report_data(
         ],
         "damaged_scores": failures(damaged),
     }
+
+
+def _rows(source: str, entries: Iterable[tuple]) -> list[dict[str, Any]]:
+    return [{"source": source, **row_of(entry)} for entry in entries]
 
 
 def write_report_data(name: str, settings: ReportSettings, histograms, ranked, classes, rejects, examples, damaged):
