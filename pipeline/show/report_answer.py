@@ -87,7 +87,7 @@ def _of_flags(flags: Mapping[str, Any]) -> Answer:
     of_class = " of the same predicted class" if flags["per_class"] else ""
     details.append(
         f"To look foreign means: to score lower than {100 * flags['rule']['tpr']:g} of 100 known images{of_class}. "
-        f"{plural(calibration['images'], 'known image')} {_were(calibration['images'])} compared with."
+        f"The comparison rests on {plural(calibration['images'], 'known image')}."
     )
     return Answer(tuple(sentences), tuple(details))
 

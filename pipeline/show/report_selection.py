@@ -80,10 +80,11 @@ def _first(data: Mapping[str, Any]) -> Part:
         note = "" if flagged or not data["flagged"] else "None is flagged; these are the closest to it."
         if rows:
             groups.append(Group(_called(source, roles[source]), note, rows))
+    note = f"The images with the lowest {data['ranked_by']} scores: those least like what the classifier knows."
     if data["flagged"]:
         note = "Flagged images, the strangest first. p is the share of known images that look at least as foreign."
-        return Part("Look at these first", note, groups)
-    note = f"The images with the lowest {data['ranked_by']} scores: those least like what the classifier knows."
+    if (left := len(archive_sources(roles)) - _FIRST) > 0:
+        note += f" There is no room here for {plural(left, 'more source')}: odin-beam top --source NAME shows them."
     return Part("Look at these first", note, groups)
 
 

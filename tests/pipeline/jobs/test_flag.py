@@ -179,6 +179,9 @@ def test_evaluate_and_report_show_the_realised_rates(folder, capsys):
     page = (folder / "scores/report/report.html").read_text()
     rate = json.loads((folder / "scores/flags.json").read_text())["sources"]["known"]["realised_tpr"]
     assert f"<td>{100 * rate:.2f} %</td>" in page
+    known = json.loads((folder / "scores/flags.json").read_text())["sources"]["known"]
+    assert f"{known['flagged']:,} of {known['images']:,} known images in known look foreign: false alarms." in page
+    assert "odin-beam review" in page
 
 
 def test_flags_of_other_scores_are_not_shown(folder, capsys):

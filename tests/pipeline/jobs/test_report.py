@@ -178,6 +178,42 @@ def test_an_archive_without_roles_gets_a_page_too(model, tmp_path):
     assert "against" not in shown.text
 
 
+def test_an_archive_with_flags_begins_with_how_many_and_names_classes(model, tmp_path):
+    """Classes are named, markup in a name is text, and flags that are out of date are no answer."""
+    shard(tmp_path / "x.tfrecord", samples.random_images(60), label=False)
+    (tmp_path / "labels.txt").write_text("".join(f"<b>{name}</b>\n" for name in ("cat", "dog", "cow", "hen")))
+    out = tmp_path / "out"
+    source = [f"--input=photos={tmp_path}/x*", "--max_rejected=1", f"--class_names={tmp_path}/labels.txt"]
+    assert main(["score", f"--model={model}", f"--output={out}", *source, "--detectors=odin,msp"]) == 0
+    samples.write_calibration(tmp_path / "cal.json", model, np.linspace(0.6, 1.4, 200))
+    calibration = json.loads((tmp_path / "cal.json").read_text())
+    digest = json.loads((out / "run.json").read_text())["settings"]["model_digest"]
+    calibration["settings"]["model_digest"] = digest
+    (tmp_path / "cal.json").write_text(json.dumps(calibration))
+    flag = ["flag", f"--scores={out}", f"--calibration={tmp_path}/cal.json", "--detector=msp", "--tpr=0.5"]
+    assert main(flag) == 0
+    assert main(["report", f"--scores={out}"]) == 0
+    shown, flags = page(out), json.loads((out / "flags.json").read_text())
+    own = flags["sources"]["photos"]
+    answered = f"{own['flagged']} of 60 images in photos look"
+    assert answered in shown.text
+    assert f"{own['false_flags_low']} to {own['false_flags_high']} expected if none were" in shown.text
+    data = json.loads((out / "report/data.json").read_text())
+    assert sum(row["flagged"] for row in data["classes"]) == own["flagged"] > 0
+    seen = {row["class"] for row in data["classes"]}
+    for index, name in enumerate(("cat", "dog", "cow", "hen")):
+        assert (f"Seen as <b>{name}</b>" in shown.text) == (index in seen)
+    assert 0 < len(shown.of("details")) <= 150
+    assert {field["value"] for field in shown.of("input")} <= {f"{tmp_path}/x.tfrecord#{i}" for i in range(60)}
+    assert "{" not in shown.text[shown.text.index("digest of the model") : shown.text.index("To look at more images")]
+    (out / "flags.json").write_text(json.dumps(flags | {"scores_state": "of other scores"}))
+    assert main(["report", f"--scores={out}"]) == 0
+    shown = page(out).text
+    assert answered not in shown
+    assert "60 images of photos were scored; how many of them look foreign is not known yet." in shown
+    assert "flags are out of date: run `odin-beam flag` again" in shown
+
+
 def test_a_model_or_image_that_went_away_is_said_the_rest_shown(scored, model, tmp_path):
     (scored.parent / "in-0.tfrecord").unlink()
     assert main(["report", f"--scores={scored}"]) == 0
