@@ -27,7 +27,7 @@ def _add_flags(parser: Parser) -> None:
 
 JOB = Job(
     step=60,
-    summary="draw what a run found: one HTML page with metrics, curves and the images at either end of the ranking",
+    summary="show what a run found: one HTML page with the answer, the images to look at first, metrics and curves",
     description="The page is DIR/report/report.html, self-contained; its figures are next to it, as SVG.",
     add_flags=_add_flags,
     options=lambda arguments, beam: ReportOptions(absolute_path(arguments.scores), arguments.model_factory, beam),

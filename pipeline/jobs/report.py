@@ -3,8 +3,9 @@
     odin-beam report --scores scores
 
 writes `scores/report/report.html`, self-contained, the figures as SVG and what they are drawn from as `data.json`.
-The images of the galleries are read back from where they were scored, and the model is loaded once more for the
-activation maps; if either is gone, the report notes this and continues.
+It begins with the answer in a sentence and the images to look at first; metrics and curves follow. The images are read
+back from where they were scored, and the model is loaded once more for the activation maps; if either is gone, the
+report notes this and continues.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,10 @@ from odin_beam.transforms.errors import ClassifierError
 from odin_beam.transforms.model.files import model_digest
 from odin_beam.transforms.scoring.settings import ScoreSettings
 from odin_beam.transforms.settings_json import OtherVersion
-from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths, writing
 from odin_beam.transforms.tables import layout
 
 if TYPE_CHECKING:
-    from odin_beam.pipeline.show.report_gallery import Picture
-    from odin_beam.transforms.metrics.report_data import ReportSettings
     from odin_beam.transforms.model.classifier import Classifier
 
 
@@ -43,12 +41,13 @@ def run(options: ReportOptions) -> int:
     """
     output = options.scores
     launch, shards = launched_run(output)
+    names = class_names(output, launch)
     try:
         settings = ScoreSettings.from_identity(
             launch["model"],
             launch["settings"],
             paths.join(output, layout.RUN),
-            class_names=class_names(output, launch),
+            class_names=names,
         )
     except OtherVersion as e:
         raise UsageError(str(e)) from e
@@ -56,42 +55,62 @@ def run(options: ReportOptions) -> int:
     summary, flags = read_facts(output, layout.SUMMARY), read_all_flags(output, launch, shards)
     comparisons = read_comparisons(output, launch, shards)
 
-    # The one detector that images, thresholds and classes are shown by.
-    flagged_by = next((found["detector"] for _, found, _ in flags if found), None)
+    # The flags that the page is about, and with them the one detector that images and classes are shown by.
+    flags_name, shown_flags = next(((name, found) for name, found, _ in flags if found), (None, None))
+    detector = ranked_by(settings.detectors, shown_flags["detector"] if shown_flags else None)
 
     import apache_beam as beam
 
     from odin_beam.pipeline.runners.beam_options import beam_options
     from odin_beam.pipeline.runners.submit import submit
-    from odin_beam.transforms.metrics.report_data import WriteReportData
+    from odin_beam.transforms.metrics.report_data import ReportSettings, WriteReportData
     from odin_beam.transforms.scoring.check_finished import ReadFinished
 
     pipeline = beam.Pipeline(options=beam_options(options.beam))
     scored = pipeline | ReadFinished(output)
+    thresholds = [source["threshold_at_95_tpr"].get(detector) for source in metrics["in_distribution"].values()]
+    roles = {shard.source: shard.role for shard in shards}
     scored["finished"] | WriteReportData(
-        _report_settings(output, launch, settings, shards, metrics, ranked_by(settings.detectors, flagged_by))
+        ReportSettings(
+            output,
+            roles,
+            detector,
+            next(iter(thresholds), None),
+            launch["settings"],
+            # Flags by a detector that this run has no scores of order no images.
+            shown_flags is not None and shown_flags["detector"] == detector,
+            flags_name,
+        )
     )
     submit(pipeline)
     data = read_facts(paths.join(output, layout.REPORT), layout.REPORT_DATA)
 
     import_tensorflow()
-    from odin_beam.pipeline.show.page import report_page
+    from odin_beam.pipeline.show.page import Findings, report_page
+    from odin_beam.pipeline.show.report_gallery import make_pictures
+    from odin_beam.pipeline.show.report_selection import parts
 
-    figures = _figures(data, metrics)
+    figures = _figures(data, metrics, names)
     for name, content in figures.items():
         writing.write_bytes(paths.join(output, layout.REPORT, f"{name}.svg"), content)
     classifier, problem = _classifier(settings, options.model_factory)
+    images = parts(data, names)
+    rows = [row for part in images for group in part.groups for row in group.rows]
     page = report_page(
-        output,
-        launch,
-        summary,
-        metrics,
-        data,
+        Findings(
+            output=output,
+            launch=launch,
+            summary=summary,
+            metrics=metrics,
+            data=data,
+            flags=flags,
+            comparisons=comparisons,
+            class_names=names,
+        ),
         figures,
-        _galleries(output, data, shards, classifier, settings),
+        images,
+        make_pictures(rows, shards, output, classifier, settings),
         problem,
-        flags,
-        comparisons,
     )
     path = paths.join(output, layout.REPORT, layout.REPORT_PAGE)
     writing.write_bytes(path, page.encode())
@@ -101,39 +120,24 @@ def run(options: ReportOptions) -> int:
     return 3 if damaged else 0
 
 
-def _report_settings(
-    output: str,
-    launch: dict[str, Any],
-    settings: ScoreSettings,
-    shards: list[Shard],
-    metrics: dict[str, Any],
-    ranked_by: str,
-) -> "ReportSettings":
-    from odin_beam.transforms.metrics.report_data import ReportSettings
-
-    thresholds = [source["threshold_at_95_tpr"].get(ranked_by) for source in metrics["in_distribution"].values()]
-    roles = {shard.source: shard.role for shard in shards}
-    return ReportSettings(output, roles, ranked_by, next(iter(thresholds), None), launch["settings"])
-
-
 def _classifier(settings: ScoreSettings, factory: str | None) -> "tuple[Classifier | None, str | None]":
     """The classifier that scored, or why it is not available."""
     from odin_beam.transforms.scoring.scorer import load_settings_classifier
 
     if settings.model_factory != factory:
         if settings.model_factory is None:
-            return None, "the model was loaded without --model_factory: leave it out here to see images"
+            return None, "the model was loaded without --model_factory: leave it out here to see activation maps"
         made = f"the model was made by --model_factory {settings.model_factory}"
-        return None, f"{made}: give the same flag here to see images"
+        return None, f"{made}: give the same flag here to see activation maps"
     try:
         if model_digest(settings.model, any_file=settings.model_factory is not None) != settings.model_digest:
-            return None, f"{settings.model} has changed since the run, so no image is shown"
+            return None, f"{settings.model} has changed since the run, so no activation map is shown"
         return load_settings_classifier(settings), None
     except ClassifierError as e:
-        return None, f"{e}, so no image is shown"
+        return None, f"{e}, so no activation map is shown"
 
 
-def _figures(data: dict[str, Any], metrics: dict[str, Any]) -> dict[str, bytes]:
+def _figures(data: dict[str, Any], metrics: dict[str, Any], class_names: "tuple[str, ...] | None") -> dict[str, bytes]:
     from odin_beam.pipeline.show import report_figures
 
     figures = {}
@@ -145,28 +149,15 @@ def _figures(data: dict[str, Any], metrics: dict[str, Any]) -> dict[str, bytes]:
             if (row["in_distribution"], row["out_distribution"]) == names
         }
         if pair["detectors"] and pair["detectors"].keys() <= of_pair.keys():
-            figures[f"roc-{names[0]}+{names[1]}"] = report_figures.svg(report_figures.roc_figure(pair, of_pair))
+            for kind, scale in (("roc", "linear"), ("roc-log", "log")):
+                figure = report_figures.roc_figure(pair, of_pair, scale)
+                figures[f"{kind}-{names[0]}+{names[1]}"] = report_figures.svg(figure)
     for column, bars in data["bars"].items():
         figures[f"histogram-{column}"] = report_figures.svg(report_figures.histogram_figure(column, bars))
-    if data["threshold"] is not None:
+    if data["flagged"] or data["threshold"] is not None:
+        measure = "flagged, %" if data["flagged"] else "below threshold, %"
         for source in dict.fromkeys(row["source"] for row in data["classes"]):
-            figures[f"classes-{source}"] = report_figures.svg(report_figures.classes_figure(data["classes"], source))
+            figure = report_figures.classes_figure(data["classes"], source, class_names, measure)
+            figures[f"classes-{source}"] = report_figures.svg(figure)
     figures["map-scale"] = report_figures.svg(report_figures.map_scale_figure())
     return figures
-
-
-def _galleries(
-    output: str, data: dict[str, Any], shards: list[Shard], classifier: "Classifier | None", settings: ScoreSettings
-) -> "dict[str, dict[str, list[Picture]]]":
-    from odin_beam.pipeline.show.report_gallery import Picture, make_pictures
-
-    galleries = {}
-    for source, ends in data["galleries"].items():
-        own = [shard for shard in shards if shard.source == source]
-        galleries[source] = {
-            end: [Picture(row) for row in rows]
-            if classifier is None
-            else make_pictures(rows, own, output, classifier, settings)
-            for end, rows in ends.items()
-        }
-    return galleries

@@ -31,7 +31,7 @@ from odin_beam.transforms.comparison.comparison_content import (
 )
 from odin_beam.transforms.comparison.two_samples import shard_against_rest
 from odin_beam.transforms.metrics.combine_scores import CombineScoreHistograms
-from odin_beam.transforms.metrics.report_data import ROW_COLUMNS, extremes, keep_first
+from odin_beam.transforms.metrics.extreme_rows import ROW_COLUMNS, extremes, keep_first
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.scoring.check_finished import ReadFinished
 from odin_beam.transforms.shards.shard import Shard

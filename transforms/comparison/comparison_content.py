@@ -13,6 +13,7 @@ from odin_beam.transforms.calibration.flags_summary import FlagCounts, flag_figu
 from odin_beam.transforms.comparison.class_mix import changed_most, mix_effect
 from odin_beam.transforms.comparison.two_samples import AUROC_LIMIT, KS_LIMIT, auroc_effect, ks_effect
 from odin_beam.transforms.comparison.verdicts import LEAST_SHARDS, Effect, judge, shard_limit, together
+from odin_beam.transforms.metrics.extreme_rows import row_of
 from odin_beam.transforms.metrics.score_histogram import MAX_KEYS, ScoreHistogram, common_bins
 from odin_beam.transforms.metrics.summarize_scores import failures
 from odin_beam.transforms.shards.shard import Shard
@@ -114,7 +115,7 @@ def comparison_content(
       comparison: what is compared.
       histograms: by `REFERENCE` or `NEW`, and detector.
       counts: by `REFERENCE` or `NEW`.
-      lowest: entries of `report_data.extremes`, of new images.
+      lowest: entries of `extreme_rows.extremes`, of new images.
       shards: of the reference, those sampled.
       flags: of the new images, by the reference's 5 % quantile.
       failed: shards that are not in the figures, and why.
@@ -152,9 +153,11 @@ def _batch(batch: Batch, counts: BatchCounts) -> dict[str, Any]:
 
 def _image(comparison: Comparison, entry: tuple, chosen: CalibrationScores) -> dict[str, Any]:
     """One of the images that lie lowest: its row, and its conformal p-value against the reference."""
-    score, path, _, row = entry
-    p_value = float(chosen.p_values(np.array([score]))[0])
-    return {**row, "shard": path, "class_name": comparison.name_of(row["prediction"]), "p_value": p_value}
+    row = row_of(entry)
+    p_value = float(chosen.p_values(np.array([row["score"]]))[0])
+    # Not flagged: these p-values are not those of `flag`.
+    own = {name: value for name, value in row.items() if name != "is_ood"}
+    return {**own, "class_name": comparison.name_of(row["prediction"]), "p_value": p_value}
 
 
 def _detector(

@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.tables.flags_file import FLAG_COLUMNS
 
 LOWEST, HIGHEST, RANDOM = "lowest", "highest", "random"
-# Of a row of flags, beside its key.
-FLAG_COLUMNS = ("p_value", "is_ood")
 ROW_COLUMNS = ("index", "offset", "id", "uri", "label", "prediction", "class_name")
 
 

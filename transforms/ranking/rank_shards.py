@@ -10,15 +10,14 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from odin_beam.transforms import errors
 from odin_beam.transforms.metrics.summarize_scores import failures
-from odin_beam.transforms.ranking.first_rows import FLAG_COLUMNS, ROW_COLUMNS, Ranking, first_rows, keep_first, merged
+from odin_beam.transforms.ranking.first_rows import ROW_COLUMNS, Ranking, first_rows, keep_first, merged
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import layout, scores_file
+from odin_beam.transforms.tables.flags_file import FlagsInStep
 from odin_beam.transforms.tables.json_files import write_json
-from odin_beam.transforms.tables.parquet import read_columns
 
 
 @dataclass(frozen=True)
@@ -102,50 +101,11 @@ def _scores_and_flags(settings: RankSettings, shard: Shard) -> Iterator[tuple[pa
     """Tables of the same rows, a row group of scores at a time."""
     columns = [*dict.fromkeys([*ROW_COLUMNS, settings.ranking.detector])]
     path = layout.scores_path(settings.output, shard)
-    flags = _Flags(settings, shard) if settings.ranking.flagged else None
+    flags = FlagsInStep(settings.output, shard, settings.flags) if settings.ranking.flagged else None
     for scores in scores_file.read_scores(path, scores_file.fingerprint(settings.identity, shard), columns):
         yield scores, None if flags is None else flags.of(scores["index"])
     if flags is not None:
         flags.refuse_more()
-
-
-class _Flags:
-    """The rows of a file of flags, in step with those of the scores."""
-
-    def __init__(self, settings: RankSettings, shard: Shard):
-        self._path = layout.flags_path(settings.output, shard, settings.flags)
-        self._shard = shard.path
-        self._tables = read_columns(self._path, ["shard", "index", *FLAG_COLUMNS])
-        self._rest: pa.Table | None = None
-
-    def of(self, indexes: pa.ChunkedArray) -> pa.Table:
-        """The flags of the next rows.
-
-        Raises:
-          StorageError: they are of other rows, or cannot be read.
-        """
-        parts = [] if self._rest is None else [self._rest]
-        while sum(part.num_rows for part in parts) < len(indexes) and (table := next(self._tables, None)) is not None:
-            parts.append(table)
-        if not parts:
-            raise self._stale()
-        table = pa.concat_tables(parts)
-        own, self._rest = table.slice(0, len(indexes)), table.slice(len(indexes))
-        types = own.schema.field("p_value").type, own.schema.field("is_ood").type
-        is_shard = pc.all(pc.equal(own["shard"], self._shard), min_count=0).as_py()
-        if types != (pa.float64(), pa.bool_()) or not own["index"].equals(indexes) or not is_shard:
-            raise self._stale()
-        return own
-
-    def refuse_more(self) -> None:
-        """Raises:
-        StorageError: there are flags of more rows than those of the scores.
-        """
-        if (self._rest is not None and self._rest.num_rows) or any(table.num_rows for table in self._tables):
-            raise self._stale()
-
-    def _stale(self) -> errors.StorageError:
-        return errors.StorageError(f"{self._path} has flags of other rows than the scores: run `flag` again")
 
 
 def _write_top(

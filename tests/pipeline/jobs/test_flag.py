@@ -179,6 +179,9 @@ def test_evaluate_and_report_show_the_realised_rates(folder, capsys):
     page = (folder / "scores/report/report.html").read_text()
     rate = json.loads((folder / "scores/flags.json").read_text())["sources"]["known"]["realised_tpr"]
     assert f"<td>{100 * rate:.2f} %</td>" in page
+    known = json.loads((folder / "scores/flags.json").read_text())["sources"]["known"]
+    assert f"{known['flagged']:,} of {known['images']:,} known images in known look foreign: false alarms." in page
+    assert "odin-beam review" in page
 
 
 def test_flags_of_other_scores_are_not_shown(folder, capsys):
@@ -273,11 +276,10 @@ def test_the_report_shows_all_flags_and_one_detector_throughout(folder, capsys):
     page = (folder / "scores/report/report.html").read_text()
     assert "<h2>Flags</h2>" in page
     assert "<h2>Flags strict</h2>" in page
-    assert "lowest energy" in page
-    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    captions = re.findall(r"<p>[^<]*: seen as ([^<]*)</p>", page)
     assert captions
     assert all("energy" in caption and "odin" not in caption for caption in captions)
-    assert "The threshold of energy accepts 95 %" in page
+    assert "of each predicted class that are flagged by energy" in page
 
 
 def test_starting_afresh_removes_named_flags_too(folder, made, capsys):

@@ -1,5 +1,7 @@
 """`odin-beam report`: one page that shows what a run found, whatever the run was and whatever its ids say."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -91,19 +93,30 @@ def test_the_page_shows_metrics_curves_galleries_with_maps_and_rejects(scored, c
     assert "not_an_example" in shown.text
     assert "Untuned" in shown.text
     pictures = [image["src"] for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
-    # Twelve at either end of three sources, one of the fourth at either end; each with its map.
-    assert len(pictures) == 2 * (3 * 24 + 2)
-    assert len(set(pictures)) > 100
-    for name in ("roc-known+foreign", "roc-known+uniform", "histogram-odin_logit", "classes-known", "map-scale"):
+    # The one image of the archive first, by class, and at the end; six at either end of three other sources; each with
+    # its map.
+    assert len(pictures) == 2 * (3 + 3 * 12)
+    assert len(set(pictures)) > 70
+    figures = ("roc-known+foreign", "roc-log-known+uniform", "histogram-odin_logit", "classes-known", "map-scale")
+    for name in figures:
         assert ElementTree.parse(scored / f"report/{name}.svg").getroot().tag.endswith("svg")
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(reported):
+def test_the_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone(reported):
     shown = page(reported)
-    assert shown.of("script") == []
+    assert shown.of("script") == [{}]
     assert HOSTILE in shown.text
-    addresses = [value for _, attributes in shown.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert all(address.startswith("data:image/") for address in addresses)
+    script = re.search("<script>(.*)</script>", (reported / "report/report.html").read_text(), re.DOTALL)[1]
+    (policy,) = (tag["content"] for tag in shown.of("meta") if "http-equiv" in tag)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = "img-src data:; style-src 'unsafe-inline'; script-src "
+    assert policy == f"default-src 'none'; {allowed}'sha256-{digest}'"
+    assert all(image["src"].startswith("data:image/") for image in shown.of("img"))
+    links = [link["href"] for link in shown.of("a")]
+    assert {link for link in links if not link.startswith("#")} == {f"file://{reported.parent}/loose/a.png"}
+    there = {attributes["id"] for _, attributes in shown.tags if "id" in attributes}
+    assert {link[1:] for link in links if link.startswith("#")} <= there
+    assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on")]
     assert (reported / "report/report.html").stat().st_size < 5_000_000
 
 
@@ -122,16 +135,19 @@ def test_the_images_shown_are_those_of_the_rows(model, tmp_path):
 
     def picture(row, *rest):
         made = original(row, *rest)
-        drawn.append((row["index"], made))
+        drawn.append((row["source"], row["index"], made))
         return made
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_gallery, "_picture", picture)
         assert main(["report", f"--scores={tmp_path}/out"]) == 0
-    assert len(drawn) == 3 * 24
-    for index, made in drawn:
-        expected = report_gallery.data_uri(Image.new("RGB", (112, 112), (12 * index,) * 3))
+    # Every image is read once, however often it is shown.
+    assert len(drawn) == len({(source, index) for source, index, _ in drawn}) > 3 * 12
+    for _, index, made in drawn:
+        expected = report_gallery.data_uri(Image.new("RGB", (224, 224), (12 * index,) * 3))
         assert made.image == expected
+    paths = {field["value"] for field in page(tmp_path / "out").of("input")}
+    assert {f"{tmp_path}/{index:02d}.png" for source, index, _ in drawn if source == "c"} <= paths
 
 
 def test_the_page_shows_every_comparison_that_still_holds(scored):
@@ -156,8 +172,46 @@ def test_an_archive_without_roles_gets_a_page_too(model, tmp_path):
     assert main([*command, "--detectors=msp"]) == 0
     assert main(["report", f"--scores={tmp_path}/out"]) == 0
     shown = page(tmp_path / "out")
-    assert "input: lowest msp" in shown.text
+    assert "5 images of input were scored; how many of them look foreign is not known yet." in shown.text
+    assert f"odin-beam flag --scores {tmp_path}/out --calibration calibration.json" in shown.text
+    assert "The images with the lowest msp scores" in shown.text
     assert "against" not in shown.text
+
+
+def test_an_archive_with_flags_begins_with_how_many_and_names_classes(model, tmp_path):
+    """Classes are named, markup in a name is text, and flags that are out of date are no answer."""
+    shard(tmp_path / "x.tfrecord", samples.random_images(60), label=False)
+    (tmp_path / "labels.txt").write_text("".join(f"<b>{name}</b>\n" for name in ("cat", "dog", "cow", "hen")))
+    out = tmp_path / "out"
+    source = [f"--input=photos={tmp_path}/x*", "--max_rejected=1", f"--class_names={tmp_path}/labels.txt"]
+    assert main(["score", f"--model={model}", f"--output={out}", *source, "--detectors=odin,msp"]) == 0
+    samples.write_calibration(tmp_path / "cal.json", model, np.linspace(0.6, 1.4, 200))
+    calibration = json.loads((tmp_path / "cal.json").read_text())
+    digest = json.loads((out / "run.json").read_text())["settings"]["model_digest"]
+    calibration["settings"]["model_digest"] = digest
+    (tmp_path / "cal.json").write_text(json.dumps(calibration))
+    flag = ["flag", f"--scores={out}", f"--calibration={tmp_path}/cal.json", "--detector=msp", "--tpr=0.5"]
+    assert main(flag) == 0
+    assert main(["report", f"--scores={out}"]) == 0
+    shown, flags = page(out), json.loads((out / "flags.json").read_text())
+    own = flags["sources"]["photos"]
+    answered = f"{own['flagged']} of 60 images in photos look"
+    assert answered in shown.text
+    assert f"{own['false_flags_low']} to {own['false_flags_high']} expected if none were" in shown.text
+    data = json.loads((out / "report/data.json").read_text())
+    assert sum(row["flagged"] for row in data["classes"]) == own["flagged"] > 0
+    seen = {row["class"] for row in data["classes"]}
+    for index, name in enumerate(("cat", "dog", "cow", "hen")):
+        assert (f"Seen as <b>{name}</b>" in shown.text) == (index in seen)
+    assert 0 < len(shown.of("details")) <= 150
+    assert {field["value"] for field in shown.of("input")} <= {f"{tmp_path}/x.tfrecord#{i}" for i in range(60)}
+    assert "{" not in shown.text[shown.text.index("digest of the model") : shown.text.index("To look at more images")]
+    (out / "flags.json").write_text(json.dumps(flags | {"scores_state": "of other scores"}))
+    assert main(["report", f"--scores={out}"]) == 0
+    shown = page(out).text
+    assert answered not in shown
+    assert "60 images of photos were scored; how many of them look foreign is not known yet." in shown
+    assert "flags are out of date: run `odin-beam flag` again" in shown
 
 
 def test_a_model_or_image_that_went_away_is_said_the_rest_shown(scored, model, tmp_path):
@@ -169,8 +223,10 @@ def test_a_model_or_image_that_went_away_is_said_the_rest_shown(scored, model, t
     (scored / "run.json").write_text(run.replace(model, f"{tmp_path}/gone.keras"))
     assert main(["report", f"--scores={scored}"]) == 0
     shown = page(scored)
-    assert "gone.keras: No such file or directory, so no image is shown" in shown.text
-    assert not [image for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
+    assert "gone.keras: No such file or directory, so no activation map is shown" in shown.text
+    assert [image for image in shown.of("img") if image["src"].startswith("data:image/jpeg")]
+    assert not [image for image in shown.of("img") if image.get("class") == "map"]
+    assert "is noise, which no file contains" in shown.text
     assert "known (40) against foreign (20)" in shown.text
 
 
@@ -180,7 +236,7 @@ def test_a_runs_folder_cannot_have_code_run(scored):
     (scored / "run.json").write_text(json.dumps(run))
     # The scores were made with other settings than these.
     assert main(["report", f"--scores={scored}"]) == 3
-    assert "was made by --model_factory os:remove: give the same flag here to see images" in page(scored).text
+    assert "was made by --model_factory os:remove: give the same flag here to see activation maps" in page(scored).text
     assert main(["report", f"--scores={scored}", "--model_factory=os:getpid"]) == 3
     assert "was made by --model_factory os:remove" in page(scored).text
 
@@ -202,7 +258,7 @@ def test_the_best_of_each_column_is_marked_and_differences_are_to_msp():
         } | figures
 
     (table,) = metrics_rows({"pairs": [row("odin", 0.1, 0.9), row("msp", 0.3, 0.8), row("gen", 0.2, 0.9)]})
-    assert (table["title"], table["figure"]) == ("a (1) against b (2)", "roc-a+b")
+    assert (table["title"], table["pair"]) == ("a (1) against b (2)", "a+b")
     best = {cells["detector"]: [cell["best"] for cell in cells["figures"]] for cells in table["rows"]}
     assert best == {"odin": [True] * 5, "msp": [False] * 5, "gen": [False, False, True, True, True]}
     odin, msp, _ = ([cell["difference"] for cell in cells["figures"]] for cells in table["rows"])
@@ -220,7 +276,15 @@ def test_a_map_is_drawn_brightest_where_it_is_largest():
     heat = np.zeros((4, 4))
     heat[0, 3] = 5
     over = np.asarray(report_gallery.laid_over(np.zeros((8, 8, 1), np.float32), heat).convert("L"))
-    assert over[:28, 84:].mean() > 4 * over[84:, :28].mean() + 20
+    assert over[:56, 168:].mean() > 4 * over[168:, :56].mean() + 20
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (1000, 3), (1, 1)])
+def test_no_picture_takes_more_than_its_bytes(shape):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    uri = report_gallery.data_uri(report_gallery._thumbnail(noise))
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) <= 23 + 4 * -(-report_gallery._MAX_BYTES // 3)
 
 
 def test_it_opens_in_a_browser(reported, tmp_path):
@@ -238,4 +302,6 @@ def test_it_opens_in_a_browser(reported, tmp_path):
     dom = subprocess.run(
         [*command, "--dump-dom", address], check=True, capture_output=True, text=True, timeout=120
     ).stdout
-    assert len(re.findall("<figure>", dom)) == 3 * 24 + 2
+    assert len(re.findall("<details>", dom)) == 3 + 3 * 12
+    # The script ran: its buttons are there.
+    assert len(re.findall('<button class="copy" data-of="[^"]+">Copy', dom)) > 3 + 3 * 12
