@@ -60,6 +60,10 @@ def _main(argv: list[str]) -> int:
             return _say(job, e, 2)
         except KeyboardInterrupt:
             return _say(job, interrupted, 128 + signals[-1])
+        except BrokenPipeError:
+            # Who read the output has ended, as `head` does. What is left of it goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except Exception as e:
             if DEBUG:
                 raise
