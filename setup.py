@@ -47,7 +47,10 @@ setup(
             "hypothesis>=6.100,<7",
             # TensorFlow Datasets' writer imports it without declaring it.
             "importlib-resources>=6,<8",
+            "ipykernel>=6.29,<8",
             "mypy>=1.15,<3",
+            "nbclient>=0.10,<0.12",
+            "nbformat>=5.10,<6",
             "pandas>=2.2,<4",
             "polars>=1.20,<3",
             "pytest>=8,<10",

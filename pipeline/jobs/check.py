@@ -3,6 +3,8 @@
     odin-beam check --model classifier.keras --in_distribution 'shards/validation-*.tfrecord' --output model.json
     odin-beam score --model classifier.keras --model_config model.json ...
 
+With `--images N` it also says what an archive of that size costs: docs/cost.md.
+
 With labels the preprocessing is chosen by accuracy; without them only collapsed predictions can be detected.
 """
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from odin_beam.transforms.checking.trials import Trial
     from odin_beam.transforms.model.classifier import Classifier
 
-IMAGES = 256
+SAMPLED = 256
 
 
 def run(options: CheckOptions) -> int:
@@ -54,6 +56,8 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     from odin_beam.pipeline.launch import quick_check
     from odin_beam.pipeline.launch.first_look import converted_colours, missing_labels
     from odin_beam.pipeline.show.check_text import describe, trials_table, verdict
+    from odin_beam.pipeline.show.cost_text import here
+    from odin_beam.transforms.checking.decoding_rate import decoded_per_second
     from odin_beam.transforms.checking.expected_input import own_preprocessing
     from odin_beam.transforms.checking.soundness import measure_soundness
     from odin_beam.transforms.detectors.odin import NoGradient
@@ -68,9 +72,11 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
     found, own = own_preprocessing(classifier.model)
     print(describe(classifier, found))
     if not shards:
+        if options.images:
+            print(f"\n{_on_dataflow(options.images, classifier, None)}")
         print("\nto check the preprocessing, give --in_distribution images, with labels if possible")
         return 0
-    pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, IMAGES)
+    pixels, labels = sample_images(shards, folder, settings, classifier.input_shape, SAMPLED)
     if not len(pixels):
         raise UsageError("no image could be read from --in_distribution: run `score` to see the reasons")
     if line := converted_colours(shards, folder, settings.features, classifier.input_shape):
@@ -88,12 +94,32 @@ def _check(options: CheckOptions, settings: ScoreSettings, shards: Sequence[Shar
         raise UsageError(quick_check.NO_GRADIENT) from e
     warnings = quick_check.warnings(chosen, classifier.classes, labels, (found, own))
     print(f"\n{verdict(chosen, soundness, warnings)}")
+    if options.images:
+        decoded = decoded_per_second(shards, folder, settings, classifier.input_shape, SAMPLED)
+        print(f"\n{here(options.images, soundness)}\n{_on_dataflow(options.images, used, decoded)}")
     if options.output:
         labels_fit = quick_check.labels_fit(chosen, classifier.classes, labels)
         names = find_class_names(options.arguments, shards).of_model(classifier.classes, labels_fit)
         _write(options.output, replace(settings, preprocessing=chosen.preprocessing), used, chosen, pixels, names)
     print(f"\n{after_check(options.arguments)}")
     return 0
+
+
+def _on_dataflow(images: int, classifier: "Classifier", decoded: float | None) -> str:
+    """Hours and dollars on paper; or why there are none."""
+    from odin_beam.pipeline.show.cost_text import on_dataflow
+    from odin_beam.transforms.checking.dataflow_cost import Load
+    from odin_beam.transforms.checking.pass_work import NotCountable, pass_work
+    from odin_beam.transforms.detectors.odin_settings import OdinSettings
+    from odin_beam.transforms.detectors.passes import expected_passes
+
+    try:
+        work = pass_work(classifier)
+    except NotCountable as e:
+        return f"  Dataflow: no estimate, since {e}"
+    settings = OdinSettings(), OdinSettings(epsilon=0.0)
+    loads = [Load.of_passes("", work, sum(expected_passes(one)), decoded) for one in settings]
+    return on_dataflow(images, *loads)
 
 
 def _given(options: CheckOptions, settings: ScoreSettings) -> Preprocessing | None:

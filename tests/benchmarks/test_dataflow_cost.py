@@ -1,22 +1,17 @@
-"""Arithmetic of the cost on paper."""
+"""The table that docs/performance.md shows."""
 
-import pytest
+import sys
+from pathlib import Path
 
-from benchmarks.dataflow_cost import GB_PRICE, IMAGES, VCPU_PRICE, Load, Worker, estimate
+from benchmarks import dataflow_cost
 
-WORKER = Worker("GPU", "machine", 2, 10, teraflops=10, bandwidth=100, gpu_price=1.0)
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(
-    ("load", "rate", "binds"),
-    [
-        (Load("heavy", 40, 1, 1e9), 100, "arithmetic"),
-        (Load("bulky", 0.01, 700, 1e9), 100, "GPU memory"),
-        (Load("large files", 0.01, 1, 50), 100, "decoding"),
-    ],
-)
-def test_the_slowest_part_binds(load, rate, binds):
-    found = estimate(load, WORKER, 4)
-    assert (found.rate, found.binds) == (pytest.approx(rate), binds)
-    assert found.hours == pytest.approx(IMAGES / rate / 3600 / 4)
-    assert found.dollars == pytest.approx(found.hours * 4 * (2 * VCPU_PRICE + 10 * GB_PRICE + 1))
+def test_the_table_is_the_one_in_the_docs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dataflow_cost.py"])
+    dataflow_cost.main()
+    printed = capsys.readouterr().out
+    indented = "".join(f"    {line}".rstrip() + "\n" for line in printed.splitlines())
+    assert len(printed.splitlines()) == 11
+    assert indented in (ROOT / "docs" / "performance.md").read_text()

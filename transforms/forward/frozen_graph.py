@@ -19,7 +19,8 @@ from odin_beam.transforms.forward.batch_parts import Work
 # A graph is one message of at most 2 GiB, of which several copies are made; with more weights the model is not frozen.
 MOST_BYTES = 1 << 28
 
-_CALLS = re.compile("Call|If$|While$|Case$")
+# Operations that run another function.
+CALLS = re.compile("Call|If$|While$|Case$")
 
 
 class NotFreezable(Exception):
@@ -91,9 +92,9 @@ class FrozenGraph:
         """Removes the nodes that no output needs."""
         self.nodes = self._needed(self.outputs)
 
-    def function(self, shape: Sequence[int]) -> tf.types.experimental.ConcreteFunction:
-        """float32 pixels [N, *shape] -> the outputs, in order."""
-        return _function(self.nodes, self.outputs, [tf.TensorSpec([None, *shape], tf.float32)], [self.pixels])
+    def function(self, shape: Sequence[int], images: int | None = None) -> tf.types.experimental.ConcreteFunction:
+        """float32 pixels [N, *shape] -> the outputs, in order; with `images`, for that N alone."""
+        return _function(self.nodes, self.outputs, [tf.TensorSpec([images, *shape], tf.float32)], [self.pixels])
 
     def shapes(self, shape: Sequence[int]) -> dict[str, tf.TensorShape]:
         """Shape of each node's first output, for pixels [N, *shape]."""
@@ -170,7 +171,7 @@ def freeze(forward: Callable[[tf.Tensor], Sequence[tf.Tensor]], shape: Sequence[
     nodes = {node.name: node for node in frozen.graph.as_graph_def().node}
     for node in nodes.values():
         known = op_def_registry.get(node.op)
-        if node.op != "Placeholder" and (known is None or known.is_stateful or _CALLS.search(node.op)):
+        if node.op != "Placeholder" and (known is None or known.is_stateful or CALLS.search(node.op)):
             raise NotFreezable(f"it holds {node.op}")
         # Without state there is no order to preserve, and there are no variables to colocate with.
         node.input[:] = [tensor for tensor in node.input if not tensor.startswith("^")]

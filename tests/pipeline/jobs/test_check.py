@@ -418,3 +418,19 @@ def test_other_kinds_of_models_are_checked_and_scored_alike(make, unit_model, tm
 
 def mixed_precision(layer):
     return type(layer).from_config({**layer.get_config(), "dtype": "mixed_bfloat16"})
+
+
+def test_what_an_archive_costs_is_printed_on_request(unit_model, capsys):
+    argv = ["check", f"--model={unit_model}", f"--in_distribution={ONE_SHARD}"]
+    assert main([*argv, "--images=100000000"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing was run there; list prices of October 2026" in printed
+    speed, hours = re.search(r"speed +([\d,]+) images/s", printed)[1], re.search(r"machine +([\d,.]+) h", printed)[1]
+    speed, hours = (float(number.replace(",", "")) for number in (speed, hours))
+    assert hours == pytest.approx(1e8 / speed / 3600, rel=1 / speed + 0.01)
+    assert re.search(r"decoding [\d,]+ images/s per core", printed)
+    assert len(re.findall(r"^  (T4|L4|A100 40 GB), ", printed, re.MULTILINE)) == 3
+    assert main(["check", f"--model={unit_model}", "--images=100000000"]) == 0
+    assert "decoding not counted" in capsys.readouterr().out
+    assert main([*argv, "--images=0"]) == 2
+    assert "--images: 0 must be at least 1" in capsys.readouterr().err
