@@ -137,7 +137,13 @@ def choose_detector(
         comparisons.append(Comparison(name, float(gain), float(bound), worst.name, loss))
     comparisons = tuple(sorted(comparisons, key=lambda comparison: -comparison.gain))
     if surrogates and default != DEFAULTS[-1]:
-        return Choice(default, default, "it sees what logits show and what features show", families, comparisons)
+        return Choice(
+            default,
+            default,
+            "it sees what logits and what features show; altered copies are no evidence against it",
+            families,
+            comparisons,
+        )
     if better := [comparison for comparison in comparisons if comparison.is_better]:
         reason = f"better than {default} by more than chance"
         return Choice(better[0].detector, default, reason, families, comparisons)
