@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.parser import Parser
+from odin_beam.pipeline.flags.parser import Parser, items
 from odin_beam.transforms.storage.paths import absolute_path
 
 
@@ -14,14 +14,14 @@ class ReviewOptions:
 
     Attributes:
       scores: absolute path of a run's folder.
-      labels: absolute path of a table that `top --random` wrote and a person labelled.
+      labels: absolute paths of tables that `top --random` wrote and a person labelled.
       source: name of the only source that was sampled; None for those that `top` samples.
       name: of the flags; None for those without one.
       recalibrate: absolute path of a calibration to write; None for none.
     """
 
     scores: str
-    labels: str
+    labels: tuple[str, ...]
     source: str | None = None
     name: str | None = None
     recalibrate: str | None = None
@@ -29,11 +29,11 @@ class ReviewOptions:
 
 def _add_flags(parser: Parser) -> None:
     parser.add_argument("--scores", required=True, metavar="DIR", help="output folder of `score`, with flags")
-    parser.add_argument(
+    parser.add_list(
         "--labels",
+        "FILE",
+        "table of `top --random --csv`, with yes or no in its column foreign; of several, all answers count",
         required=True,
-        metavar="FILE",
-        help="table of `top --random --csv`, with yes or no in its column foreign",
     )
     parser.add_argument("--source", metavar="NAME", help="as given to `top`")
     parser.add_argument("--name", metavar="NAME", help="flags to judge: those of `flag --name NAME`")
@@ -48,7 +48,7 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> ReviewOpti
     recalibrate = None if arguments.recalibrate is None else absolute_path(arguments.recalibrate)
     return ReviewOptions(
         absolute_path(arguments.scores),
-        absolute_path(arguments.labels),
+        tuple(absolute_path(path) for path in items(arguments.labels)),
         arguments.source,
         arguments.name,
         recalibrate,

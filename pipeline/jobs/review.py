@@ -7,13 +7,15 @@ r"""`odin-beam review`: how right the flags are, from a person's labels of a ran
 differ from the calibration images. The labels that made it do not judge it: `review` leaves them out.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.review import ReviewOptions
-from odin_beam.pipeline.launch.run_folder import launched_run, read_flags
+from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, refuse_output_file
+from odin_beam.pipeline.show.next_step import after_review
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.pipeline.show.review_text import review_text
 from odin_beam.transforms.calibration.calibration_file import read_calibration, write_calibration
@@ -28,7 +30,9 @@ from odin_beam.transforms.ranking.labelled_rows import (
     labelled_rows,
     labels_digest,
 )
-from odin_beam.transforms.ranking.review import FOREIGN, Stratum, read_labels, review
+from odin_beam.transforms.ranking.review import FOREIGN, Stratum, draw_of, read_labels, review
+from odin_beam.transforms.shards.shard import Shard
+from odin_beam.transforms.storage import listing
 
 
 def run(options: ReviewOptions) -> int:
@@ -45,49 +49,74 @@ def run(options: ReviewOptions) -> int:
     roles = {shard.source: shard.role for shard in shards}
     if options.source is not None and options.source not in roles:
         raise UsageError(f"--source {options.source}: {options.scores} has no such source, only {', '.join(roles)}")
-    sources = archive_sources(roles) if options.source is None else [options.source]
-    rows, left_out = _labelled(options, [shard for shard in shards if shard.source in sources], flags)
-    strata = _strata(rows, [flags["sources"][source] for source in sources if source in flags["sources"]])
-    print(review_text(review(*strata), flags, sources, left_out))
     if options.recalibrate:
-        images = _recalibrate(options, flags, rows, strata)
-        print(f"\ncalibration: {options.recalibrate}, worth {plural(images, 'image')} of the archive itself")
-        named = f" --name {options.name}" if options.name else ""
+        _refuse_output(options, flags)
+    sources = archive_sources(roles) if options.source is None else [options.source]
+    rows, left_out = _labelled(options, [shard for shard in shards if shard.source in sources], flags, sources)
+    strata = _strata(rows, [flags["sources"][source] for source in sources if source in flags["sources"]])
+    found = review(*strata)
+    print(review_text(found, flags, sources, left_out))
+    if options.recalibrate:
+        images = _recalibrate(options, flags, rows, strata, sources)
         print(
-            f"next: odin-beam flag --scores {options.scores}{named} --calibration {options.recalibrate}, then draw "
-            "another sample with `top --random`: these labels moved the threshold, so they cannot judge it"
+            f"\ncalibration: {options.recalibrate}, worth {plural(images, 'image')} of the archive itself\n"
+            "these labels moved the threshold, so they cannot judge it: after `flag`, draw others with `top --random`"
         )
-        return 0
-    print(f"\n{_next_step(options, strata)}")
+    more = 2 * (strata[1].labelled + found.more) if found.more else None
+    print(f"\n{after_review(options, more)}")
     return 0
 
 
-def _labelled(options: ReviewOptions, shards: list, flags: dict[str, Any]) -> tuple[list[LabelledRow], int]:
+def _refuse_output(options: ReviewOptions, flags: dict[str, Any]) -> None:
+    """Checks that nothing but an earlier calibration of `review` is overwritten.
+
+    Raises:
+      UsageError: it would be.
+    """
+    path = options.recalibrate
+    refuse_output_file(path, "recalibrate")
+    if listing.stat_file(path) is None:
+        return
+    try:
+        ours = "labels" in read_calibration(path).content
+    except CalibrationError:
+        ours = False
+    if not ours or path == flags["calibration"].get("path"):
+        raise UsageError(f"--recalibrate {path} exists and is not one that only `review` made: choose another name")
+
+
+def _labelled(
+    options: ReviewOptions, shards: Sequence[Shard], flags: dict[str, Any], sources: Sequence[str]
+) -> tuple[list[LabelledRow], int]:
     """The labelled images that judge the flags, and how many do not since they moved the threshold.
 
     Raises:
-      UsageError: there are none, or some belong to other scores.
+      UsageError: there are none, or they are no sample of these flags and sources.
     """
     try:
         labels = read_labels(options.labels)
-        rows = labelled_rows(options.scores, shards, labels, options.name)
     except (StorageError, ValueError) as e:
-        raise UsageError(f"--labels {options.labels}: {e}") from e
-    answered = sum(answer is not None for answer in labels.values())
+        raise UsageError(f"--labels: {e}") from e
+    answered = sum(answer is not None for answer in labels.answers.values())
     if not answered:
-        raise UsageError(f"--labels {options.labels}: no image is labelled: write yes or no into its column {FOREIGN}")
+        raise UsageError(f"--labels: no image is labelled: write yes or no into the column {FOREIGN}")
+    if labels.draws != {draw_of(flags, sources)}:
+        raise UsageError(
+            "--labels: the images were drawn from other flags or sources than these, so they are no random sample of "
+            "them: give the --name and --source that `top` was given, or draw again"
+        )
+    try:
+        rows = labelled_rows(options.scores, shards, labels.answers, options.name)
+    except StorageError as e:
+        raise UsageError(str(e)) from e
     if len(rows) < answered:
         raise UsageError(
-            f"--labels {options.labels}: {answered - len(rows):,} of {plural(answered, 'labelled image')} are not "
-            "among the flags of these sources: give the --source and --scores that `top` was given"
+            f"--labels: {answered - len(rows):,} of {plural(answered, 'labelled image')} are not among the flags"
         )
     used = set(flags["calibration"].get("labelled_images", ()))
     judging = [row for row in rows if row.flagged is not None and key_digest(row.key) not in used]
     if not judging:
-        raise UsageError(
-            f"--labels {options.labels}: all of these images moved the threshold, so they cannot judge it: draw others "
-            "with `top --random`"
-        )
+        raise UsageError("--labels: all of these images moved the threshold, so they cannot judge it: draw others")
     return judging, len(rows) - len(judging)
 
 
@@ -105,17 +134,12 @@ def _strata(rows: list[LabelledRow], sources: list[dict[str, Any]]) -> tuple[Str
     )
 
 
-def _next_step(options: ReviewOptions, strata: tuple[Stratum, Stratum]) -> str:
-    found = review(*strata)
-    run = f"--scores {options.scores}" + (f" --name {options.name}" if options.name else "")
-    if found.more:
-        count = 2 * (strata[1].labelled + found.more)
-        return f"next: odin-beam top {run} --random {count} --csv more.csv: it contains the images labelled so far"
-    return f"next: odin-beam report {run.partition(' --name')[0]}, or another rate: odin-beam flag {run} --tpr 0.99"
-
-
 def _recalibrate(
-    options: ReviewOptions, flags: dict[str, Any], rows: list[LabelledRow], strata: tuple[Stratum, Stratum]
+    options: ReviewOptions,
+    flags: dict[str, Any],
+    rows: list[LabelledRow],
+    strata: tuple[Stratum, Stratum],
+    sources: Sequence[str],
 ) -> int:
     """Writes the calibration; returns how many images it is worth.
 
@@ -124,15 +148,18 @@ def _recalibrate(
     """
     detector, path = flags["detector"], flags["calibration"]["path"]
     known = [row for row in rows if not row.foreign]
-    if not strata[1].labelled or not known:
+    if not known or any(stratum.images and not stratum.labelled for stratum in strata):
         raise UsageError(
-            "--recalibrate: label unflagged images, too: the threshold is that of images that are not foreign"
+            "--recalibrate: label flagged and unflagged images: the threshold is that of all that are not foreign"
         )
     try:
         earlier = read_calibration(path)
     except CalibrationError as e:
         raise UsageError(f"--recalibrate: the calibration of the flags is needed: {e}") from e
-    weights = {True: strata[0].images / max(1, strata[0].labelled), False: strata[1].images / strata[1].labelled}
+    weights = {
+        flagged: stratum.images / max(1, stratum.labelled)
+        for flagged, stratum in zip((True, False), strata, strict=True)
+    }
     sample = calibration_sample(
         np.array([row.score for row in known]), np.array([weights[bool(row.flagged)] for row in known])
     )
@@ -153,6 +180,7 @@ def _recalibrate(
             "images": sorted(key_digest(row.key) for row in rows),
             "scores": options.scores,
         },
+        "sources": {source: {"role": "in_distribution"} for source in sources},
         "thresholds": {detector: scores.table()},
         "scores": {detector: scores.as_dict()},
         "class_scores": {},

@@ -7,6 +7,7 @@ a sample for a person to label, which `review` then reads.
 """
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,16 +17,18 @@ from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.ranked_by import ranked_by
 from odin_beam.pipeline.launch.run_folder import class_names, launched_run, read_facts, read_flags
 from odin_beam.pipeline.show.metrics_table import damaged_scores
+from odin_beam.pipeline.show.next_step import after_top
 from odin_beam.pipeline.show.plural import plural
-from odin_beam.pipeline.show.top_text import next_step, top_csv, top_text
+from odin_beam.pipeline.show.top_text import is_top_csv, top_csv, top_text
 from odin_beam.transforms.calibration.flags_summary import archive_sources
 from odin_beam.transforms.errors import ImageError, StorageError
 from odin_beam.transforms.ranking.first_rows import HIGHEST, LOWEST, RANDOM, Ranking
-from odin_beam.transforms.ranking.review import FOREIGN, read_labels
+from odin_beam.transforms.ranking.review import FOREIGN, draw_of, read_labels
 from odin_beam.transforms.settings_json import from_json
 from odin_beam.transforms.shards.shard import FeatureNames, Shard
-from odin_beam.transforms.storage import listing, paths, writing
+from odin_beam.transforms.storage import listing, paths, reading, writing
 from odin_beam.transforms.tables import layout
+from odin_beam.transforms.text import printable
 
 # Images read back at once: most of the time is latency.
 _FETCHERS = 16
@@ -61,16 +64,17 @@ def run(options: TopOptions) -> int:
 
     names = class_names(options.scores, launch)
     for row in rows:
-        if row["class_name"] is None and names:
+        if row["class_name"] is None and names and row["prediction"] < len(names):
             row["class_name"] = names[row["prediction"]]
     print(top_text(rows, ranking))
     if options.copy or options.sheet:
         _read_back(options, rows, launch, shards)
+    draw = draw_of(flags, ranking.sources) if ranking.order == RANDOM else None
     if options.csv:
-        writing.write_bytes(options.csv, top_csv(rows, ranking.order == RANDOM).encode())
+        writing.write_bytes(options.csv, top_csv(rows, draw).encode())
         print(f"table: {options.csv}")
     failed = damaged_scores(found["failed_shards"])
-    print("\n" + "\n".join([*failed, next_step(options, ranking, flags)]))
+    print("\n" + "\n".join([*failed, after_top(options, flags is not None)]))
     return 3 if failed else 0
 
 
@@ -124,17 +128,37 @@ def refuse_files(options: TopOptions) -> None:
     """Checks that nothing of a person's is overwritten.
 
     Raises:
-      UsageError: the table has labels, or is none of `top`'s, or the folder is not empty.
+      UsageError: a file is there that `top` has not written, or one with labels, or the folder is not empty.
     """
+    for path in filter(None, (options.csv, options.sheet)):
+        if paths.is_local(path) and os.path.isdir(path):
+            raise UsageError(f"{path} is a folder: give the name of a file")
     if options.csv and listing.stat_file(options.csv) is not None:
-        try:
-            labels = read_labels(options.csv)
-        except (StorageError, ValueError):
-            raise UsageError(f"--csv {options.csv} exists and is not a table of `top`: choose another name") from None
-        if any(label is not None for label in labels.values()):
+        if not is_top_csv(reading.read_bytes(options.csv)):
+            raise UsageError(f"--csv {options.csv} exists and is not a table of `top`: choose another name")
+        if _has_labels(options.csv):
             raise UsageError(f"--csv {options.csv} exists and has labels in its column {FOREIGN}: choose another name")
-    if options.copy and listing.list_files(paths.join(options.copy, "*")):
-        raise UsageError(f"--copy {options.copy} is not empty: choose another folder")
+    if options.sheet and listing.stat_file(options.sheet) is not None:
+        from odin_beam.pipeline.show.labelled_sheet import is_sheet
+
+        if not is_sheet(reading.read_bytes(options.sheet)):
+            raise UsageError(f"--sheet {options.sheet} exists and is not a sheet of `top`: choose another name")
+    if options.copy:
+        if any(c in options.copy for c in "*?["):
+            raise UsageError(f"--copy {options.copy}: its name must not hold *, ? or [")
+        if paths.is_local(options.copy) and os.path.isfile(options.copy):
+            raise UsageError(f"--copy {options.copy} is a file: give a folder")
+        if listing.list_files(paths.join(options.copy, "*")):
+            raise UsageError(f"--copy {options.copy} is not empty: choose another folder")
+
+
+def _has_labels(path: str) -> bool:
+    """Whether a table of ours has been touched in its column `foreign`, by an answer or by anything else."""
+    try:
+        return any(answer is not None for answer in read_labels([path]).answers.values())
+    except ValueError as e:
+        # A table that is not to be labelled lacks the column.
+        return "has no column" not in str(e)
 
 
 def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str, Any], shards: list[Shard]) -> None:
@@ -152,16 +176,18 @@ def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str
     problems, tiles, done = {}, {}, []
 
     def handle(place: int, row: dict[str, Any]) -> None:
+        file = None
         try:
             image = originals.original(row, by_source[row["source"]], options.scores, names)
             if options.copy:
-                extension, content = originals.file_content(image)
-                row["copy"] = originals.file_name(place, len(rows), row, extension, not options.random)
-                writing.write_bytes(paths.join(options.copy, row["copy"]), content)
+                file = originals.file_content(image)
             if options.sheet and place <= MOST:
                 tiles[place] = tile(originals.original_pixels(image))
         except (ImageError, StorageError) as e:
             problems[place] = str(e)
+        if file is not None:
+            row["copy"] = originals.file_name(place, len(rows), row, file[0], not options.random)
+            writing.write_bytes(paths.join(options.copy, row["copy"]), file[1])
         done.append(place)
 
     progress = show_progress("reading back", len(rows), "images", lambda: (len(done), f"{len(done):,} images"))
@@ -169,12 +195,11 @@ def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str
         list(fetchers.map(handle, range(1, len(rows) + 1), rows))
     print()
     if options.copy:
-        print(f"copies: {options.copy}  ({plural(len(rows) - len(problems), 'image')})")
+        print(f"copies: {options.copy}  ({plural(sum('copy' in row for row in rows), 'image')})")
     if options.sheet:
-        writing.write_bytes(options.sheet, labelled_sheet(rows[:MOST], tiles))
+        writing.write_bytes(options.sheet, labelled_sheet(rows[:MOST], tiles, not options.random))
         print(f"sheet: {options.sheet}" + (f"  (the first {MOST} images)" if len(rows) > MOST else ""))
     if problems:
         first = min(problems)
-        print(
-            f"{plural(len(problems), 'image')} could not be read back, the first is number {first}: {problems[first]}"
-        )
+        why = printable(problems[first])
+        print(f"{plural(len(problems), 'image')} could not be read back, the first is number {first}: {why}")

@@ -32,14 +32,18 @@ def refuse_output(output: str) -> None:
         raise UsageError(f"--output {output} is a file: give a folder")
 
 
-def refuse_output_file(path: str) -> None:
-    """Checks that a job's only result can be a file of this name.
+def refuse_output_file(path: str, flag: str = "output") -> None:
+    """Checks that a job's result can be a file of this name.
+
+    Args:
+      path: absolute.
+      flag: that named it.
 
     Raises:
       UsageError: it is a folder.
     """
     if paths.is_local(path) and os.path.isdir(path):
-        raise UsageError(f"--output {path} is a folder: give the name of a file")
+        raise UsageError(f"--{flag} {path} is a folder: give the name of a file")
 
 
 def read_facts(output: str, name: str, kind: str | None = None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from odin_beam.transforms.text import clipped, printable
 
@@ -14,6 +15,8 @@ from odin_beam.transforms.text import clipped, printable
 MOST = 200
 _SIDE, _GAP, _LINE, _FONT_SIZE = 168, 12, 16, 12
 _ASPECT = 1.4
+# A text in the file, by which a sheet is known that may be written over.
+_MARK = "odin-beam"
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (228, 228, 228)
 
 
@@ -31,11 +34,22 @@ def tile(pixels: np.ndarray) -> Image.Image:
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
 
 
-def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Image]) -> bytes:
+def is_sheet(data: bytes) -> bool:
+    """Whether a file is a sheet of ours."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return image.info.get(_MARK) == "contact sheet"
+    except Exception:
+        # Whatever else it is.
+        return False
+
+
+def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Image], with_scores: bool) -> bytes:
     """A PNG of the images in the order of the rows, wider than high.
 
     Args:
       rows: of the images, at most `MOST`.
+      with_scores: whether it says the scores and predictions, which would sway a person who labels.
       tiles: place, from 1 -> image; a place without one is left empty, and says so.
     """
     columns = max(1, min(len(rows), round((len(rows) * _ASPECT) ** 0.5)))
@@ -52,10 +66,12 @@ def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Ima
         else:
             draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_FAINT)
             draw.text((x + 8, y + 8), "no image", _INK, font)
-        for number, text in enumerate(_texts(place, row)):
+        for number, text in enumerate(_texts(place, row) if with_scores else (str(place), printable(row["id"]))):
             draw.text((x, y + _SIDE + 2 + number * _LINE), _cut(text, font, _SIDE), _INK, font)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    mark = PngInfo()
+    mark.add_text(_MARK, "contact sheet")
+    sheet.save(buffer, "PNG", optimize=True, pnginfo=mark)
     return buffer.getvalue()
 
 

@@ -5,6 +5,9 @@ import shlex
 from collections.abc import Collection
 
 from odin_beam.pipeline.flags.fit import FitOptions
+from odin_beam.pipeline.flags.review import ReviewOptions
+from odin_beam.pipeline.flags.top import TopOptions
+from odin_beam.transforms.ranking.review import FOREIGN
 
 # Flags that a later job needs too, to feed the model in the same way.
 _FEEDING = (
@@ -69,6 +72,42 @@ def after_flag(output: str, name: str | None) -> str:
     return f"next: {_command('top', '--scores', output, *named, '--csv', 'first.csv', '--sheet', 'first.png')}"
 
 
+def after_top(options: TopOptions, has_flags: bool) -> str:
+    """`review` of a sample, or what leads there."""
+    run = ["--scores", options.scores, *_given("--name", options.name), *_given("--source", options.source)]
+    if options.random:
+        if options.csv:
+            return f"next, with yes or no in its column {FOREIGN}: {_command('review', *run, '--labels', options.csv)}"
+        draw = _command("top", *run, "--random", str(options.count), "--csv", "sample.csv", "--copy", "sample")
+        return f"next, to label them: {draw}"
+    if not has_flags:
+        flag = _command("flag", "--scores", options.scores, "--calibration", "calibration.json")
+        return f"next, to know how many are unusual, with a calibration of `tune`: {flag}"
+    if options.sheet or options.copy:
+        draw = _command("top", *run, "--random", "100", "--csv", "sample.csv", "--copy", "sample")
+        return f"next, to learn how right the flags are: {draw}"
+    same = [*_given("--class", options.predicted), *_given("--detector", options.detector)]
+    same += [*(["--high"] if options.high else []), "--count", str(options.count)]
+    return f"next, to look at them: {_command('top', *run, *same, '--sheet', 'first.png')}"
+
+
+def after_review(options: ReviewOptions, more: int | None) -> str:
+    """More labels, flags by a new calibration, or `report`.
+
+    Args:
+      options: of `review`.
+      more: how many images to draw for a sample that tells more; None if this one tells enough.
+    """
+    run = ["--scores", options.scores, *_given("--name", options.name)]
+    if options.recalibrate:
+        return f"next: {_command('flag', *run, '--calibration', options.recalibrate)}"
+    if more:
+        draw = ["--random", str(more), "--csv", "more.csv", "--copy", "more"]
+        words = _command("top", *run, *_given("--source", options.source), *draw)
+        return f"next, to label what is new in it and give both tables to `review`: {words}"
+    return f"next: {_command('report', '--scores', options.scores)}"
+
+
 def after_evaluate(output: str) -> str:
     """`report`: the same as a page."""
     return f"next: {_command('report', '--scores', output)}"
@@ -99,6 +138,10 @@ def _feeding(given: argparse.Namespace, names: Collection[str]) -> list[str]:
         if value is not None:
             words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return words
+
+
+def _given(flag: str, value: str | None) -> list[str]:
+    return [] if value is None else [flag, value]
 
 
 def _command(*words: str) -> str:

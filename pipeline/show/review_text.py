@@ -47,11 +47,13 @@ def _line(name: str, estimate: Estimate, meaning: str) -> str:
 
 def _open(found: Review) -> str:
     width = found.recall.high - found.recall.low
-    said = "95 % intervals: precision by itself, the other two together"
+    said = "each interval holds with 95 %; those of foreign and recall at the same time"
     if found.more == 0:
         return said
     if found.more is None:
-        return f"{said}; recall is known only to within {100 * width:.0f} points: label more of the flagged images"
+        if found.flagged.labelled < found.flagged.images:
+            return f"{said}; recall is known only to within {100 * width:.0f} points: label more of the flagged images"
+        return f"{said}; no foreign image was found, so there is nothing to recall"
     return (
         f"{said}; recall is known only to within {100 * width:.0f} points: label about {found.more:,} more unflagged "
         f"images to know it to within {100 * WIDE:.0f}"

@@ -5,10 +5,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from odin_beam.pipeline.flags.top import TopOptions
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.ranking.first_rows import HIGHEST, RANDOM, Ranking
-from odin_beam.transforms.ranking.review import FOREIGN
+from odin_beam.transforms.ranking.review import DRAW, FOREIGN
 from odin_beam.transforms.text import clipped, csv_cell, printable
 
 _COLUMNS = (
@@ -40,7 +39,7 @@ def top_text(rows: Sequence[dict[str, Any]], ranking: Ranking) -> str:
     lines.append(line("", "p-value", "score", "class", "source", "image"))
     for place, (row, name) in enumerate(zip(rows, names, strict=True), 1):
         p_value = "" if row["p_value"] is None else f"{row['p_value']:.2g}"
-        lines.append(line(place, p_value, f"{row['score']:.6g}", name, row["source"], printable(row["id"])))
+        lines.append(line(place, p_value, f"{row['score']:.6g}", name, printable(row["source"]), printable(row["id"])))
     if all(row["class_name"] is None for row in rows):
         lines += ["", "classes are indexes: give score --class_names FILE, one name a line, to have names"]
     return "\n".join(lines)
@@ -60,41 +59,32 @@ def _class(row: dict[str, Any]) -> str:
     return str(row["prediction"]) if row["class_name"] is None else clipped(printable(row["class_name"]), _CLASS_WIDTH)
 
 
-def top_csv(rows: Sequence[dict[str, Any]], to_label: bool) -> str:
+def top_csv(rows: Sequence[dict[str, Any]], draw: str | None) -> str:
     """The rows as CSV; with an empty column `foreign` if a person is to label them, and without what would sway them.
 
     Args:
       rows: of the images.
-      to_label: whether they are a sample to be labelled.
+      draw: of the sample that they are, see `draw_of`; None if they are none.
     """
-    hidden = {"score", "p_value", "is_ood"} if to_label else set()
-    if not any("copy" in row for row in rows):
-        hidden.add("copy")
-    columns = [*([FOREIGN] if to_label else []), *(name for name in _COLUMNS if name not in hidden)]
+    columns = _columns(draw is not None, any("copy" in row for row in rows))
     buffer = io.StringIO(newline="")
     table = csv.writer(buffer)
     table.writerow(columns)
     for place, row in enumerate(rows, 1):
-        own = {"copy": None, **row, "place": place, FOREIGN: None}
+        own = {"copy": None, **row, "place": place, FOREIGN: None, DRAW: draw}
         table.writerow(
             [csv_cell(own[name]) if name in _TEXTS and own[name] is not None else own[name] for name in columns]
         )
     return buffer.getvalue()
 
 
-def next_step(options: TopOptions, ranking: Ranking, flags: dict[str, Any] | None) -> str:
-    """The command that goes on from here."""
-    run = f"--scores {options.scores}"
-    named = f" --name {options.name}" if options.name else ""
-    if ranking.order == RANDOM:
-        if not options.csv:
-            return f"next: odin-beam top {run}{named} --random {options.count} --csv sample.csv --copy sample/"
-        return (
-            f"next: write yes or no into the column {FOREIGN} of {options.csv}, then "
-            f"odin-beam review {run}{named} --labels {options.csv}"
-        )
-    if flags is None:
-        return f"next: odin-beam flag {run} --calibration calibration.json (of `tune`), to know how many are unusual"
-    if not (options.sheet or options.copy):
-        return f"next: look at them: odin-beam top {run}{named} --sheet first.png"
-    return f"next: how right are the flags? odin-beam top {run}{named} --random 100 --csv sample.csv --copy sample/"
+def is_top_csv(data: bytes) -> bool:
+    """Whether a file begins as a table of ours does."""
+    headers = (_columns(to_label, copied) for to_label in (False, True) for copied in (False, True))
+    return data.partition(b"\r\n")[0] in {",".join(header).encode() for header in headers}
+
+
+def _columns(to_label: bool, copied: bool) -> list[str]:
+    hidden = {"score", "p_value", "is_ood"} if to_label else set()
+    shown = [name for name in _COLUMNS if name not in hidden and (copied or name != "copy")]
+    return [FOREIGN, *shown, DRAW] if to_label else shown

@@ -109,7 +109,7 @@ def random_keys(shard: Shard, indexes: np.ndarray, salt: str = "") -> np.ndarray
     """uint64 [N], uniform and independent of what the images are: SplitMix64 (Steele et al. 2014) of a shard's indexes.
 
     Args:
-      shard: whose source and file name seed it: not its path, which differs between copies of an archive.
+      shard: whose source and file name seed it.
       indexes: int64 [N], distinct.
       salt: for another order.
     """

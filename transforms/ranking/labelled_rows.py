@@ -37,7 +37,7 @@ def labelled_rows(
     Args:
       output: the run's folder.
       shards: of the sources that the sample is of.
-      labels: see `read_labels`; images without an answer are left out, and so are those that are not among the flags.
+      labels: `Labels.answers`; images without an answer are left out, and so are those that are not among the flags.
       name: of the flags.
 
     Raises:

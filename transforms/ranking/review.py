@@ -15,14 +15,20 @@ scipy.stats takes a second to import, so it is imported where it is used.
 """
 
 import csv
+import hashlib
 import io
+import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from odin_beam.transforms.storage import listing, reading
 
 FOREIGN = "foreign"
-KEY = ("shard", "index")
+# Of the table that a person labels: the row's key, the answer, and which flags and sources the sample is of.
+DRAW = "draw"
+COLUMNS = ("shard", "index", FOREIGN, DRAW)
 CONFIDENCE = 0.95
 # Recall counts as known if its interval is no wider.
 WIDE = 0.2
@@ -56,11 +62,10 @@ class Stratum:
 
     def share(self, confidence: float) -> tuple[float, float]:
         """Interval of the share of foreign images, both ends in [0, 1]; exact if all are labelled."""
-        if self.labelled == self.images:
-            share = self.foreign / self.images if self.images else 0.0
-            return share, share
         if not self.labelled:
             return 0.0, 1.0
+        if self.labelled == self.images:
+            return self.foreign / self.images, self.foreign / self.images
         from scipy.stats import beta
 
         tail, n, k = (1 - confidence) / 2, self.labelled, self.foreign
@@ -171,36 +176,74 @@ def _more(flagged: Stratum, unflagged: Stratum) -> int | None:
     return high - unflagged.labelled
 
 
-def read_labels(path: str) -> dict[tuple[str, int], bool | None]:
-    """(shard, index) -> whether the image is foreign, None without an answer; of a table that `top --random` wrote.
+def draw_of(flags: dict[str, Any], sources: Sequence[str]) -> str:
+    """16 hex digits that tell a sample of these flags and sources from others: labels of another are no random sample.
+
+    Args:
+      flags: content of `flags.json`.
+      sources: that are sampled.
+    """
+    calibration = {name: value for name, value in flags["calibration"].items() if name != "path"}
+    facts = [flags["scores_state"], flags["detector"], flags["per_class"], flags["rule"], calibration, sorted(sources)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a person wrote into the tables of a sample.
+
+    Attributes:
+      answers: (shard, index) -> whether the image is foreign; None without an answer.
+      draws: of the rows with an answer, see `draw_of`.
+    """
+
+    answers: dict[tuple[str, int], bool | None]
+    draws: frozenset[str]
+
+
+def read_labels(paths: Sequence[str]) -> Labels:
+    """The labels in tables that `top` wrote for a random sample; several may repeat images.
 
     Spreadsheets may have changed the separator to a semicolon or a tab, and the encoding to UTF-16 or a UTF-8 with a
     byte order mark.
 
     Raises:
-      StorageError: it cannot be read.
-      ValueError: it is not such a table, or has an answer that is none; the message names row and value.
+      StorageError: a table cannot be read.
+      ValueError: it is not such a table, has an answer that is none, or two that contradict each other; the message
+        names file, row and value.
     """
+    answers: dict[tuple[str, int], bool | None] = {}
+    draws = set()
+    for path in paths:
+        try:
+            for number, (key, answer, draw) in enumerate(_rows(path), 2):
+                known = answers.get(key)
+                if answer is not None and known not in (None, answer):
+                    raise ValueError(f"row {number}: this image has another answer further up, or in another table")
+                answers[key] = known if answer is None else answer
+                if answer is not None:
+                    draws.add(draw)
+        except (ValueError, csv.Error) as e:
+            raise ValueError(f"{path}: {e}") from None
+    return Labels(answers, frozenset(draws))
+
+
+def _rows(path: str) -> Iterator[tuple[tuple[str, int], bool | None, str]]:
     stat = listing.stat_file(path)
     if stat is not None and stat.size > _MAX_BYTES:
         raise ValueError(f"{stat.size:,} bytes, more than {_MAX_BYTES:,}")
     data = reading.read_bytes(path)
     text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig", "replace")
     header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
     columns = [name.strip().lower() for name in rows.fieldnames or ()]
-    if absent := [name for name in KEY if name not in columns]:
-        raise ValueError(f"it has no column {absent[0]}")
-    rows.fieldnames, labels = columns, {}
-    try:
-        for number, row in enumerate(rows, 2):
-            answer = (row.get(FOREIGN) or "").strip().lower()
-            if answer not in _ANSWERS:
-                raise ValueError(f"row {number}: {FOREIGN} is {answer!r:.40}, neither yes nor no")
-            if not (row["index"] or "").strip().isdecimal():
-                raise ValueError(f"row {number}: index is {row['index']!r:.40}, not a whole number")
-            labels[(row["shard"] or "").removeprefix("'"), int(row["index"])] = _ANSWERS[answer]
-    except csv.Error as e:
-        raise ValueError(str(e)) from None
-    return labels
+    if absent := [name for name in COLUMNS if name not in columns]:
+        raise ValueError(f"it has no column {absent[0]}, so it is not a table of a random sample")
+    rows.fieldnames = columns
+    for number, row in enumerate(rows, 2):
+        answer, index = (row[FOREIGN] or "").strip().lower(), (row["index"] or "").strip()
+        if answer not in _ANSWERS:
+            raise ValueError(f"row {number}: {FOREIGN} is {answer!r:.40}, neither yes nor no")
+        if not index.isdecimal() or len(index) > 18:
+            raise ValueError(f"row {number}: index is {row['index']!r:.40}, not the number of a row")
+        yield ((row["shard"] or "").removeprefix("'"), int(index)), _ANSWERS[answer], (row[DRAW] or "").strip()

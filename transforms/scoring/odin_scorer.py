@@ -6,7 +6,7 @@ scorer.score_one(request.body)["is_ood"]
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from odin_beam.transforms.tables.schemas import SCORE_SCHEMA
 
 # A path, an encoded image, or pixels.
 GivenImage = str | os.PathLike | bytes | np.ndarray
+_SETTINGS = {field.name for field in fields(ScoreSettings)} - {"model", "model_digest", "reference", "reference_digest"}
 # What says where a row of a run is.
 _PLACE = ("shard", "index", "offset", "label")
 _SCHEMA = pa.schema([column for column in SCORE_SCHEMA if column.name not in _PLACE])
@@ -49,14 +50,16 @@ class OdinScorer:
         reference, and what images are compared with for `p_value` and `is_ood`. None for rows without these two.
       reference: path of a `reference.npz`, for the fitted detectors; defaults to that of the calibration, if any.
       detector: by which images are flagged; None for the one that the calibration recommends.
-      tpr: true positive rate of the threshold, in (0, 1).
-      settings: attributes of `ScoreSettings`, where no calibration has them.
+      tpr: true positive rate of the threshold, in (0, 1); None for 0.95.
+      settings: attributes of `ScoreSettings`; with a calibration, `detectors`, `batch_size` and `class_names`, and of
+        the others only what it has itself.
 
     Raises:
       CalibrationError: the calibration cannot be read, is of another model, or has not the detector.
       ClassifierError: the model cannot be used.
       FeatureReferenceError: the reference is not one of this model, fed in this way.
       StorageError: a file cannot be read.
+      TypeError: a setting is unknown.
       ValueError: a setting is out of its range.
     """
 
@@ -67,20 +70,24 @@ class OdinScorer:
         calibration: str | os.PathLike | None = None,
         reference: str | os.PathLike | None = None,
         detector: str | None = None,
-        tpr: float = 0.95,
+        tpr: float | None = None,
         **settings: Any,
     ):
+        if unknown := set(settings) - _SETTINGS:
+            raise TypeError(f"there is no setting {sorted(unknown)[0]}: they are {', '.join(sorted(_SETTINGS))}")
         self._rule: FlagRule | None = None
         if calibration is None:
-            if detector is not None:
-                raise ValueError("a detector to flag by needs a `calibration`")
+            if detector is not None or tpr is not None:
+                raise ValueError("a `detector` or `tpr` to flag by needs a `calibration`")
             given = {} if reference is None else {"reference": os.fspath(reference)}
             self.settings = ScoreSettings.for_model(os.fspath(model), **given, **settings)
         else:
             path = paths.absolute_path(os.fspath(calibration))
             read = read_calibration(path)
             self.settings = _calibrated(os.fspath(model), read, path, reference, settings)
-            self._rule = _rule(read, path, detector, tpr)
+            self._rule = _rule(read, path, detector, 0.95 if tpr is None else tpr)
+            if self._rule.detector not in self.settings.detectors:
+                raise ValueError(f"`detectors` leaves out {self._rule.detector}, which images are flagged by")
         self._scorer = Scorer(self.settings)
         names = self.settings.class_names
         self._names = None if names is None else pa.array(names, pa.string())
@@ -120,8 +127,11 @@ class OdinScorer:
 
         Raises:
           OutOfMemory: a single image exhausts the memory of the device.
+          TypeError: `images` is one image.
           ValueError: an array of another layout or range.
         """
+        if isinstance(images, str | bytes | os.PathLike):
+            raise TypeError("`images` is one image: use `score_one`, or give a list")
         return list(self._rows(images))
 
     def _rows(self, images: Sequence[GivenImage], raises: bool = False) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from odin_beam.pipeline.main import main
+from odin_beam.pipeline.show import labelled_sheet
 from tests.helpers import samples
 from tests.helpers.score_runs import last_line
 
@@ -76,7 +77,7 @@ def test_the_lowest_scores_of_the_archive_come_first(folder, capsys):
     ]
     assert {row["class_name"] for row in found} <= {"cat", "dog", "owl", "fox"}
     assert [row["is_ood"] for row in found] == [str(row["is_ood"]) for row in lowest]
-    assert printed.splitlines()[-1].startswith("next: look at them: odin-beam top")
+    assert printed.splitlines()[-1].startswith("next, to look at them: odin-beam top --scores ")
 
 
 def test_other_ends_sources_classes_and_detectors(folder, capsys):
@@ -160,7 +161,7 @@ def test_without_flags_scores_rank_and_a_sample_is_refused(folder, capsys):
     assert top(folder, "--count=5") == 0
     printed = capsys.readouterr().out
     assert "p-value" not in printed
-    assert "next: odin-beam flag" in printed
+    assert "with a calibration of `tune`: odin-beam flag --scores" in printed
     assert top(folder, "--random=5") == 2
     assert "run `odin-beam flag` first" in last_line(capsys)
 
@@ -197,7 +198,7 @@ def test_a_labelled_sample_judges_the_flags(folder, capsys):
     assert top(folder, "--random=60", f"--csv={folder}/s.csv", f"--copy={folder}/copy") == 0
     printed = capsys.readouterr().out
     assert "p-value" not in printed
-    assert "write yes or no into the column foreign" in printed
+    assert "next, with yes or no in its column foreign: odin-beam review --scores" in printed
     sample = table(folder / "s.csv")
     assert {"score", "p_value", "is_ood"}.isdisjoint(sample[0])
     assert all((folder / "copy" / row["copy"]).exists() for row in sample)
@@ -220,7 +221,9 @@ def test_labels_that_moved_the_threshold_do_not_judge_it(folder, capsys):
     label(folder / "s.csv", is_foreign, folder / "labelled.csv")
     review = ["review", f"--scores={folder}/scores", f"--labels={folder}/labelled.csv"]
     assert main([*review, f"--recalibrate={folder}/cal2.json"]) == 0
-    assert "these labels moved the threshold" in last_line_out(capsys)
+    printed = capsys.readouterr().out
+    assert "these labels moved the threshold" in printed
+    assert printed.splitlines()[-1] == f"next: odin-beam flag --scores {folder}/scores --calibration {folder}/cal2.json"
     made = json.loads((folder / "cal2.json").read_text())
     assert made["recommendation"]["detector"] == "gen"
     assert list(made["scores"]) == ["gen"]
@@ -228,7 +231,7 @@ def test_labels_that_moved_the_threshold_do_not_judge_it(folder, capsys):
     assert main(flag) == 0
     capsys.readouterr()
     assert main([*review, "--name=own"]) == 2
-    assert "all of these images moved the threshold" in last_line(capsys)
+    assert "the images were drawn from other flags or sources than these" in last_line(capsys)
     assert top(folder, "--name=own", "--random=80", f"--csv={folder}/s2.csv") == 0
     # Another order of chance: not the same images again.
     first, second = ({(r["shard"], r["index"]) for r in table(folder / name)} for name in ("s.csv", "s2.csv"))
@@ -240,17 +243,14 @@ def test_labels_that_moved_the_threshold_do_not_judge_it(folder, capsys):
     assert f"{len(first & second)} labelled images moved the threshold" in capsys.readouterr().out
 
 
-def last_line_out(capsys):
-    return capsys.readouterr().out.strip().splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda text: text.replace("\nyes", "\n").replace("\nno", "\n"), "no image is labelled"),
-        (lambda text: text.replace("/in-0.tfrecord", "/in-9.tfrecord"), "not among the flags of these sources"),
+        (lambda text: text.replace("/in-0.tfrecord", "/in-9.tfrecord"), "labelled images are not among the flags"),
         (lambda text: text.replace("\nyes", "\nperhaps", 1), "foreign is 'perhaps', neither yes nor no"),
         (lambda text: text.replace("index", "place2"), "it has no column index"),
+        (lambda text: text.replace("draw", "drew"), "it has no column draw"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_in_one_line(folder, capsys, change, words):
@@ -259,6 +259,100 @@ def test_labels_that_do_not_fit_are_refused_in_one_line(folder, capsys, change, 
     (folder / "bad.csv").write_text(change((folder / "labelled.csv").read_text()))
     assert main(["review", f"--scores={folder}/scores", f"--labels={folder}/bad.csv"]) == 2
     assert words in last_line(capsys)
+
+
+def test_labels_of_other_flags_or_sources_are_no_sample(folder, capsys):
+    calibrated = f"--calibration={folder}/cal.json"
+    assert main(["flag", f"--scores={folder}/scores", calibrated, "--name=strict", "--tpr=0.8", "--detector=gen"]) == 0
+    assert top(folder, "--random=40", "--source=loose", f"--csv={folder}/s.csv") == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].endswith(f"--scores {folder}/scores --source loose --labels {folder}/s.csv")
+    label(folder / "s.csv", is_foreign, folder / "labelled.csv")
+    review = ["review", f"--scores={folder}/scores", f"--labels={folder}/labelled.csv"]
+    assert main([*review, "--source=loose"]) == 0
+    assert "of all 100 images" in capsys.readouterr().out
+    for other in ([], ["--source=photos"], ["--source=loose", "--name=strict"]):
+        assert main([*review, *other]) == 2
+        assert "drawn from other flags or sources than these" in last_line(capsys)
+    # The worst images are no random ones.
+    assert top(folder, "--count=20", f"--csv={folder}/worst.csv") == 0
+    assert main([*review[:2], f"--labels={folder}/worst.csv"]) == 2
+    assert "it has no column foreign, so it is not a table of a random sample" in last_line(capsys)
+
+
+def test_a_larger_sample_is_labelled_where_it_is_new(folder, capsys):
+    assert top(folder, "--random=20", f"--csv={folder}/a.csv") == 0
+    label(folder / "a.csv", is_foreign, folder / "first.csv")
+    assert top(folder, "--random=40", f"--csv={folder}/b.csv") == 0
+    known = {(row["shard"], row["index"]) for row in table(folder / "a.csv")}
+    label(folder / "b.csv", is_foreign, folder / "all.csv")
+    new = [row for row in table(folder / "all.csv") if (row["shard"], row["index"]) not in known]
+    with (folder / "second.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(new[0]))
+        writer.writeheader()
+        writer.writerows(new)
+    capsys.readouterr()
+    review = ["review", f"--scores={folder}/scores"]
+    assert main([*review, f"--labels={folder}/all.csv"]) == 0
+    together = capsys.readouterr().out
+    assert main([*review, f"--labels={folder}/first.csv,{folder}/second.csv"]) == 0
+    assert capsys.readouterr().out == together
+
+
+def test_recalibration_takes_both_strata_and_writes_over_nothing_else(folder, capsys):
+    assert top(folder, "--random=40", f"--csv={folder}/s.csv") == 0
+    label(folder / "s.csv", is_foreign, folder / "labelled.csv")
+    review = ["review", f"--scores={folder}/scores", f"--labels={folder}/labelled.csv"]
+    for path in ("labelled.csv", "cal.json"):
+        before = (folder / path).read_bytes()
+        assert main([*review, f"--recalibrate={folder}/{path}"]) == 2
+        assert "exists and is not one that only `review` made" in last_line(capsys)
+        assert (folder / path).read_bytes() == before
+    assert main([*review, f"--recalibrate={folder}"]) == 2
+    assert "is a folder: give the name of a file" in last_line(capsys)
+    assert main([*review, f"--recalibrate={folder}/own.json"]) == 0
+    assert main([*review, f"--recalibrate={folder}/own.json"]) == 0
+    assert list(json.loads((folder / "own.json").read_text())["sources"]) == ["photos", "loose"]
+    flagged = {(row["shard"], str(row["index"])) for row in rows(folder) if row["is_ood"]}
+    found = table(folder / "labelled.csv")
+    for row in found:
+        if (row["shard"], row["index"]) in flagged:
+            row["foreign"] = ""
+    with (folder / "half.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    half = ["review", f"--scores={folder}/scores", f"--labels={folder}/half.csv", f"--recalibrate={folder}/h.json"]
+    assert main(half) == 2
+    assert "label flagged and unflagged images" in last_line(capsys)
+    assert not (folder / "h.json").exists()
+
+
+def test_a_sheet_to_be_labelled_does_not_sway(folder, monkeypatch):
+    shown = []
+    monkeypatch.setattr(labelled_sheet, "_cut", lambda text, font, width: shown.append(text) or "")
+    assert top(folder, "--random=6", f"--sheet={folder}/s.png") == 0
+    assert len(shown) == 12
+    assert not any("p 0" in text or "seen as" in text for text in shown)
+    assert top(folder, "--count=6", f"--sheet={folder}/s.png") == 0
+    assert sum("seen as" in text for text in shown) == 6
+
+
+def test_files_of_a_person_stay(folder, capsys):
+    (folder / "mine.csv").write_text("shard,index,my_notes\n/a,1,keep\n")
+    Image.new("RGB", (4, 4)).save(folder / "mine.png")
+    (folder / "a[1]").mkdir()
+    (folder / "plain").write_text("x")
+    for flag, words in (
+        (f"--csv={folder}/mine.csv", "is not a table of `top`"),
+        (f"--sheet={folder}/mine.png", "is not a sheet of `top`"),
+        (f"--copy={folder}/a[1]", "must not hold"),
+        (f"--copy={folder}/plain", "is a file: give a folder"),
+        (f"--csv={folder}", "is a folder: give the name of a file"),
+    ):
+        assert top(folder, flag) == 2
+        assert words in last_line(capsys)
+    assert (folder / "mine.csv").read_text().endswith("keep\n")
 
 
 def test_labels_are_not_overwritten(folder, capsys):
@@ -276,6 +370,6 @@ def test_labels_are_not_overwritten(folder, capsys):
 
 def test_review_without_flags_says_what_to_run(folder, capsys):
     (folder / "scores/flags.json").unlink()
-    (folder / "l.csv").write_text("foreign,shard,index\n")
+    (folder / "l.csv").write_text("foreign,shard,index,draw\n")
     assert main(["review", f"--scores={folder}/scores", f"--labels={folder}/l.csv"]) == 2
     assert "run `odin-beam flag` first" in last_line(capsys)

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-from odin_beam.transforms.ranking.review import Stratum, read_labels, review
+from odin_beam.transforms.ranking.review import Stratum, draw_of, read_labels, review
 
 
 @pytest.mark.parametrize(("labelled", "foreign"), [(50, 0), (50, 50), (50, 17), (1, 0), (1, 1)])
@@ -28,7 +28,7 @@ def test_what_is_labelled_is_known():
     low, high = Stratum(40, 39, 7).share(0.95)
     assert 7 / 40 <= low <= high <= 8 / 40
     assert Stratum(40, 0, 0).share(0.95) == (0, 1)
-    assert Stratum(0, 0, 0).share(0.95) == (0, 0)
+    assert Stratum(0, 0, 0).share(0.95) == (0, 1)
 
 
 def test_estimates_are_the_weighted_counts():
@@ -95,35 +95,63 @@ def test_the_intervals_hold_in_95_percent_of_samples(images, flagged, share):
     assert (held / repeats >= 0.92).all()
 
 
-HEADER = "foreign,source,shard,index\n"
+HEADER = "foreign,source,shard,index,draw\n"
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        (HEADER + "yes,s,/a,0\nNO,s,/a,1\n,s,/a,2\n").encode(),
-        ("\ufeff" + HEADER + "y,s,/a,0\r\nn ,s,/a,1\r\n,s,/a,2\r\n").encode(),
-        (HEADER + "1,s,/a,0\n0,s,/a,1\n,s,/a,2\n").replace(",", ";").encode("utf-16"),
-        (HEADER + "true,s,/a,0\nfalse,s,/a,1\n,s,/a,2\n").replace(",", "\t").encode(),
-        b"Index,Shard,Foreign\n0,/a,yes\n1,/a,no\n2,/a,\n",
+        (HEADER + "yes,s,/a,0,d\nNO,s,/a,1,d\n,s,/a,2,d\n").encode(),
+        ("\ufeff" + HEADER + "y,s,/a,0,d\r\nn ,s,/a,1,d\r\n,s,/a,2,d\r\n").encode(),
+        (HEADER + "1,s,/a,0,d\n0,s,/a,1,d\n,s,/a,2,d\n").replace(",", ";").encode("utf-16"),
+        (HEADER + "true,s,/a,0,d\nfalse,s,/a,1,d\n,s,/a,2,d\n").replace(",", "\t").encode(),
+        b"Index,Shard,Foreign,Draw\n0,/a,yes,d\n1,/a,no,d\n2,/a,,d\n",
     ],
 )
 def test_labels_are_read_as_spreadsheets_leave_them(tmp_path, data):
     (tmp_path / "l.csv").write_bytes(data)
-    assert read_labels(str(tmp_path / "l.csv")) == {("/a", 0): True, ("/a", 1): False, ("/a", 2): None}
+    labels = read_labels([str(tmp_path / "l.csv")])
+    assert labels.answers == {("/a", 0): True, ("/a", 1): False, ("/a", 2): None}
+    assert labels.draws == {"d"}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a,b\n1,2\n", "no column shard"),
-        (HEADER + "maybe,s,/a,0\n", "row 2: foreign is 'maybe', neither yes nor no"),
-        (HEADER + "yes,s,/a,x\n", "row 2: index is 'x'"),
+        ("shard,index\n/a,1\n", "no column foreign, so it is not a table of a random sample"),
+        ("shard,index,foreign\n/a,1,yes\n", "no column draw"),
+        (HEADER + "maybe,s,/a,0,d\n", "row 2: foreign is 'maybe', neither yes nor no"),
+        (HEADER + "yes,s,/a,x,d\n", "row 2: index is 'x'"),
+        (HEADER + f"yes,s,/a,{10**20},d\n", "row 2: index is '1000"),
         (HEADER + "yes,s\n", "row 2: index is None"),
+        (HEADER + "yes,s,/a,0,d\nno,s,/a,0,d\n", "row 3: this image has another answer further up"),
         ("", "no column shard"),
     ],
 )
 def test_what_is_no_table_of_labels_is_said_in_words(tmp_path, text, words):
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(ValueError, match=words):
-        read_labels(str(tmp_path / "l.csv"))
+        read_labels([str(tmp_path / "l.csv")])
+
+
+def test_several_tables_are_one(tmp_path):
+    (tmp_path / "a.csv").write_text(HEADER + "yes,s,/a,0,d\nno,s,/a,1,d\n")
+    (tmp_path / "b.csv").write_text(HEADER + ",s,/a,0,d\n,s,/a,1,d\nno,s,/a,2,e\n")
+    labels = read_labels([str(tmp_path / name) for name in ("a.csv", "b.csv")])
+    assert labels.answers == {("/a", 0): True, ("/a", 1): False, ("/a", 2): False}
+    assert labels.draws == {"d", "e"}
+
+
+def test_a_draw_is_that_of_its_flags_and_sources():
+    flags = {
+        **{"scores_state": "s", "detector": "gen", "per_class": False, "rule": {"tpr": 0.95, "threshold": 1.0}},
+        "calibration": {"path": "/a", "images": 9, "sources": ["x"]},
+    }
+    draw = draw_of(flags, ["a", "b"])
+    assert draw == draw_of(flags | {"calibration": flags["calibration"] | {"path": "/moved"}}, ["b", "a"])
+    others = [
+        *(flags | {"rule": {"tpr": 0.9, "threshold": 1.0}}, flags | {"detector": "msp"}, flags | {"scores_state": "t"}),
+        flags | {"calibration": flags["calibration"] | {"labels": "l"}},
+    ]
+    assert len({draw, draw_of(flags, ["a"]), *(draw_of(other, ["a", "b"]) for other in others)}) == 6

@@ -133,6 +133,9 @@ def test_a_wrong_range_or_layout_is_an_error(scorer, array, words):
 
 def test_what_cannot_be_scored_is_a_reject_or_for_one_image_an_error(made, scorer):
     assert scorer.score([]) == []
+    for one in ("photo.png", b"bytes", made / "files/003.png"):
+        with pytest.raises(TypeError, match="use `score_one`"):
+            scorer.score(one)
     broken, gone = scorer.score([b"no image", made / "gone.png"])
     assert broken["reason"] == "undecodable"
     assert gone["reason"] == "unreadable"
@@ -186,8 +189,15 @@ def test_files_that_do_not_fit_are_refused_in_one_line(made, tmp_path):
         odin_beam.OdinScorer(model, calibration=calibration, preprocessing=odin_beam.Preprocessing("byte"))
     with pytest.raises(ValueError, match="tpr must be above 0"):
         odin_beam.OdinScorer(model, calibration=calibration, tpr=1.0)
-    with pytest.raises(ValueError, match="needs a `calibration`"):
-        odin_beam.OdinScorer(model, detector="msp")
+    for given in ({"detector": "msp"}, {"tpr": 0.9}):
+        with pytest.raises(ValueError, match="needs a `calibration`"):
+            odin_beam.OdinScorer(model, **given)
+    recommended = odin_beam.read_calibration(str(calibration)).recommended
+    assert recommended != "odin"
+    with pytest.raises(ValueError, match=f"`detectors` leaves out {recommended}"):
+        odin_beam.OdinScorer(model, calibration=calibration, detectors=("odin",))
+    with pytest.raises(TypeError, match="there is no setting bogus: they are batch_size"):
+        odin_beam.OdinScorer(model, bogus=1)
     with pytest.raises(FeatureReferenceError, match="a different model"):
         odin_beam.OdinScorer(made / "other.keras", reference=made / "r.npz")
     content = json.loads(calibration.read_text())
