@@ -1,12 +1,11 @@
 """Flags of `flag`."""
 
 import argparse
-import re
 from dataclasses import dataclass
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.parser import Parser, rate
+from odin_beam.pipeline.flags.parser import Parser, flags_name, rate
 from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.storage.paths import absolute_path
 
@@ -61,15 +60,16 @@ def _add_flags(parser: Parser) -> None:
         "--per_class", "compare with calibration images of the same predicted class, where there are enough"
     )
     parser.add_argument(
-        "--name", metavar="NAME", help="keep these flags beside others, in DIR/flags-NAME (letters, digits and _)"
+        "--name",
+        type=flags_name,
+        metavar="NAME",
+        help="keep these flags beside others, in DIR/flags-NAME (letters, digits and _)",
     )
 
 
 def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> FlagOptions:
     if arguments.tpr is not None and arguments.fdr is not None:
         raise UsageError("give --tpr or --fdr, not both")
-    if arguments.name is not None and not re.fullmatch(r"\w{1,40}", arguments.name, re.ASCII):
-        raise UsageError(f"--name {arguments.name}: at most 40 letters, digits and _")
     tpr = 0.95 if arguments.tpr is None and arguments.fdr is None else arguments.tpr
     return FlagOptions(
         absolute_path(arguments.scores),

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from odin_beam.pipeline.errors import UsageError
+from odin_beam.transforms.tables.layout import FLAGS_NAME
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,6 +98,13 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return value
+
+
+def flags_name(text: str) -> str:
+    """The name of flags: at most 40 ASCII letters, digits and `_`."""
+    if not FLAGS_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text}: at most 40 letters, digits and _")
+    return text
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.parser import Parser, items
+from odin_beam.pipeline.flags.parser import Parser, flags_name, items
 from odin_beam.transforms.storage.paths import absolute_path
 
 
@@ -36,7 +36,7 @@ def _add_flags(parser: Parser) -> None:
         required=True,
     )
     parser.add_argument("--source", metavar="NAME", help="as given to `top`")
-    parser.add_argument("--name", metavar="NAME", help="flags to judge: those of `flag --name NAME`")
+    parser.add_argument("--name", type=flags_name, metavar="NAME", help="flags to judge: those of `flag --name NAME`")
     parser.add_argument(
         "--recalibrate",
         metavar="FILE",

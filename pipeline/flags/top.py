@@ -1,12 +1,11 @@
 """Flags of `top`."""
 
 import argparse
-import re
 from dataclasses import dataclass
 
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.job import Job
-from odin_beam.pipeline.flags.parser import Parser, positive
+from odin_beam.pipeline.flags.parser import Parser, flags_name, positive
 from odin_beam.transforms.detectors.registry import ALL
 from odin_beam.transforms.storage.paths import absolute_path
 
@@ -71,7 +70,7 @@ def _add_flags(parser: Parser) -> None:
         choices=tuple(ALL),
         help="detector to rank by (default: that of the flags, which then give p-values)",
     )
-    parser.add_argument("--name", metavar="NAME", help="flags to use: those of `flag --name NAME`")
+    parser.add_argument("--name", type=flags_name, metavar="NAME", help="flags to use: those of `flag --name NAME`")
     parser.add_argument("--csv", metavar="FILE", help="write the table to this file, too")
     parser.add_argument(
         "--copy", metavar="DIR", help="copy the images themselves into this folder, named so that they sort"
@@ -89,8 +88,6 @@ def _options(arguments: argparse.Namespace, beam: tuple[str, ...]) -> TopOptions
         raise UsageError(
             f"{count:,} images are more than a person looks at: at most {_MAX_COUNT:,}; query the Parquet for more"
         )
-    if arguments.name is not None and not re.fullmatch(r"\w{1,40}", arguments.name, re.ASCII):
-        raise UsageError(f"--name {arguments.name}: at most 40 letters, digits and _")
     if arguments.sheet is not None and not arguments.sheet.lower().endswith(".png"):
         raise UsageError(f"--sheet {arguments.sheet}: must end in .png")
     csv, copy, sheet = (

@@ -21,6 +21,7 @@ from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.storage import paths, writing
 from odin_beam.transforms.tables import layout
 from odin_beam.transforms.tables.run_file import differences
+from odin_beam.transforms.text import printable
 
 # What makes the scores of two runs comparable; the detectors may differ.
 _COMPARED = ("model_digest", *SHARED_SETTINGS, "odin", "reference_digest", "code_version")
@@ -70,7 +71,7 @@ def run(options: CompareOptions) -> int:
 
     found = read_facts(options.scores, name, layout.COMPARISONS)
     print(compare_text(found))
-    print(f"\ncomparison: {path}  ({found['seconds']:.0f} s)")
+    print(f"\ncomparison: {printable(path)}  ({found['seconds']:.0f} s)")
     return 0 if found["complete"] else 3
 
 

@@ -135,12 +135,15 @@ def read_all_flags(
 ) -> list[tuple[str | None, dict[str, Any] | None, str | None]]:
     """(name, flags, problem) of all that `flag` made here, as `read_flags` gives them; those without a name first.
 
+    Files with other names than `flag` gives are not its own.
+
     Raises:
       UsageError: one is damaged.
     """
     files = listing.list_files(paths.join(output, f"{layout.NAMED_FLAGS}.json"))
-    names = sorted(stat.path.rpartition("/flags-")[2].removesuffix(".json") for stat in files)
-    found = [(name, *read_flags(output, launch, shards, name)) for name in [None, *names]]
+    names = (stat.path.rpartition("/flags-")[2].removesuffix(".json") for stat in files)
+    own = sorted(name for name in names if layout.FLAGS_NAME.fullmatch(name))
+    found = [(name, *read_flags(output, launch, shards, name)) for name in [None, *own]]
     return [(name, flags, problem) for name, flags, problem in found if flags or problem]
 
 

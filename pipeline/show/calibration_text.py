@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from odin_beam.pipeline.show.columns import names_width
 from odin_beam.pipeline.show.tune_figures import scaled, title
 from odin_beam.transforms.calibration.objectives import OBJECTIVES
 
@@ -84,12 +85,13 @@ def _recommendation(content: dict[str, Any]) -> list[str]:
     lines = [f"recommended detector: {found['detector']} ({found['reason']})"]
     if not found["comparisons"]:
         return lines
+    width = names_width(["detector", *(row["detector"] for row in found["comparisons"])])
     telling = [family["name"] for family in found["families"] if family["problem"] is None]
     lines += [
         "",
         f"  against {found['default']}, in points of AUROC, mean over {', '.join(telling)}:",
         "",
-        f"  {'detector':12}{'gain':>8}{'at least':>10}{'worst':>8}   {'gain on the other half':28}passes",
+        f"  {'detector':{width}}{'gain':>8}{'at least':>10}{'worst':>8}   {'gain on the other half':28}passes",
     ]
     for row in found["comparisons"]:
         gain, least, worst = (100 * row[name] for name in ("gain", "low", "worst_gain"))
@@ -97,7 +99,7 @@ def _recommendation(content: dict[str, Any]) -> list[str]:
         held_out = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
         forward, gradient = row["passes_per_image"].values()
         lines.append(
-            f"  {row['detector']:12}{gain:>+8.2f}{least:>+10.2f}{worst:>+8.2f}   {held_out:28}{forward} forward"
+            f"  {row['detector']:{width}}{gain:>+8.2f}{least:>+10.2f}{worst:>+8.2f}   {held_out:28}{forward} forward"
             + (f", {gradient} gradient" if gradient else "")
         )
     lines += ["", *(f"  {family['name']}: {family['problem']}" for family in found["families"] if family["problem"])]
@@ -112,12 +114,12 @@ def _recommendation(content: dict[str, Any]) -> list[str]:
 
 
 def _thresholds(content: dict[str, Any]) -> list[str]:
-    count = content["scores"]["odin"]["count"]
+    count, width = content["scores"]["odin"]["count"], names_width(content["thresholds"])
     lines = [f"thresholds, from {count:,} in-distribution images (a lower score is flagged):", ""]
-    lines.append("  " + " " * 12 + "".join(f"{f'TPR {tpr:g}':>14}" for tpr in _TPRS))
+    lines.append("  " + " " * width + "".join(f"{f'TPR {tpr:g}':>14}" for tpr in _TPRS))
     for detector, table in content["thresholds"].items():
         rows = {row["tpr"]: row for row in table}
-        lines.append(f"  {detector:12}" + "".join(f"{rows[tpr]['threshold']:>14.6g}" for tpr in _TPRS))
+        lines.append(f"  {detector:{width}}" + "".join(f"{rows[tpr]['threshold']:>14.6g}" for tpr in _TPRS))
     intervals = [{row["tpr"]: row["realised_tpr"] for row in content["thresholds"]["odin"]}[tpr] for tpr in _TPRS]
     lines.append("  on new images" + ", ".join(f" {low:.3f} to {high:.3f}" for low, high in intervals))
     return lines

@@ -3,6 +3,8 @@
 import shlex
 from typing import Any
 
+from odin_beam.pipeline.show.columns import names_width
+from odin_beam.pipeline.show.flags_text import against_chance
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.comparison.verdicts import CANNOT_SAY, LEAST_SHARDS, MOVED
 from odin_beam.transforms.text import clipped, printable
@@ -30,18 +32,18 @@ def compare_text(comparison: dict[str, Any]) -> str:
         _failures(comparison),
         [f"next: {command}"],
     ]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n\n".join("\n".join(map(printable, block)) for block in blocks if block)
 
 
 def verdict_sentence(comparison: dict[str, Any]) -> str:
     """The verdict, what it rests on, and if it cannot be said, what would help."""
-    reference, new = comparison["reference"]["source"], comparison["new"]["source"]
+    reference, new = (printable(comparison[side]["source"]) for side in ("reference", "new"))
     parts = _parts(comparison)
     if not parts:
         return f"{CANNOT_SAY}: " + " and ".join(
-            f"{batch['source']} has no scored images"
-            for batch in (comparison["reference"], comparison["new"])
-            if not batch["images"]
+            f"{source} has no scored images"
+            for source, side in ((reference, "reference"), (new, "new"))
+            if not comparison[side]["images"]
         )
     by_verdict = [part for part in parts if part["verdict"] == comparison["verdict"]]
     total, detectors = len(comparison["detectors"]), [part for part in by_verdict if "detector" in part]
@@ -52,7 +54,10 @@ def verdict_sentence(comparison: dict[str, Any]) -> str:
         return f"{MOVED}: {new} differs from {reference} by {' and by '.join(which)}"
     if comparison["verdict"] != CANNOT_SAY:
         own = comparison["unlike"]
-        few = f", though at least {own['unlike_at_least']:,} images are not" if own and own["unlike_at_least"] else ""
+        few = ""
+        if own and own["verdict"] == "more":
+            least = own["unlike_at_least"]
+            few = f", though at least {plural(least, 'image')} {'is' if least == 1 else 'are'} not"
         return f"{comparison['verdict']}: {new} is like {reference} by {' and by '.join(which)}{few}"
     return f"{CANNOT_SAY} whether {new} differs from {reference}, by {' and by '.join(which)}: {_help(by_verdict)}"
 
@@ -90,12 +95,12 @@ def _detectors(comparison: dict[str, Any]) -> list[str]:
     rows = comparison["detectors"]
     if not rows:
         return []
-    lines = [
-        f"  {'detector':12}{'verdict':18}{'AUROC':>7}{'interval':>16}{'shards':>8}{'D':>8}{'interval':>16}{'shards':>8}"
-    ]
+    width = names_width(row["detector"] for row in rows)
+    measures = f"{'AUROC':>7}{'interval':>16}{'shards':>8}{'D':>8}{'interval':>16}{'shards':>8}"
+    lines = [f"  {'detector':{width}}{'verdict':18}{measures}"]
     for row in rows:
         figures = "".join(_figures(row[measure]) for measure in ("auroc", "ks"))
-        lines.append(f"  {row['detector']:12}{row['verdict']:18}{figures[1:]}{_needed(row)}")
+        lines.append(f"  {row['detector']:{width}}{row['verdict']:18}{figures[1:]}{_needed(row)}")
     lines.append(
         "AUROC: above 0.5 if the new images score lower. D: largest difference of the distributions. Relevant: AUROC "
         "beyond 0.45 to 0.55, D above 0.1."
@@ -163,13 +168,13 @@ def _unlike(comparison: dict[str, Any]) -> list[str]:
     judged = own["images"] - own["without_score"]
     lines = [
         f"{comparison['chosen']}: {own['flagged']:,} of {plural(judged, 'new image')} below the reference's 5 % "
-        f"quantile, {own['false_flags_low']:,} to {own['false_flags_high']:,} expected if all were like the reference: "
-        f"at least {own['unlike_at_least']:,} unlike it"
+        f"quantile, {against_chance(own, 'the reference', 'it')}"
     ]
     if found := own["clustered"]:
+        least = f" and at least {found['unlike_at_least']:,} unlike it" if found["unlike_at_least"] else ""
         lines.append(
-            f"  they cluster in shards (design effect {own['design_effect']:.1f}): if by near-duplicates, at least "
-            f"{found['unlike_at_least']:,}"
+            f"  they cluster in shards (design effect {own['design_effect']:.1f}): if by near-duplicates, "
+            f"{found['false_flags_low']:,} to {found['false_flags_high']:,} expected{least}"
         )
     return lines
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from odin_beam.transforms.calibration.flags_summary import archive_sources
+from odin_beam.transforms.text import printable
 
 _RATES = {"in_distribution": ("realised_tpr", "TPR"), "out_distribution": ("realised_fpr", "FPR")}
 
@@ -30,7 +31,7 @@ def flags_text(flags: dict[str, Any]) -> str:
                 "images of their predicted class, and of all such classes together"
             )
     parts = [[*_limits(flags), *_failures(flags)], _verdicts(flags)]
-    return "\n\n".join("\n".join(part) for part in [lines, *parts] if part)
+    return "\n\n".join("\n".join(map(printable, part)) for part in [lines, *parts] if part)
 
 
 def _rule(flags: dict[str, Any]) -> str:
@@ -68,17 +69,30 @@ def _verdicts(flags: dict[str, Any]) -> list[str]:
     return [line for name, own in parts if own["verdict"] for line in _verdict(name, own)]
 
 
-def _verdict(name: str, own: dict[str, Any]) -> list[str]:
-    judged, least = own["images"] - own["without_score"] - own["without_calibration"], own["unlike_at_least"]
+def against_chance(own: dict[str, Any], known: str, them: str) -> str:
+    """How many flags to expect, and whether there are more.
+
+    Args:
+      own: of `flags_summary.flag_figures`, with a verdict.
+      known: what the images are compared with, such as `the calibration images`.
+      them: its pronoun.
+    """
+    least = own["unlike_at_least"]
     words = {
-        "more": f"more than chance: at least {least:,} {'is' if least == 1 else 'are'} unlike them",
-        "fewer": "fewer than expected: not drawn like the calibration images, but not by low scores",
+        "more": f"more than chance: at least {least:,} {'is' if least == 1 else 'are'} unlike {them}",
+        "fewer": f"fewer than expected: not drawn like {known}, but not by low scores",
         "as_expected": "no evidence",
     }
-    lines = [
-        f"{name}: {own['flagged']:,} of {judged:,} flagged, {own['false_flags_low']:,} to {own['false_flags_high']:,} "
-        f"expected if all were like the calibration images: {words[own['verdict']]}"
-    ]
+    return (
+        f"{own['false_flags_low']:,} to {own['false_flags_high']:,} expected if all were like {known}: "
+        f"{words[own['verdict']]}"
+    )
+
+
+def _verdict(name: str, own: dict[str, Any]) -> list[str]:
+    judged = own["images"] - own["without_score"] - own["without_calibration"]
+    expected = against_chance(own, "the calibration images", "them")
+    lines = [f"{name}: {own['flagged']:,} of {judged:,} flagged, {expected}"]
     if found := own["clustered"]:
         lines.append(
             f"  flags cluster in shards (design effect {own['design_effect']:.1f}): if by near-duplicates, {judged:,} "

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from odin_beam.pipeline.show.columns import names_width
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.transforms.metrics.detection_metrics import METRICS
+from odin_beam.transforms.text import printable
 
 # The metrics that are shown, by name.
 FIGURES = {name: metric for name, metric in METRICS.items() if metric.shown}
@@ -26,15 +28,16 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         title = f"{row['in_distribution']} against {row['group']}, mean over {', '.join(row['sources'])}, percent:"
         blocks.setdefault(title, []).append({**row, "exact": True})
     for title, rows in blocks.items():
+        width = names_width(row["detector"] for row in rows)
         lines += ["", title]
-        lines.append("  " + " " * 12 + "".join(f"{metric.short:>11}" for metric in FIGURES.values()))
+        lines.append("  " + " " * width + "".join(f"{metric.short:>11}" for metric in FIGURES.values()))
         for row in rows:
             mark = "" if row["exact"] else "  (within the bounds in metrics.json)"
             figures = "".join(f"{100 * row[column]:11.2f}" for column in FIGURES)
-            lines.append(f"  {row['detector']:12}{figures}{mark}")
+            lines.append(f"  {row['detector']:{width}}{figures}{mark}")
     if blocks:
         lines += ["", "FPR@95TPR and det. error: lower is better. Positive class: in-distribution."]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def summary_text(summary: dict[str, Any]) -> str:
@@ -49,7 +52,7 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"untuned: temperature {settings['temperature']:g} and epsilon {settings['epsilon']:g} were given or are "
             "the defaults, not fitted to this classifier"
         )
-    return "\n".join([*lines, *problems(summary)])
+    return "\n".join(map(printable, [*lines, *problems(summary)]))
 
 
 def problems(summary: dict[str, Any]) -> list[str]:

@@ -198,7 +198,7 @@ def next_commands(
       compared: the comparisons that the page shows.
     """
     run = f"--scores {shlex.quote(scores)}"
-    named = f" --name {flags_name}" if flags_name else ""
+    named = f" --name {shlex.quote(flags_name)}" if flags_name else ""
     commands = []
     if flags is None:
         why = "learn how many images look foreign, and whether that is more than chance"

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.comparison.class_mix import mix_effect
-from odin_beam.transforms.comparison.comparison_content import LEVEL
+from odin_beam.transforms.comparison.comparison_content import LEVEL, level_of_interval
 from odin_beam.transforms.comparison.two_samples import auroc_effect, ks_effect, shard_against_rest
 from odin_beam.transforms.comparison.verdicts import CANNOT_SAY, MOVED, NO_MOVE, judge, shard_limit
 from odin_beam.transforms.metrics.score_histogram import Bins, CommonBins
@@ -61,10 +61,9 @@ def verdict(reference: list[np.ndarray], new: list[np.ndarray]) -> str:
         steps, counts = np.unique(shard, return_counts=True)
         against.append(shard_against_rest(calibration, Bins(steps, steps, counts)))
     values = [pair for pair in against if pair is not None]
-    auroc = replace(
-        auroc_effect(bins, LEVEL / DETECTORS), shards=shard_limit([abs(value - 0.5) for value, _ in values])
-    )
-    ks = replace(ks_effect(bins, LEVEL / DETECTORS), shards=shard_limit([value for _, value in values]))
+    level = level_of_interval(DETECTORS)
+    auroc = replace(auroc_effect(bins, level), shards=shard_limit([abs(value - 0.5) for value, _ in values]))
+    ks = replace(ks_effect(bins, level), shards=shard_limit([value for _, value in values]))
     return judge([auroc, ks]).verdict
 
 
@@ -167,7 +166,7 @@ def main() -> None:
     print(f"{'reference':>12}{'new':>10}{'shift':>7}{'ties':>6}{'level':>8}{'AUROC':>8}{'D':>8}")
     for images, new_images in ((5, 5), (20, 20), (100, 100), (1000, 100), (1000, 1000), (10_000, 10_000)):
         for shift, decimals in ((0.0, None), (-0.5, None), (-0.5, 0), (-3.0, None)):
-            for level in (LEVEL, LEVEL / DETECTORS):
+            for level in (LEVEL, level_of_interval(DETECTORS)):
                 auroc, ks = score_coverage(images, new_images, shift, level, 2000, decimals)
                 print(
                     f"{images:>12,}{new_images:>10,}{shift:>7}{'no' if decimals is None else 'yes':>6}{level:>8.4f}"

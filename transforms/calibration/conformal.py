@@ -4,13 +4,14 @@
   like the calibration images it is at most u with probability at most u (Vovk et al. 2005).
 * Flagging by Benjamini and Hochberg's rule over such p-values keeps the expected share of in-distribution images among
   the flagged at or below the requested level (Bates et al. 2023, https://arxiv.org/abs/2104.08279).
+
+scipy.special takes most of a second to import, so it is imported where it is used: a mistake in a command shows before.
 """
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import betaincinv
 
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.metrics.tpr_rank import tpr_rank
@@ -111,6 +112,8 @@ class CalibrationScores:
         Returns:
           (expected rate, lower and upper end of the central 95 % interval).
         """
+        from scipy.special import betaincinv
+
         below, _ = self.below_threshold(tpr)
         k, rest = self.count - below, below + 1
         tail = (1 - CONFIDENCE) / 2

@@ -176,16 +176,26 @@ def flag_figures(rule: FlagRule, counts: FlagCounts) -> dict[str, Any]:
         return figures
     groups = rule.groups(counts.judged, counts.class_images)
     spread = Spread(counts.judged_shards, counts.judged, counts.flagged, counts.squares)
-    low, high = flags_to_expect(groups)
+    expected = _expected(groups, counts.flagged)
+    low, high = expected["false_flags_low"], expected["false_flags_high"]
     return figures | {
         "false_flags": sum(group.expected for group in groups),
-        "false_flags_low": low,
-        "false_flags_high": high,
-        "unlike_at_least": unlike_at_least(groups, counts.flagged),
+        **expected,
         "design_effect": spread.design,
         "clustered": _clustered(groups, spread) if spread.clustered else None,
         "verdict": "more" if counts.flagged > high else "fewer" if counts.flagged < low else "as_expected",
     }
+
+
+def _expected(groups: Sequence[Group], flagged: int, design: float = 1.0) -> dict[str, int]:
+    """The interval of the number of flags, and the lower bound of the images that are unlike, if there are more flags.
+
+    The bound is one-sided, so that it is above 0 for some numbers of flags within the two-sided interval. Of these, one
+    file would say both that they are no evidence and that some image is unlike: the bound is 0 there, and still holds.
+    """
+    low, high = flags_to_expect(groups, design)
+    least = unlike_at_least(groups, flagged, design) if flagged > high else 0
+    return {"false_flags_low": low, "false_flags_high": high, "unlike_at_least": least}
 
 
 def _clustered(groups: Sequence[Group], spread: Spread) -> dict[str, Any]:
@@ -194,13 +204,8 @@ def _clustered(groups: Sequence[Group], spread: Spread) -> dict[str, Any]:
     Shards of foreign images cluster the flags as well, and there the figures for independent images hold: which of the
     two it is, counts cannot tell, so these figures stand beside the others and change no verdict.
     """
-    low, high = flags_to_expect(groups, spread.design)
-    return {
-        "images": max(1, math.floor(spread.images / spread.design)),
-        "false_flags_low": low,
-        "false_flags_high": high,
-        "unlike_at_least": unlike_at_least(groups, spread.flagged, spread.design),
-    }
+    images = max(1, math.floor(spread.images / spread.design))
+    return {"images": images, **_expected(groups, spread.flagged, spread.design)}
 
 
 def _together(rule: FlagRule, roles: Mapping[str, str], counts: Mapping[str, FlagCounts]) -> dict[str, Any] | None:

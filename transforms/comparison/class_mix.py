@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from odin_beam.transforms.comparison.verdicts import Effect
 
@@ -60,7 +59,7 @@ def _deviation(marked: int, drawn: int, total: int) -> float:
 
 
 def _log_choose(n: int, k: int) -> float:
-    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def mix_effect(reference: Mapping[int, int], new: Mapping[int, int], level: float) -> Effect:

@@ -19,7 +19,7 @@ from odin_beam.transforms.metrics.summarize_scores import failures
 from odin_beam.transforms.shards.shard import Shard
 
 REFERENCE, NEW = "reference", "new"
-# Share of all the intervals of scores, and of that of the class mix, that may miss the truth.
+# The probability that any interval of scores misses the truth, and likewise of the one interval of the class mix.
 LEVEL = 0.05
 # The threshold of the lower bound: the reference's 5 % quantile.
 TPR = 0.95
@@ -95,6 +95,15 @@ class ShardEffects:
     mix: float | None
 
 
+def level_of_interval(detectors: int) -> float:
+    """The level of each interval of scores, AUROC's and D's of every detector, so that all hold at once (Bonferroni).
+
+    Args:
+      detectors: number of detectors that are compared, at least 1.
+    """
+    return LEVEL / (2 * detectors)
+
+
 def calibration_of(histogram: ScoreHistogram) -> CalibrationScores:
     """The reference as calibration, a step for every bin."""
     return CalibrationScores.of(histogram, MAX_KEYS)
@@ -122,7 +131,7 @@ def comparison_content(
     """
     failed, shards = failures(failed), list(shards)
     compared = [d for d in comparison.detectors if (REFERENCE, d) in histograms and (NEW, d) in histograms]
-    rows = [_detector(d, histograms, shards, LEVEL / len(compared)) for d in compared]
+    rows = [_detector(d, histograms, shards, level_of_interval(len(compared))) for d in compared]
     classes = _classes(comparison, counts, shards)
     chosen = calibration_of(histograms[REFERENCE, comparison.chosen]) if comparison.chosen in compared else None
     return {

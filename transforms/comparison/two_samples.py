@@ -11,7 +11,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.comparison.verdicts import Effect
@@ -68,6 +67,9 @@ def auroc_effect(bins: CommonBins, level: float) -> Effect:
       bins: of the reference's histogram and the new one, neither empty.
       level: share of intervals that may miss the true AUROC.
     """
+    # Imported here, since it takes most of a second and a mistake in a command is to show before.
+    from scipy.special import ndtri, stdtrit
+
     reference, new, wide = bins.in_counts, bins.out_counts, bins.lower < bins.upper
     value, *variances = delong(reference, new)
     sizes = int(reference.sum()), int(new.sum())

@@ -74,7 +74,7 @@ def score_shard(shard: Shard, scorer: Scorer, settings: ScoreSettings, output: s
                 _observe("inference_request_batch_size", len(decoded.pixels))
                 _observe("inference_batch_latency_micro_secs", microseconds)
         identity = settings.identity()
-        # The output may have been given to another run since, by `--overwrite`.
+        # The output may have been given to another run since, which overwrites it.
         run_file.check_owner(output, identity)
         return writer.commit(scores_file.fingerprint(identity, shard), framed, scorer.classifier.head, identity)
 

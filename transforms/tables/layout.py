@@ -28,8 +28,9 @@ METRICS = "metrics.json"
 FLAGS = "flags.json"
 # What `top` found last.
 TOP = "top.json"
-# Flags with a name, beside those without one.
+# Flags with a name, beside those without one, and what their names are.
 NAMED_FLAGS = "flags-*"
+FLAGS_NAME = re.compile(r"\w{1,40}", re.ASCII)
 # Comparisons, one per pair of batches.
 COMPARISONS = "compare-*.json"
 MANIFEST = "manifest.parquet"

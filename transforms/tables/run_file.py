@@ -1,7 +1,7 @@
 """`run.json`: the settings that a run's folder belongs to. It is written when a run is launched and never changed.
 
 Locally it is created in one step, so of two runs with different settings that are launched at the same moment, one gets
-the folder. Object stores cannot promise that; there, and if `--overwrite` gives the folder to another run, workers
+the folder. Object stores cannot promise that; there, and where a run that overwrites has taken the folder, workers
 notice when they commit (`check_owner`), and readers refuse files with another fingerprint.
 """
 

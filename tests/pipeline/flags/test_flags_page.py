@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from odin_beam.pipeline.flags import command_line
+from odin_beam.transforms.detectors.registry import ALL
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/flags.md").read_text()
 
@@ -25,3 +26,9 @@ def test_the_page_has_no_flag_that_is_gone():
     named = {flag for cell in rows for flag in re.findall(r"`(--\w+)", cell)}
     assert len(named) > 60
     assert named <= known
+
+
+def test_the_page_has_every_detector():
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("| `--detectors`")]
+    named = re.findall(r"`(\w+)`", row.split("|")[3].replace("`score`", "").replace("`--reference`", ""))
+    assert sorted(named) == sorted(ALL)

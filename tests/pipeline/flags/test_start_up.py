@@ -17,7 +17,8 @@ try:
     code = main(sys.argv[1:])
 except SystemExit as e:
     code = e.code
-print(code, sorted({"tensorflow", "apache_beam", "scipy.stats", "matplotlib"} & set(sys.modules)), file=sys.stderr)
+SLOW = {"tensorflow", "apache_beam", "scipy.stats", "scipy.special", "matplotlib"}
+print(code, sorted(SLOW & set(sys.modules)), file=sys.stderr)
 """
 SCORE = ["score", "--output=/nowhere/out"]
 MODEL = f"--model={DEMO_DATA}/classifier.keras"
@@ -41,6 +42,8 @@ def ended(*argv: str) -> tuple[str, str]:
         ([*SCORE, MODEL, "--input=noise:uniform", "--resize=squash"], "--resize is one of stretch"),
         (["evaluate", "--scores=/nowhere"], "/nowhere is not an output folder of `score`: it has no run.json"),
         (["compare", "--scores=/nowhere", "--reference=a", "--new=b"], "/nowhere is not an output folder of `score`"),
+        (["top", "--scores=/nowhere"], "/nowhere is not an output folder of `score`: it has no run.json"),
+        (["review", "--scores=/nowhere", "--labels=/nowhere.csv"], "/nowhere is not an output folder of `score`"),
         (["scor"], "unknown job 'scor'"),
     ],
 )

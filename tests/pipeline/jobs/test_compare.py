@@ -11,7 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from odin_beam.pipeline.main import main
 from odin_beam.transforms.comparison.class_mix import class_mix
+from odin_beam.transforms.comparison.two_samples import auroc_effect
 from odin_beam.transforms.detectors.odin_settings import OdinSettings
+from odin_beam.transforms.metrics.score_histogram import ScoreHistogram, common_bins
 from tests.helpers.samples import ROOT
 from tests.helpers.score_runs import last_line, read
 from tests.helpers.written_runs import write_run
@@ -28,6 +30,10 @@ def shards(seed, count, images, shift=0.0, classes=4):
 
 def scores(parts):
     return np.array([score for part in parts for _, score in part if score is not None])
+
+
+def bins_of(x, y):
+    return common_bins(ScoreHistogram.of(x), ScoreHistogram.of(y))
 
 
 def compare(output, *flags):
@@ -53,6 +59,10 @@ def test_figures_are_those_of_the_rows(tmp_path, capsys):
         assert (row["verdict"], row["exact"], row["reference_images"], row["new_images"]) == ("moved", True, 1200, 210)
         assert row["auroc"]["value"] == pytest.approx(roc_auc_score([1] * 1200 + [0] * 210, [*x, *y]), abs=1e-12)
         assert row["ks"]["value"] == pytest.approx(stats.ks_2samp(x, y).statistic, abs=1e-12)
+        # Four intervals, AUROC's and D's of either detector, share 5 %.
+        half = np.sqrt(np.log(4 / 0.0125) / 2 / 1200) + np.sqrt(np.log(4 / 0.0125) / 2 / 210)
+        assert row["ks"]["low"] == pytest.approx(row["ks"]["value"] - half, abs=1e-12)
+        assert row["auroc"]["low"] == pytest.approx(auroc_effect(bins_of(x, y), 0.0125).low, abs=1e-12)
 
     against, mixes = [], []
     everything = np.array([predicted for part in old for predicted, _ in part])

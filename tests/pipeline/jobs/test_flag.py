@@ -282,6 +282,20 @@ def test_the_report_shows_all_flags_and_one_detector_throughout(folder, capsys):
     assert "of each predicted class that are flagged by energy" in page
 
 
+@pytest.mark.parametrize("name", ["x; touch pwned", "\u00e9", "a" * 41, "", "a-b"])
+def test_flags_of_a_name_that_cannot_be_given_are_not_shown(folder, capsys, name):
+    assert flag(folder, "--name=strict") == 0
+    shutil.copy(folder / "scores/flags-strict.json", folder / f"scores/flags-{name}.json")
+    capsys.readouterr()
+    assert main(["evaluate", f"--scores={folder}/scores"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("flagged by ") == shown.count("flags strict:") == 1
+    for job in ("flag", "top", "review"):
+        more = {"flag": [f"--calibration={folder}/cal.json"], "review": ["--labels=l.csv"]}.get(job, [])
+        assert main([job, f"--scores={folder}/scores", *more, f"--name={name}"]) == 2
+        assert f"argument --name: {name}: at most 40 letters, digits and _ (see" in capsys.readouterr().err
+
+
 def test_starting_afresh_removes_named_flags_too(folder, made, capsys):
     assert flag(folder, "--name=strict") == 0
     sources = [f"--in_distribution=known={made}/in-*", f"--out_distribution=foreign={made}/out-*"]

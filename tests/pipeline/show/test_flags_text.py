@@ -8,6 +8,8 @@ from odin_beam.transforms.calibration.conformal import CalibrationScores
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.calibration.flags_summary import Discoveries, FlagCounts, FlagFacts
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
+from odin_beam.transforms.shards.contents.tfrecords import TFRecords
+from odin_beam.transforms.shards.shard import Shard
 
 SCORES = CalibrationScores.of(ScoreHistogram.of(np.arange(1000.0)))
 
@@ -45,6 +47,18 @@ def test_what_clustered_flags_may_mean_is_said_in_one_line():
     text = flags_text(said | {"calibration": {"images": 1000, "sources": ["validation"]}})
     assert "flags cluster in shards (design effect 63.8)" in text.splitlines()[-1]
     assert "if by near-duplicates, 1,000 images count as 15, with " in text.splitlines()[-1]
+
+
+def test_names_of_a_folder_cannot_move_the_cursor():
+    facts, rule = FlagFacts({"images": 1000}, launched=0.0), FlagRule("msp", SCORES, {}, tpr=0.95)
+    failed, counts = (
+        [(Shard("a", "input", "/x\x1b[2J.tfrecord", 9, 0.0, "x.parquet", TFRecords()), "not scored\r")],
+        {"a": FlagCounts(1, 213, 0, 60)},
+    )
+    said = flags_summary.flags_summary(rule, {"a": "input"}, facts, "s", counts, failed, None)
+    text = flags_text(said | {"calibration": {"images": 1000, "sources": ["\x1b[2Jcats"]}})
+    assert "/x\\x1b[2J.tfrecord: not scored\\r" in text
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 def test_a_false_discovery_rate_has_a_verdict_of_its_own():

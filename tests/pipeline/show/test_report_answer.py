@@ -185,6 +185,8 @@ def test_the_next_commands_depend_on_what_was_done():
         "odin-beam top --scores /o --name strict --random 100 --csv sample.csv --copy sample/",
         "odin-beam review --scores /o --name strict --labels sample.csv",
     ]
+    quoted = [line for _, line in next_commands("/o", roles, flags({}), "x; touch pwned", compared)]
+    assert all(" --name 'x; touch pwned'" in line for line in quoted)
     alone = [line for _, line in next_commands("/o", {"photos": "input"}, None, None, [])]
     assert not [line for line in alone if "compare" in line]
     assert any(

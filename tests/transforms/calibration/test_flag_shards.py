@@ -10,9 +10,10 @@ import pytest
 from odin_beam.transforms import errors
 from odin_beam.transforms.calibration import flag_shards, flags_summary
 from odin_beam.transforms.calibration.conformal import CalibrationScores
+from odin_beam.transforms.calibration.expected_flags import unlike_at_least
 from odin_beam.transforms.calibration.flag_rule import FlagRule
 from odin_beam.transforms.calibration.flag_shards import flag_rows
-from odin_beam.transforms.calibration.flags_summary import FlagCounts, FlagFacts
+from odin_beam.transforms.calibration.flags_summary import FlagCounts, FlagFacts, flag_figures
 from odin_beam.transforms.errors import StorageError
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.tables import schemas, scores_file
@@ -85,6 +86,29 @@ def test_without_scores_for_the_other_classes_their_images_have_no_flag():
     found = flags_summary.Discoveries(2, 0.0)
     said = flags_summary.flags_summary(rule, {"a": "input"}, FlagFacts(), "s", {"a": counts}, [], found)
     assert said["rule"]["smallest_possible_p_value"] == pytest.approx(1 / 11)
+
+
+@pytest.mark.parametrize("calibration_images", [100, 266, 1000])
+@pytest.mark.parametrize("images", [2, 7, 213, 500])
+def test_images_are_unlike_exactly_where_flags_are_more_than_chance(calibration_images, images):
+    rule = FlagRule("msp", calibration(*np.arange(calibration_images * 1.0)), {}, tpr=0.95)
+    found = [flag_figures(rule, FlagCounts(1, images, 0, flagged)) for flagged in range(min(images, 90) + 1)]
+    assert "more" in {own["verdict"] for own in found}
+    assert [own["unlike_at_least"] > 0 for own in found] == [own["verdict"] == "more" for own in found]
+    if (calibration_images, images) == (266, 500):
+        # The one-sided bound alone would be 4 at the upper end of the interval.
+        groups = rule.groups(images, {})
+        assert [unlike_at_least(groups, flagged) for flagged in (41, 42, 45, 46)] == [0, 1, 4, 5]
+        assert [found[flagged]["unlike_at_least"] for flagged in (41, 42, 45, 46)] == [0, 0, 0, 5]
+
+
+def test_clustered_flags_within_their_interval_claim_nothing():
+    rule = FlagRule("msp", calibration(*np.arange(266.0)), {}, tpr=0.95)
+    parts = [FlagCounts(0, 100, 0, flagged).of_one_shard() for flagged in (0, 0, 43, 0, 0)]
+    own = flag_figures(rule, flags_summary.add_up_flags(parts))
+    assert own["verdict"] == "as_expected"
+    assert own["clustered"]["false_flags_high"] > own["false_flags_high"] >= 43
+    assert own["unlike_at_least"] == own["clustered"]["unlike_at_least"] == 0
 
 
 def test_with_a_largest_p_value_the_threshold_does_not_count():
