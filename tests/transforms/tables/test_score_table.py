@@ -53,7 +53,8 @@ def score_rows(shard, indexes) -> pa.RecordBatch:
 
 
 def reject(index: int) -> dict:
-    return {"index": index, "offset": None, "id": f"n{index}", "reason": "undecodable", "detail": f"detail {index}"}
+    place = {"index": index, "offset": None, "id": f"n{index}", "uri": f"/n{index}"}
+    return {**place, "reason": "undecodable", "detail": f"detail {index}"}
 
 
 def committed(
@@ -84,8 +85,10 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("index", "int64"),
         ("offset", "int64"),
         ("id", "string"),
+        ("uri", "string"),
         ("label", "int64"),
         ("prediction", "int32"),
+        ("class_name", "string"),
         ("odin", "double"),
         ("odin_logit", "double"),
         ("msp", "double"),
@@ -113,16 +116,15 @@ def test_score_columns_are_those_of_the_design(output, shard):
         ("she", "float"),
     ]
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "id", "prediction"]
-    assert {f.name for f in schema} - {"shard", "index", "offset", "id", "label", "prediction", "odin_logit"} == set(
-        registry.ALL
-    )
+    others = {"shard", "index", "offset", "id", "uri", "label", "prediction", "class_name", "odin_logit"}
+    assert {field.name for field in schema} - others == set(registry.ALL)
 
 
 def test_reject_columns_are_those_of_the_design(output, shard):
     committed(output, shard, rejects=[5])
     schema = pq.read_schema(rejects_path(output, shard))
     columns = [("shard", "string"), ("index", "int64"), ("offset", "int64")]
-    columns += [(name, "string") for name in ("id", "reason", "detail")]
+    columns += [(name, "string") for name in ("id", "uri", "reason", "detail")]
     assert [(field.name, str(field.type)) for field in schema] == columns
     assert [field.name for field in schema if not field.nullable] == ["shard", "index", "reason", "detail"]
 
