@@ -15,12 +15,12 @@ import numpy as np
 from odin_beam.pipeline.errors import UsageError
 from odin_beam.pipeline.flags.review import ReviewOptions
 from odin_beam.pipeline.launch.run_folder import launched_run, read_flags, refuse_output_file
+from odin_beam.pipeline.launch.sampled_sources import sampled_sources
 from odin_beam.pipeline.show.next_step import after_review
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.pipeline.show.review_text import review_text
 from odin_beam.transforms.calibration.calibration_file import read_calibration, write_calibration
 from odin_beam.transforms.calibration.conformal import CalibrationScores
-from odin_beam.transforms.calibration.flags_summary import archive_sources
 from odin_beam.transforms.errors import CalibrationError, StorageError
 from odin_beam.transforms.metrics.score_histogram import ScoreHistogram
 from odin_beam.transforms.ranking.labelled_rows import (
@@ -46,12 +46,9 @@ def run(options: ReviewOptions) -> int:
     if flags is None:
         named = f" --name {options.name}" if options.name else ""
         raise UsageError(problem or f"{options.scores} has no such flags: run `odin-beam flag{named}` first")
-    roles = {shard.source: shard.role for shard in shards}
-    if options.source is not None and options.source not in roles:
-        raise UsageError(f"--source {options.source}: {options.scores} has no such source, only {', '.join(roles)}")
+    sources = sampled_sources(options.scores, shards, options.source)
     if options.recalibrate:
         _refuse_output(options, flags)
-    sources = archive_sources(roles) if options.source is None else [options.source]
     rows, left_out = _labelled(options, [shard for shard in shards if shard.source in sources], flags, sources)
     strata = _strata(rows, [flags["sources"][source] for source in sources if source in flags["sources"]])
     found = review(*strata)
@@ -163,9 +160,7 @@ def _recalibrate(
     sample = calibration_sample(
         np.array([row.score for row in known]), np.array([weights[bool(row.flagged)] for row in known])
     )
-    histogram = ScoreHistogram()
-    histogram.add(sample)
-    scores = CalibrationScores.of(histogram)
+    scores = CalibrationScores.of(ScoreHistogram.of(sample))
     content = {name: value for name, value in earlier.content.items() if name not in ("kind", "version")}
     content |= {
         "recommendation": {

@@ -16,11 +16,11 @@ from odin_beam.pipeline.flags.top import TopOptions
 from odin_beam.pipeline.launch.progress import show_progress
 from odin_beam.pipeline.launch.ranked_by import ranked_by
 from odin_beam.pipeline.launch.run_folder import class_names, launched_run, read_facts, read_flags
+from odin_beam.pipeline.launch.sampled_sources import sampled_sources
 from odin_beam.pipeline.show.metrics_table import damaged_scores
 from odin_beam.pipeline.show.next_step import after_top
 from odin_beam.pipeline.show.plural import plural
 from odin_beam.pipeline.show.top_text import is_top_csv, top_csv, top_text
-from odin_beam.transforms.calibration.flags_summary import archive_sources
 from odin_beam.transforms.errors import ImageError, StorageError
 from odin_beam.transforms.ranking.first_rows import HIGHEST, LOWEST, RANDOM, Ranking
 from odin_beam.transforms.ranking.review import FOREIGN, draw_of, read_labels
@@ -93,19 +93,15 @@ def _ranking(options: TopOptions, launch: dict[str, Any], shards: list[Shard], f
         raise UsageError(
             f"--detector {options.detector}: {options.scores} has no scores of it, only {', '.join(detectors)}"
         )
-    sources = dict.fromkeys(shard.source for shard in shards)
-    if options.source is not None and options.source not in sources:
-        raise UsageError(f"--source {options.source}: {options.scores} has no such source, only {', '.join(sources)}")
+    sources = sampled_sources(options.scores, shards, options.source)
     detector = options.detector or ranked_by(detectors, flags["detector"] if flags else None)
     uses_flags = flags is not None and flags["detector"] == detector
     if options.random and not uses_flags:
         raise UsageError(f"--random draws from flags, and these are by {flags['detector']}: leave out --detector")
     order = RANDOM if options.random else HIGHEST if options.high else LOWEST
     predicted = _predicted(options.predicted, class_names(options.scores, launch))
-    roles = {shard.source: shard.role for shard in shards}
-    wanted = archive_sources(roles) if options.source is None else [options.source]
     salt = flags["calibration"].get("labels", "") if uses_flags else ""
-    return Ranking(detector, order, options.count, tuple(wanted), predicted, uses_flags, salt)
+    return Ranking(detector, order, options.count, sources, predicted, uses_flags, salt)
 
 
 def _predicted(wanted: str | None, names: "tuple[str, ...] | None") -> int | None:
@@ -166,7 +162,8 @@ def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str
     from odin_beam.pipeline.launch.tensorflow_import import import_tensorflow
 
     import_tensorflow()
-    from odin_beam.pipeline.show.labelled_sheet import MOST, labelled_sheet, tile
+    from odin_beam.pipeline.show.labelled_sheet import MOST, SIDE, labelled_sheet
+    from odin_beam.pipeline.show.scaled_image import scaled_image
     from odin_beam.transforms.ranking import originals
 
     names = from_json(FeatureNames, launch["settings"]["features"], paths.join(options.scores, layout.RUN))
@@ -182,7 +179,7 @@ def _read_back(options: TopOptions, rows: list[dict[str, Any]], launch: dict[str
             if options.copy:
                 file = originals.file_content(image)
             if options.sheet and place <= MOST:
-                tiles[place] = tile(originals.original_pixels(image))
+                tiles[place] = scaled_image(originals.original_pixels(image), SIDE)
         except (ImageError, StorageError) as e:
             problems[place] = str(e)
         if file is not None:

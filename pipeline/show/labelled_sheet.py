@@ -4,7 +4,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -13,25 +12,13 @@ from odin_beam.transforms.text import clipped, printable
 
 # Of a sheet: more cannot be told apart.
 MOST = 200
-_SIDE, _GAP, _LINE, _FONT_SIZE = 168, 12, 16, 12
+# Pixels of the longer side of an image.
+SIDE = 168
+_GAP, _LINE, _FONT_SIZE = 12, 16, 12
 _ASPECT = 1.4
 # A text in the file, by which a sheet is known that may be written over.
 _MARK = "odin-beam"
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (228, 228, 228)
-
-
-def tile(pixels: np.ndarray) -> Image.Image:
-    """The image at the size of the sheet; small ones keep their pixels, large ones are averaged.
-
-    Args:
-      pixels: uint8 [H, W, 1 or 3].
-    """
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-    scale = _SIDE / max(image.size)
-    if scale > 1:
-        # Whole multiples, so that all pixels are of one size.
-        return image.resize([side * max(1, int(scale)) for side in image.size], Image.Resampling.NEAREST)
-    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
 
 
 def is_sheet(data: bytes) -> bool:
@@ -53,7 +40,7 @@ def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Ima
       tiles: place, from 1 -> image; a place without one is left empty, and says so.
     """
     columns = max(1, min(len(rows), round((len(rows) * _ASPECT) ** 0.5)))
-    width, height = _SIDE + _GAP, _SIDE + 3 * _LINE + _GAP
+    width, height = SIDE + _GAP, SIDE + 3 * _LINE + _GAP
     lines = -(-len(rows) // columns) or 1
     sheet = Image.new("RGB", (columns * width + _GAP, lines * height + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -62,12 +49,12 @@ def labelled_sheet(rows: Sequence[dict[str, Any]], tiles: Mapping[int, Image.Ima
         line, column = divmod(place - 1, columns)
         x, y = _GAP + column * width, _GAP + line * height
         if (image := tiles.get(place)) is not None:
-            sheet.paste(image, (x + (_SIDE - image.width) // 2, y + (_SIDE - image.height) // 2))
+            sheet.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
         else:
-            draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_FAINT)
+            draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=_FAINT)
             draw.text((x + 8, y + 8), "no image", _INK, font)
         for number, text in enumerate(_texts(place, row) if with_scores else (str(place), printable(row["id"]))):
-            draw.text((x, y + _SIDE + 2 + number * _LINE), _cut(text, font, _SIDE), _INK, font)
+            draw.text((x, y + SIDE + 2 + number * _LINE), _cut(text, font, SIDE), _INK, font)
     buffer = io.BytesIO()
     mark = PngInfo()
     mark.add_text(_MARK, "contact sheet")

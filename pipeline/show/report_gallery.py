@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from odin_beam.pipeline.show.report_figures import MAP_COLOURS
+from odin_beam.pipeline.show.scaled_image import scaled_image
 from odin_beam.transforms import errors
 from odin_beam.transforms.detectors.features import activation_map
 from odin_beam.transforms.model.classifier import Classifier
@@ -108,26 +109,12 @@ def _picture(
         activations = classifier.activations(tf.constant(seen[None]))
         heat = activation_map(activations.logits, activations.maps, activations.kernel)[0].numpy()
         overlay = data_uri(laid_over(seen, heat))
-    return Picture(data_uri(_thumbnail(pixels)), overlay, enlarged=max(pixels.shape[:2]) <= _SIDE // 2)
+    return Picture(data_uri(scaled_image(pixels, _SIDE)), overlay, enlarged=max(pixels.shape[:2]) <= _SIDE // 2)
 
 
 def _bytes_of(pixels: np.ndarray) -> np.ndarray:
     """uint8 of float32 in [0, 1], of the same shape."""
     return np.uint8(np.round(np.clip(pixels, 0, 1) * 255))
-
-
-def _thumbnail(pixels: np.ndarray) -> Image.Image:
-    """An image at the size of the page.
-
-    Args:
-      pixels: uint8 [H, W, 1 or 3].
-    """
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-    scale = _SIDE / max(image.size)
-    if scale >= 1:
-        # Whole multiples, so that all pixels are of one size.
-        return image.resize([side * int(scale) for side in image.size], Image.Resampling.NEAREST)
-    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
 
 
 def laid_over(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
@@ -139,7 +126,7 @@ def laid_over(pixels: np.ndarray, heat: np.ndarray) -> Image.Image:
     """
     positive = np.maximum(np.nan_to_num(heat), 0)
     share = positive / positive.max() if positive.max() > 0 else positive
-    below = _thumbnail(_bytes_of(pixels))
+    below = scaled_image(_bytes_of(pixels), _SIDE)
     shown = Image.fromarray(np.float32(share)).resize(below.size, Image.Resampling.BICUBIC)
     colours = matplotlib.colormaps[MAP_COLOURS](np.clip(np.asarray(shown), 0, 1), bytes=True)[..., :3]
     return Image.blend(below.convert("L").convert("RGB"), Image.fromarray(colours), _OVERLAY)

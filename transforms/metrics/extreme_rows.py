@@ -32,20 +32,22 @@ def extremes(table: pa.Table, ranked_by: str, shard: Shard, count: int = GALLERY
     Returns:
       For each of `lowest` and `highest` a list of entries (*rank, shard path, index, row), in tuple order.
     """
-    return {
-        end: _entries(table, ranked_by, shard, _places(table, ranked_by, sign)[:count], sign)
-        for end, sign in (("lowest", 1.0), ("highest", -1.0))
-    }
+    found = {}
+    for end, sign in (("lowest", 1.0), ("highest", -1.0)):
+        ranks = _ranks(table, ranked_by, sign)
+        found[end] = _entries(table, shard, ranks, _places(ranks)[:count], sign)
+    return found
 
 
 def lowest_by_class(table: pa.Table, ranked_by: str, shard: Shard, count: int) -> dict[int, list[tuple]]:
     """Predicted class -> its first rows of the ranking, at most `count`, as `extremes` has them."""
-    places = _places(table, ranked_by, 1.0)
+    ranks = _ranks(table, ranked_by, 1.0)
+    places = _places(ranks)
     predicted = table["prediction"].to_numpy()[places]
     grouped = np.argsort(predicted, kind="stable")
     classes, starts = np.unique(predicted[grouped], return_index=True)
     return {
-        int(name): _entries(table, ranked_by, shard, places[own[:count]], 1.0)
+        int(name): _entries(table, shard, ranks, places[own[:count]], 1.0)
         for name, own in zip(classes, np.split(grouped, starts[1:]), strict=True)
     }
 
@@ -70,18 +72,20 @@ def _ranks(table: pa.Table, ranked_by: str, sign: float) -> tuple[np.ndarray, np
     return np.where(np.isnan(p_values), np.inf, p_values), scores
 
 
-def _places(table: pa.Table, ranked_by: str, sign: float) -> np.ndarray:
+def _places(ranks: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """int64: of the rows that have a score, in the order of the ranking."""
-    p_values, scores = _ranks(table, ranked_by, sign)
+    p_values, scores = ranks
     # lexsort takes the last key first, and is stable.
     order = np.lexsort((scores, p_values))
     return order[~np.isnan(scores[order])]
 
 
-def _entries(table: pa.Table, ranked_by: str, shard: Shard, places: np.ndarray, sign: float) -> list[tuple]:
+def _entries(
+    table: pa.Table, shard: Shard, ranks: tuple[np.ndarray, np.ndarray], places: np.ndarray, sign: float
+) -> list[tuple]:
     columns = [*ROW_COLUMNS, *(name for name in FLAG_COLUMNS if name in table.column_names)]
     rows: list[Mapping[str, Any]] = table.take(places).select(columns).to_pylist()
-    p_values, scores = _ranks(table, ranked_by, sign)
+    p_values, scores = ranks
     return [
         (
             float(p_values[place]),

@@ -5,9 +5,6 @@ order of reading, and a larger sample contains the smaller one, so that labels g
 """
 
 import hashlib
-import heapq
-import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,12 +116,6 @@ def random_keys(shard: Shard, indexes: np.ndarray, salt: str = "") -> np.ndarray
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
-
-
-def keep_first(groups: Iterable[list[tuple]], count: int) -> list[tuple]:
-    """The first entries of several lists of `first_rows`, in order."""
-    # The row itself is not compared: no two entries have the same path and index.
-    return heapq.nsmallest(count, itertools.chain.from_iterable(groups), key=lambda entry: entry[:-1])
 
 
 def merged(ranking: Ranking, strata: dict[str, list[tuple]]) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import apache_beam as beam
 import pyarrow as pa
 
 from odin_beam.transforms import errors
+from odin_beam.transforms.metrics.extreme_rows import keep_first
 from odin_beam.transforms.metrics.summarize_scores import failures
-from odin_beam.transforms.ranking.first_rows import ROW_COLUMNS, Ranking, first_rows, keep_first, merged
+from odin_beam.transforms.ranking.first_rows import ROW_COLUMNS, Ranking, first_rows, merged
 from odin_beam.transforms.shards.shard import Shard
 from odin_beam.transforms.tables import layout, scores_file
 from odin_beam.transforms.tables.flags_file import FlagsInStep

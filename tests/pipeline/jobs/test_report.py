@@ -17,6 +17,7 @@ from PIL import Image
 from odin_beam.pipeline.main import main
 from odin_beam.pipeline.show import report_gallery
 from odin_beam.pipeline.show.page import metrics_rows
+from odin_beam.pipeline.show.scaled_image import scaled_image
 from tests.helpers import samples
 from tests.helpers.score_runs import restore
 
@@ -282,7 +283,7 @@ def test_a_map_is_drawn_brightest_where_it_is_largest():
 @pytest.mark.parametrize("shape", [(224, 224), (1000, 3), (1, 1)])
 def test_no_picture_takes_more_than_its_bytes(shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    uri = report_gallery.data_uri(report_gallery._thumbnail(noise))
+    uri = report_gallery.data_uri(scaled_image(noise, report_gallery._SIDE))
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) <= 23 + 4 * -(-report_gallery._MAX_BYTES // 3)
 

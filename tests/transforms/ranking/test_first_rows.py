@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from odin_beam.transforms.metrics.extreme_rows import keep_first
 from odin_beam.transforms.ranking.first_rows import (
     HIGHEST,
     LOWEST,
     RANDOM,
     Ranking,
     first_rows,
-    keep_first,
     merged,
     random_keys,
 )
